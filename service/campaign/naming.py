@@ -1,0 +1,75 @@
+"""Identifiers and folders: the one place that formats them. Nobody else does string work on names.
+
+campaign id   root-percentile-3f9a0c         slug of the name, and a suffix that makes it unique
+attempt id    root-percentile-3f9a0c-a2      also the submission id of its job
+trial name    root-percentile-3f9a0c-t00017  the trial's number in its campaign
+run name      root/00017                     what a tracker shows inside the campaign's own run
+folders       trials/00017/a2                under the campaign's folder; each attempt writes its own
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+_LONGEST_SLUG = 60
+
+
+def slug(name: str) -> str:
+    """Reduce a name to lower-case ASCII words joined by hyphens; empty where none is left."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower())
+    return words.strip("-")[:_LONGEST_SLUG].strip("-")
+
+
+def campaign_id(name: str, *, suffix: str) -> str:
+    """Make a campaign's id.
+
+    Args:
+        name: What the user called it.
+        suffix: What makes the id unique (random or from a clock), injected; letters and digits.
+    """
+    assert re.fullmatch(r"[a-z0-9]+", suffix), f"a suffix is lower-case letters and digits: got {suffix!r}"
+    return f"{slug(name) or 'campaign'}-{suffix}"
+
+
+def attempt_id(campaign_id: str, attempt: int) -> str:
+    """Name an attempt of a campaign."""
+    return f"{campaign_id}-a{attempt}"
+
+
+def trial_number(*, arm: int, point: int, seed_index: int, num_arms: int, seeds: int) -> int:
+    """Number a trial within its campaign, whatever order the trials are created in.
+
+    Points go round the arms (all arms' first points come before any second one) and the seeds of a point are
+    neighbours, so that numbers grow with the points of each arm.
+
+    Args:
+        arm: Index of the arm.
+        point: Index of the point within its arm.
+        seed_index: Which of the point's seeds.
+        num_arms: How many arms the campaign has.
+        seeds: How many seeds each point has.
+    """
+    return (point * num_arms + arm) * seeds + seed_index
+
+
+def trial_name(campaign_id: str, number: int) -> str:
+    """Name a trial uniquely in the whole service."""
+    return f"{campaign_id}-t{number:05d}"
+
+
+def run_name(arm: str, number: int) -> str:
+    """Name a trial's run within its campaign's own."""
+    return f"{arm}/{number:05d}"
+
+
+def trial_folder(number: int) -> PurePosixPath:
+    """Give a trial's folder, relative to its campaign's."""
+    return PurePosixPath("trials") / f"{number:05d}"
+
+
+def attempt_folder(number: int, attempt: int) -> PurePosixPath:
+    """Give the folder that one attempt writes a trial's checkpoints to, relative to the campaign's."""
+    return trial_folder(number) / f"a{attempt}"

@@ -1,0 +1,86 @@
+"""What can go wrong, as one tree. Messages end with the value; each door (REST, command line) maps the tree once.
+
+ServiceError
+├── SpecificationError (a ValueError)    the campaign asked for cannot be run: every problem with its place
+├── CampaignNotFoundError                no campaign with this id
+├── IllegalTransitionError               the state does not allow the event
+├── FencedError                          another attempt has taken over; the writer must end
+└── LedgerError                          the database cannot be used
+    └── SpoolError                       a spool is damaged where no crash could have damaged it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class ServiceError(Exception):
+    """Anything the service refuses or fails to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, or doubtful, with a document.
+
+    Attributes:
+        pointer: JSON pointer (RFC 6901) to the place.
+        message: What is wrong and, where one exists, the nearest valid name; without the value.
+        value: What stands there; None where something is missing.
+    """
+
+    pointer: str
+    message: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        place = self.pointer or "the document"
+        return f"{place}: {self.message}" + ("" if self.value is None else f": got {self.value!r}")
+
+
+class SpecificationError(ServiceError, ValueError):
+    """A specification that cannot be run, with every problem that was found.
+
+    Attributes:
+        problems: At least one, in the order of the document's sections.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        assert problems, "a specification is refused for a reason: got no problem"
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CampaignNotFoundError(ServiceError):
+    """No campaign has this id."""
+
+
+class IllegalTransitionError(ServiceError):
+    """An event that a state does not allow, told with what happened before.
+
+    Attributes:
+        state: Where the campaign or trial stands.
+        event: What was tried.
+        story: The moves so far, oldest first.
+    """
+
+    def __init__(self, *, state: str, event: str, allowed: Iterable[str], story: Iterable[str]) -> None:
+        self.state = state
+        self.event = event
+        self.story = tuple(story)
+        allows = ", ".join(allowed) or "nothing"
+        past = " -> ".join(self.story) or "nothing yet"
+        super().__init__(f"{state} allows {allows}; what happened so far: {past}: got {event}")
+
+
+class FencedError(ServiceError):
+    """The writer's attempt is no longer the campaign's."""
+
+
+class LedgerError(ServiceError):
+    """The database cannot be reached, or it is not ours."""
+
+
+class SpoolError(LedgerError):
+    """A spool is damaged where no crash could have damaged it."""
