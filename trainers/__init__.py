@@ -1,0 +1,36 @@
+"""Trainers: tasks, the engines that train them, and their checkpoints.
+
+tasks/          what is trained, one file each; `TASKS` lists them
+data/           files that tasks read
+options         the error of an option that cannot be used
+seeds           one random generator per purpose
+schedules       the learning rate over a trial
+setting         what one trial is
+solo            one trial: a plain module and the normal loop
+divergence      when a trial is beyond hope
+step_timing     how long steps take
+checkpoints     a trial's state in a file that is whole or refused
+"""
+
+from __future__ import annotations
+
+from trainers.checkpoints import CheckpointError
+from trainers.options import OptionError
+from trainers.schedules import Schedule, ScheduleOptionError
+from trainers.setting import TrialSetting
+from trainers.solo import Outcome, SoloTrial
+from trainers.tasks import TASKS, Task, TaskOptionError, task_from_options
+
+__all__ = [
+    "TASKS",
+    "CheckpointError",
+    "OptionError",
+    "Outcome",
+    "Schedule",
+    "ScheduleOptionError",
+    "SoloTrial",
+    "Task",
+    "TaskOptionError",
+    "TrialSetting",
+    "task_from_options",
+]

@@ -1,0 +1,104 @@
+"""Divergence: when a trial is beyond hope.
+
+A trial has diverged when a loss or a weight is not finite (a gradient that is not finite makes the weights so), when a
+loss exceeds `LOSS_GROWTH` times the first one, or when the root mean square of all weights exceeds `WEIGHT_GROWTH`
+times its start: bounded spectral updates never overflow by themselves. A start of zero sets no bound.
+
+Reading a number makes an accelerator wait, so losses are inspected in blocks. Each loss of a block still counts at its
+own step, so that the step that ends a trial does not depend on where the blocks lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+LOSS_GROWTH = 10.0
+WEIGHT_GROWTH = 1e4
+
+
+def rms(weights: Iterable[Tensor]) -> float:
+    """Give the root mean square of all entries of all tensors; not finite if one entry is not."""
+    tensors = [weight.detach() for weight in weights]
+    return get_total_norm(tensors).item() / math.sqrt(sum(tensor.numel() for tensor in tensors))
+
+
+class Watch:
+    """Watches one trial's losses and weights.
+
+    Attributes:
+        reason: Why the trial has diverged; empty while it has not.
+        loss_sum: Sum of the losses inspected since `forget_losses`.
+        loss_count: Their number.
+    """
+
+    def __init__(self, first_rms: float) -> None:
+        self.reason = ""
+        self.loss_sum, self.loss_count = 0.0, 0
+        self._first_rms = first_rms
+        self._first_loss: float | None = None
+        self._pending: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        """Take a step's loss, without reading it yet."""
+        self._pending.append(loss.detach())
+
+    def inspect_losses(self, step: int) -> int | None:
+        """Read the losses taken so far, of which the last belongs to `step`.
+
+        Returns:
+            The first step that diverged, if one did; later losses are dropped.
+        """
+        losses: list[float] = torch.stack(self._pending).tolist() if self._pending else []
+        self._pending.clear()
+        for at, loss in enumerate(losses, start=step - len(losses) + 1):
+            self.loss_sum += loss
+            self.loss_count += 1
+            if self._refuses(loss, at):
+                return at
+        return None
+
+    def inspect_weights(self, step: int, weights: Iterable[Tensor]) -> int | None:
+        """Compare the weights after `step` with their bound; gives `step` if they have diverged."""
+        now = rms(weights)
+        if not math.isfinite(now):
+            self.reason = f"the weights are not finite after step {step}"
+        elif self._first_rms and now > WEIGHT_GROWTH * self._first_rms:
+            self.reason = f"the weights are {now / self._first_rms:.3g} times their start after step {step}"
+        return step if self.reason else None
+
+    def forget_losses(self) -> None:
+        """Begin a new mean."""
+        self.loss_sum, self.loss_count = 0.0, 0
+
+    def state(self) -> dict[str, Any]:
+        """Give plain values for a checkpoint."""
+        assert not self._pending, "inspect before taking the state"
+        return {
+            "reason": self.reason,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "first_rms": self._first_rms,
+            "first_loss": self._first_loss,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self._pending.clear()
+        self.reason = state["reason"]
+        self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
+        self._first_rms, self._first_loss = state["first_rms"], state["first_loss"]
+
+    def _refuses(self, loss: float, step: int) -> bool:
+        if self._first_loss is None:
+            self._first_loss = loss
+        if not math.isfinite(loss):
+            self.reason = f"the loss is {loss} at step {step}"
+        elif self._first_loss > 0.0 and loss > LOSS_GROWTH * self._first_loss:
+            self.reason = f"the loss {loss:.3g} is above {LOSS_GROWTH:g} times its start at step {step}"
+        return bool(self.reason)

@@ -1,0 +1,224 @@
+"""The solo engine: one trial, a plain module and the normal PyTorch loop.
+
+Steps are absolute: `advance(until_step=400)` repeated changes nothing. Equal settings give equal numbers, bit for bit
+on a CPU with an equal number of threads, through any number of interruptions and restores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers import build_optimizer
+from trainers.checkpoints import CheckpointError, State
+from trainers.divergence import Watch, rms
+from trainers.seeds import generator_for
+from trainers.setting import PRECISIONS, TrialSetting
+from trainers.step_timing import StepTimer, StepTimes
+from trainers.tasks.task import TRAINING_METRICS, Batch, place
+
+__all__ = ["Outcome", "SoloTrial", "TrialSetting", "never"]
+
+INSPECT_EVERY = 8
+ASK_EVERY_SECONDS = 1.0
+
+
+class Outcome(StrEnum):
+    """How a call of `advance` ended."""
+
+    REACHED = "reached"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+
+
+def never() -> bool:
+    """Answer that nobody asks to stop."""
+    return False
+
+
+class SoloTrial:
+    """One trial in training.
+
+    Attributes:
+        setting: What is trained.
+        model: The module in training.
+        step: Steps taken; after DIVERGED, those up to and including the one that ended the trial.
+        reason: Why the last `advance` did not reach its step, else empty.
+    """
+
+    def __init__(self, setting: TrialSetting, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Build model and optimizer, and fetch the first batch, so that no step pays for it.
+
+        Raises:
+            TaskOptionError: The task cannot be trained as asked.
+            ValueError: The optimizer refuses its hyperparameters.
+        """
+        setting.task.check()
+        self.setting = setting
+        self.step = 0
+        self.reason = ""
+        self.model = setting.task.build(generator_for("model", setting.seed))
+        self.model.to(setting.device, PRECISIONS[setting.precision])
+        self._optimizer = build_optimizer(self.model, setting.optimizer, **setting.hyperparameters)
+        self._device = torch.device(setting.device)
+        self._timer = StepTimer(self._device, clock)
+        self._watch = Watch(rms(self.model.parameters()))
+        self._clock = clock
+        self._asked_at = clock()
+        self._source: Batch | None = None
+        self._placed: Batch = ()
+        self._batch(0)
+
+    def advance(self, until_step: int, *, should_stop: Callable[[], bool] = never) -> Outcome:
+        """Train until `until_step` steps are taken in all.
+
+        Args:
+            until_step: At most the setting's steps; nothing happens where they are taken already.
+            should_stop: Asked between steps, at most once a second; True ends the call early.
+
+        Raises:
+            ValueError: `until_step` lies beyond the trial's end.
+        """
+        if until_step > self.setting.steps:
+            raise ValueError(f"a trial of {self.setting.steps} steps cannot advance further: got {until_step}")
+        started, began_at = self._clock(), self.step
+        self.reason = self._watch.reason
+        while self.step < until_step and not self.reason:
+            if self._is_asked(should_stop) and self._can_stop_here():
+                self.reason = f"asked to stop after step {self.step}"
+                break
+            self._train_step()
+            if self.step % INSPECT_EVERY == 0 or self.step == until_step:
+                self._inspect()
+        self._timer.add_stretch(self._clock() - started, self.step - began_at)
+        return self._outcome()
+
+    def report(self) -> dict[str, float]:
+        """Evaluate now, and sum up the steps since the report before.
+
+        Returns:
+            The task's metrics. `loss` is the mean over the steps since the report before; it and the times are left out
+            where no step was taken. A diverged trial is not evaluated: its own metrics are NaN.
+        """
+        metrics = {"lr": float(self._optimizer.param_groups[0]["lr"]), "timing_valid": 1.0}
+        metrics |= self._timer.times.metrics(self.setting.task.items_per_step)
+        if self._watch.loss_count:
+            metrics["loss"] = self._watch.loss_sum / self._watch.loss_count
+        metrics |= self._evaluate()
+        self._watch.forget_losses()
+        self._timer.times = StepTimes()
+        return metrics
+
+    def state(self) -> State:
+        """Copy everything the trial needs to go on, as tensors on the CPU and plain values."""
+        return {
+            "setting": self.setting.identity(),
+            "step": self.step,
+            "model": _copied(self.model.state_dict()),
+            "optimizer": _copied(self._optimizer.state_dict()),
+            "watch": self._watch.state(),
+            "times": dataclasses.asdict(self._timer.times),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave, to the last bit on a CPU.
+
+        Raises:
+            CheckpointError: The state belongs to a trial with another setting.
+        """
+        self._refuse_other_setting(state["setting"])
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(_copied(state["optimizer"]))
+        self._watch.restore(state["watch"])
+        self._timer.times = StepTimes(**state["times"])
+        self.step = state["step"]
+        self.reason = self._watch.reason
+
+    def _train_step(self) -> None:
+        started = self._timer.start_step(self.step)
+        factor = self.setting.schedule.factor(self.step, self.setting.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        batch = self._batch(self.step)
+        with self._autocast():
+            loss = self.setting.task.loss(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        optimizer_started = self._timer.start_optimizer()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._timer.end_step(started, optimizer_started)
+        self._watch.add(loss)
+        self.step += 1
+
+    def _batch(self, step: int) -> Batch:
+        """Give a step's batch on the device; a task that hands out the same batch again has it moved only once."""
+        source = self.setting.task.batch(step, self.setting.data_seed)
+        if source is not self._source:
+            self._source, self._placed = source, place(source, self.model)
+        return self._placed
+
+    def _inspect(self) -> None:
+        diverged_at = self._watch.inspect_losses(self.step)
+        if diverged_at is None:
+            diverged_at = self._watch.inspect_weights(self.step, self.model.parameters())
+        if diverged_at is not None:
+            self.step, self.reason = diverged_at, self._watch.reason
+
+    def _can_stop_here(self) -> bool:
+        """Tell whether the trial is sound here; if not, it goes on to the inspection that would have found it."""
+        diverged_at = self._watch.inspect_losses(self.step)
+        if diverged_at is not None:
+            self.step, self.reason = diverged_at, self._watch.reason
+            return False
+        return math.isfinite(rms(self.model.parameters()))
+
+    def _is_asked(self, should_stop: Callable[[], bool]) -> bool:
+        now = self._clock()
+        if now - self._asked_at < ASK_EVERY_SECONDS:
+            return False
+        self._asked_at = now
+        return should_stop()
+
+    def _outcome(self) -> Outcome:
+        if self._watch.reason:
+            return Outcome.DIVERGED
+        return Outcome.INTERRUPTED if self.reason else Outcome.REACHED
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        if self._watch.reason:
+            return {name: math.nan for name in self.setting.task.metrics if name not in TRAINING_METRICS}
+        self.model.eval()
+        with self._autocast():
+            metrics = self.setting.task.evaluate(self.model, self.setting.data_seed)
+        self.model.train()
+        return metrics
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.setting.precision == "bf16":
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _refuse_other_setting(self, other: Mapping[str, Any]) -> None:
+        for key, mine in self.setting.identity().items():
+            if other.get(key) != mine:
+                raise CheckpointError(f"the state has another {key} than this trial's {mine!r}: got {other.get(key)!r}")
+
+
+def _copied(value: Any) -> Any:
+    """Copy nested mappings and sequences, tensors to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(entry) for entry in value)
+    return value
