@@ -1,0 +1,28 @@
+"""The space that ships with each optimizer; its bounds are argued in the optimizer's file."""
+
+from __future__ import annotations
+
+from search_spaces.adamw import ADAMW
+from search_spaces.muon import MUON
+from search_spaces.polargrad import POLARGRAD
+from search_spaces.root import ROOT
+from search_spaces.space import Space, nearest_hint
+
+DEFAULT_SPACES: dict[str, Space] = {
+    "muon": MUON,
+    "polargrad": POLARGRAD,
+    "root": ROOT,
+    "adamw": ADAMW,
+}
+
+
+def default_space(optimizer: str) -> Space:
+    """Give the space that ships with an optimizer.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if optimizer not in DEFAULT_SPACES:
+        hint = nearest_hint(optimizer, DEFAULT_SPACES)
+        raise ValueError(f"no search space ships with this optimizer{hint}: got {optimizer!r}")
+    return DEFAULT_SPACES[optimizer]

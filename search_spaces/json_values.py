@@ -1,0 +1,28 @@
+"""Questions about JSON values, where Python would answer too generously (to it, true is a number), and pointers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a JSON value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_integer(value: object) -> bool:
+    """Tell whether a JSON value is an integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Compare JSON values: 1 equals 1.0, but true is no number."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(is_same(a, b) for a, b in zip(one, other, strict=True))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def json_pointer(*keys: str | int) -> str:
+    """Write the JSON pointer (RFC 6901) that leads through some keys."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)

@@ -1,0 +1,26 @@
+"""ROOT's default space; its scale rule is `match_rms_adamw`, so its learning rates are those of AdamW.
+
+lr [3e-4, 1e-1]: the paper trains at 1e-3 and large models at 3e-4 to 4e-3; small ones take ten times as much and more,
+and a wide upper end costs a log-uniform search little.
+weight_decay 0 or [1e-2, 0.3]: as for AdamW and Muon; the paper's 0.1 is inside.
+momentum [0.9, 0.99]: around the paper's 0.95 (a sum, not a mean: Muon's times 1 / (1 - momentum), a factor that the
+polar factor does not see).
+percentile [0.8, 1]: the paper's 0.9 is in the middle; 1 is no clipping at all, so the space holds plain momentum too.
+adamw_lr_ratio [0.1, 1]: with matched update sizes the rest of the model can take the same rate (the paper's choice, 1)
+but where the matrix rate is large it wants less.
+"""
+
+from __future__ import annotations
+
+from search_spaces.domains import LogUniform, OneMinusLogUniform, Uniform, ZeroOrLogUniform
+from search_spaces.space import Space
+
+ROOT = Space(
+    {
+        "lr": LogUniform(3e-4, 1e-1),
+        "weight_decay": ZeroOrLogUniform(1e-2, 0.3),
+        "momentum": OneMinusLogUniform(0.9, 0.99),
+        "percentile": Uniform(0.8, 1.0),
+        "adamw_lr_ratio": LogUniform(0.1, 1.0),
+    }
+)
