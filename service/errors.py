@@ -4,6 +4,7 @@ ServiceError
 ├── SpecificationError (a ValueError)    the campaign asked for cannot be run: every problem with its place
 ├── CampaignNotFoundError                no campaign with this id
 ├── IllegalTransitionError               the state does not allow the event
+├── DataDirectoryError                   the data directory cannot be written
 ├── FencedError                          another attempt has taken over; the writer must end
 └── LedgerError                          the database cannot be used
     └── SpoolError                       a spool is damaged where no crash could have damaged it
@@ -72,6 +73,10 @@ class IllegalTransitionError(ServiceError):
         allows = ", ".join(allowed) or "nothing"
         past = " -> ".join(self.story) or "nothing yet"
         super().__init__(f"{state} allows {allows}; what happened so far: {past}: got {event}")
+
+
+class DataDirectoryError(ServiceError):
+    """The data directory cannot be written."""
 
 
 class FencedError(ServiceError):
