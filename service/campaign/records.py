@@ -1,0 +1,87 @@
+"""What is known about a campaign, as values: what the ledger returns and everybody else reads.
+
+Times are milliseconds since the epoch; `sequence` is a campaign's own count of everything that happened to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.campaign.lifecycle import CampaignState, TrialState
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign and where it stands.
+
+    Attributes:
+        specification: The canonical document of `Specification.document()`.
+        attempt: The attempt that may write; 0 before the first.
+        sequence: The number of the last thing that happened.
+    """
+
+    campaign_id: str
+    name: str
+    state: CampaignState
+    reason: str
+    message: str
+    since: int
+    created_at: int
+    specification: Mapping[str, Any]
+    attempt: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: a point × a seed of an arm.
+
+    Attributes:
+        ask: How the search came to the point, as `ArmStudy` needs it to be rebuilt.
+        attempt: The attempt that created it.
+        num_losses: Workers lost under it since its last new observation.
+        last_step: Step of its last observation, 0 before the first.
+        objective: The objective at `last_step`; may be NaN or infinite; None before the first observation.
+    """
+
+    number: int
+    arm: int
+    point: int
+    seed_index: int
+    config: Mapping[str, Any]
+    ask: Mapping[str, Any]
+    state: TrialState
+    reason: str
+    message: str
+    since: int
+    created_at: int
+    attempt: int
+    num_losses: int
+    last_step: int
+    objective: float | None
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one trial reported at one step; metrics may be NaN or infinite."""
+
+    sequence: int
+    trial: int
+    step: int
+    attempt: int
+    produced_at: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a campaign or, where `trial` is set, to one trial."""
+
+    sequence: int
+    at: int
+    kind: str
+    trial: int | None
+    body: Mapping[str, Any]

@@ -1,0 +1,313 @@
+"""The ledger: campaigns, attempts, trials, observations and events, and the laws about writing them.
+
+Each write is one transaction that changes state and tells it as an event. A driver's writes are fenced: they begin by
+touching the campaign's row *where the attempt is still the writer's*, which also orders them, so that sequence numbers
+have no gaps and no late commits. Entries of a spool are counted per attempt, so importing one twice adds nothing, and
+an observation is kept once per (trial, step): the first wins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, func, insert, literal_column, select, update
+
+from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
+from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
+from service.errors import CampaignNotFoundError, FencedError
+from service.ledger import entries, rows
+from service.ledger.engine import connect_engine
+from service.ledger.spool import Record
+from service.ledger.tables import attempts, campaigns, cursors, events, observations, trials
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Ledger:
+    """The database behind one URL; safe to share between threads.
+
+    Args:
+        url: An SQLAlchemy URL, `sqlite:////absolute/path` for the embedded ledger.
+        now: The clock, in milliseconds since the epoch.
+
+    Raises:
+        LedgerError: The database cannot be reached or holds a newer schema.
+    """
+
+    def __init__(self, url: str, *, now: Callable[[], int] = _milliseconds) -> None:
+        self._engine: Engine = connect_engine(url)
+        self._now = now
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Self:
+        """Open the embedded ledger of a data directory."""
+        return cls(f"sqlite:///{folder / 'ledger.sqlite'}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    # Campaigns
+
+    def create_campaign(self, campaign_id: str, *, name: str, specification: Mapping[str, Any]) -> None:
+        """Enter a new campaign as QUEUED.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: The id exists already.
+        """
+        now = self._now()
+        with self._engine.begin() as connection:
+            connection.execute(
+                insert(campaigns).values(
+                    id=campaign_id,
+                    name=name,
+                    state=CampaignState.QUEUED,
+                    reason="submitted",
+                    message="",
+                    since=now,
+                    created_at=now,
+                    specification=dict(specification),
+                    attempt=0,
+                    sequence=0,
+                )
+            )
+            self._tell(connection, campaign_id, "campaign_created", {"name": name})
+
+    def campaign(self, campaign_id: str) -> CampaignRecord:
+        """Read one campaign.
+
+        Raises:
+            CampaignNotFoundError: No such campaign.
+        """
+        with self._engine.connect() as connection:
+            return rows.campaign(self._campaign_row(connection, campaign_id))
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """Read all campaigns, the newest first."""
+        with self._engine.connect() as connection:
+            order = (campaigns.c.created_at.desc(), campaigns.c.id)
+            return [rows.campaign(row) for row in connection.execute(select(campaigns).order_by(*order))]
+
+    def move_campaign(
+        self, campaign_id: str, event: CampaignEvent, *, reason: str, message: str = "", attempt: int | None = None
+    ) -> CampaignState:
+        """Move a campaign along its life.
+
+        Args:
+            campaign_id: Which one.
+            event: What happened to it.
+            reason: One word or two for programs.
+            message: A sentence for people.
+            attempt: The writer's attempt where the writer is a driver; None for the service.
+
+        Raises:
+            CampaignNotFoundError: No such campaign.
+            FencedError: Another attempt has taken over.
+            IllegalTransitionError: The campaign's state does not allow the event.
+        """
+        with self._engine.begin() as connection:
+            row = self._lock(connection, campaign_id, attempt)
+            state = next_campaign_state(CampaignState(row.state), event, story=self._story(connection, campaign_id))
+            connection.execute(
+                update(campaigns)
+                .where(campaigns.c.id == campaign_id)
+                .values(state=state, reason=reason, message=message, since=self._now())
+            )
+            self._tell(
+                connection, campaign_id, "campaign_moved", {"state": state, "reason": reason, "message": message}
+            )
+            return state
+
+    # Attempts
+
+    def begin_attempt(self, campaign_id: str) -> int:
+        """Open the next attempt; from here on the attempts before it cannot write."""
+        now = self._now()
+        with self._engine.begin() as connection:
+            number = int(self._lock(connection, campaign_id, None).attempt) + 1
+            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(attempt=number))
+            connection.execute(
+                insert(attempts).values(campaign_id=campaign_id, number=number, started_at=now, spool_position=0)
+            )
+            self._tell(connection, campaign_id, "attempt_began", {"attempt": number})
+            return number
+
+    def claim_attempt(self, campaign_id: str, attempt: int) -> None:
+        """Take an attempt for the calling driver; it can be taken once.
+
+        Raises:
+            FencedError: It was taken already, or another attempt has taken over.
+        """
+        now = self._now()
+        with self._engine.begin() as connection:
+            self._lock(connection, campaign_id, attempt)
+            mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
+            claim = update(attempts).where(mine & attempts.c.claimed_at.is_(None))
+            if connection.execute(claim.values(claimed_at=now, heartbeat_at=now)).rowcount != 1:
+                raise FencedError(f"campaign {campaign_id}: the attempt was claimed already: got {attempt}")
+
+    def beat(self, campaign_id: str, attempt: int) -> None:
+        """Say that the driver of an attempt is alive."""
+        with self._engine.begin() as connection:
+            mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
+            connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
+
+    def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
+        """Record how the process of an attempt ended."""
+        with self._engine.begin() as connection:
+            self._lock(connection, campaign_id, None)
+            mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
+            connection.execute(update(attempts).where(mine).values(ended_at=self._now(), exit_code=exit_code))
+            self._tell(connection, campaign_id, "attempt_ended", {"attempt": attempt, "exit_code": exit_code})
+
+    def spool_position(self, campaign_id: str, attempt: int) -> int:
+        """Tell how many entries of an attempt's spool the ledger holds."""
+        mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(attempts.c.spool_position).where(mine)).scalar_one())
+
+    def append(
+        self, campaign_id: str, attempt: int, batch: Sequence[tuple[int, Record]], *, spool_of: int | None = None
+    ) -> None:
+        """Enter spooled records, all or none; those that the ledger holds already are passed over.
+
+        Args:
+            campaign_id: Which campaign.
+            attempt: The writer's attempt, checked against the fence.
+            batch: Pairs of spool position and record, in order.
+            spool_of: The attempt whose spool this is; by default the writer's own.
+
+        Raises:
+            FencedError: Another attempt has taken over; nothing was written.
+        """
+        source = attempt if spool_of is None else spool_of
+        mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == source)
+        with self._engine.begin() as connection:
+            row = self._lock(connection, campaign_id, attempt)
+            held = int(connection.execute(select(attempts.c.spool_position).where(mine)).scalar_one())
+            fresh = [(position, record) for position, record in batch if position > held]
+            if not fresh:
+                return
+            records = [record for _, record in fresh]
+            sequence = entries.enter(connection, campaign_id, source, records, sequence=int(row.sequence))
+            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
+            connection.execute(update(attempts).where(mine).values(spool_position=fresh[-1][0]))
+
+    def close_trials(self, campaign_id: str, state: TrialState, *, reason: str, message: str = "") -> None:
+        """End every trial that has not ended, in one transaction; for campaigns without a living driver."""
+        with self._engine.begin() as connection:
+            row = self._lock(connection, campaign_id, None)
+            open_trials = trials.c.state.in_([TrialState.PENDING, TrialState.RUNNING])
+            query = select(trials.c.number).where((trials.c.campaign_id == campaign_id) & open_trials)
+            now = self._now()
+            records = [
+                entries.trial_moved(trial=number, state=state, reason=reason, message=message, at=now)
+                for number in connection.execute(query.order_by(trials.c.number)).scalars()
+            ]
+            sequence = entries.enter(connection, campaign_id, int(row.attempt), records, sequence=int(row.sequence))
+            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
+
+    # Reading
+
+    def trials(self, campaign_id: str) -> list[TrialRecord]:
+        """Read a campaign's trials by number."""
+        query = select(trials).where(trials.c.campaign_id == campaign_id).order_by(trials.c.number)
+        with self._engine.connect() as connection:
+            return [rows.trial(row) for row in connection.execute(query)]
+
+    def observations(self, campaign_id: str) -> list[Observation]:
+        """Read all observations of a campaign by trial and step."""
+        query = select(observations).where(observations.c.campaign_id == campaign_id)
+        with self._engine.connect() as connection:
+            ordered = query.order_by(observations.c.trial, observations.c.step)
+            return [rows.observation(row) for row in connection.execute(ordered)]
+
+    def changes(self, campaign_id: str, *, after: int, limit: int) -> list[Event | Observation]:
+        """Read what happened after a sequence number, in order.
+
+        Args:
+            campaign_id: Which campaign.
+            after: The last sequence number that is known already.
+            limit: At most so many numbers further.
+        """
+        with self._engine.connect() as connection:
+            # Both tables are read up to what was complete at this moment, or a commit between them would be torn.
+            complete = int(self._campaign_row(connection, campaign_id).sequence)
+            found: list[Event | Observation] = []
+            for table, read in ((events, rows.event), (observations, rows.observation)):
+                window = table.c.sequence.between(after + 1, min(after + limit, complete))
+                query = select(table).where((table.c.campaign_id == campaign_id) & window)
+                found += [read(row) for row in connection.execute(query)]
+        return sorted(found, key=lambda item: item.sequence)
+
+    def num_trials_by_state(self, campaign_id: str) -> dict[int, dict[TrialState, int]]:
+        """Count a campaign's trials per arm and state."""
+        query = (
+            select(trials.c.arm, trials.c.state, func.count(literal_column("*")))
+            .where(trials.c.campaign_id == campaign_id)
+            .group_by(trials.c.arm, trials.c.state)
+        )
+        counts: dict[int, dict[TrialState, int]] = {}
+        with self._engine.connect() as connection:
+            for arm, state, count in connection.execute(query):
+                counts.setdefault(arm, {})[TrialState(state)] = count
+        return counts
+
+    # Cursors of those who follow
+
+    def cursor(self, tracker: str, campaign_id: str) -> int:
+        """Tell how far a tracker has followed a campaign; 0 where it never has."""
+        mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(cursors.c.sequence).where(mine)).scalar() or 0)
+
+    def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
+        """Remember how far a tracker has followed a campaign."""
+        mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
+        with self._engine.begin() as connection:
+            if connection.execute(update(cursors).where(mine).values(sequence=sequence)).rowcount == 0:
+                values = {"tracker": tracker, "campaign_id": campaign_id, "sequence": sequence}
+                connection.execute(insert(cursors).values(values))
+
+    # Inside a transaction
+
+    def _campaign_row(self, connection: Connection, campaign_id: str) -> Any:
+        row = connection.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one_or_none()
+        if row is None:
+            raise CampaignNotFoundError(f"no such campaign: got {campaign_id!r}")
+        return row
+
+    def _lock(self, connection: Connection, campaign_id: str, attempt: int | None) -> Any:
+        """Take the campaign's row for this transaction; a driver gets it only while its attempt is the current one."""
+        mine = campaigns.c.id == campaign_id
+        allowed = mine if attempt is None else mine & (campaigns.c.attempt == attempt)
+        touch = update(campaigns).where(allowed).values(sequence=campaigns.c.sequence)
+        if connection.execute(touch).rowcount == 1:
+            return self._campaign_row(connection, campaign_id)
+        current = self._campaign_row(connection, campaign_id).attempt
+        raise FencedError(f"campaign {campaign_id}: attempt {current} has taken over: got attempt {attempt}")
+
+    def _tell(self, connection: Connection, campaign_id: str, kind: str, body: Mapping[str, Any]) -> None:
+        """Give an event the campaign's next sequence number."""
+        bump = update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=campaigns.c.sequence + 1)
+        sequence = connection.execute(bump.returning(campaigns.c.sequence)).scalar_one()
+        values = {"campaign_id": campaign_id, "sequence": sequence, "at": self._now(), "kind": kind, "body": dict(body)}
+        connection.execute(insert(events).values(values))
+
+    def _story(self, connection: Connection, campaign_id: str) -> Iterable[str]:
+        """Tell a campaign's moves so far, for the message of an illegal one."""
+        moved = (events.c.campaign_id == campaign_id) & (events.c.kind == "campaign_moved")
+        query = select(events).where(moved).order_by(events.c.sequence)
+        return [f"{row.body['state']} ({row.body['reason']})" for row in connection.execute(query)]

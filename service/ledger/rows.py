@@ -1,0 +1,64 @@
+"""From database rows to the values of `service.campaign.records`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
+from service.ledger.numbers import from_column, metrics_from_json
+
+
+def campaign(row: Any) -> CampaignRecord:
+    """Read a row of `campaigns`."""
+    return CampaignRecord(
+        campaign_id=row.id,
+        name=row.name,
+        state=CampaignState(row.state),
+        reason=row.reason,
+        message=row.message,
+        since=row.since,
+        created_at=row.created_at,
+        specification=row.specification,
+        attempt=row.attempt,
+        sequence=row.sequence,
+    )
+
+
+def trial(row: Any) -> TrialRecord:
+    """Read a row of `trials`."""
+    return TrialRecord(
+        number=row.number,
+        arm=row.arm,
+        point=row.point,
+        seed_index=row.seed_index,
+        config=row.config,
+        ask=row.ask,
+        state=TrialState(row.state),
+        reason=row.reason,
+        message=row.message,
+        since=row.since,
+        created_at=row.created_at,
+        attempt=row.attempt,
+        num_losses=row.num_losses,
+        last_step=row.last_step,
+        objective=from_column(row.objective, row.objective_kind),
+        device_seconds=row.device_seconds,
+    )
+
+
+def observation(row: Any) -> Observation:
+    """Read a row of `observations`."""
+    return Observation(
+        sequence=row.sequence,
+        trial=row.trial,
+        step=row.step,
+        attempt=row.attempt,
+        produced_at=row.produced_at,
+        metrics=metrics_from_json(row.metrics),
+    )
+
+
+def event(row: Any) -> Event:
+    """Read a row of `events`."""
+    return Event(sequence=row.sequence, at=row.at, kind=row.kind, trial=row.trial, body=row.body)

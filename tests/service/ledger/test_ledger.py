@@ -1,0 +1,204 @@
+"""The ledger's laws: one sequence without gaps, the fence, nothing doubled, nothing lost."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.errors import CampaignNotFoundError, FencedError, IllegalTransitionError, LedgerError
+from service.ledger import Ledger, entries
+from service.ledger.engine import upgrade
+from service.ledger.recovery import import_earlier_spools
+from service.ledger.spool import Record, Spool
+from service.ledger.tables import metadata
+
+SPECIFICATION = {"name": "test", "arms": []}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.in_folder(tmp_path) as ledger:
+        ledger.create_campaign("c", name="test", specification=SPECIFICATION)
+        yield ledger
+
+
+def created(trial: int) -> Record:
+    return entries.trial_created(
+        trial=trial, arm=0, point=trial, seed_index=0, config={"lr": 0.1}, ask={"unit": [0.5]}, at=1
+    )
+
+
+def observed(trial: int, step: int, value: float = 1.0) -> Record:
+    return entries.observation(
+        trial=trial, step=step, metrics={"loss": value}, objective=value, device_seconds=0.5, produced_at=step
+    )
+
+
+def numbered(records: list[Record], *, start: int = 1) -> list[tuple[int, Record]]:
+    return list(enumerate(records, start=start))
+
+
+def sequences(ledger: Ledger) -> list[int]:
+    return [change.sequence for change in ledger.changes("c", after=0, limit=10_000)]
+
+
+def test_a_new_campaign_is_queued_and_told(ledger: Ledger) -> None:
+    campaign = ledger.campaign("c")
+    assert (campaign.state, campaign.attempt, campaign.sequence) == (CampaignState.QUEUED, 0, 1)
+    assert campaign.specification == SPECIFICATION
+
+
+def test_an_unknown_campaign_is_an_error_with_its_id(ledger: Ledger) -> None:
+    with pytest.raises(CampaignNotFoundError, match="got 'nobody'"):
+        ledger.campaign("nobody")
+    with pytest.raises(CampaignNotFoundError, match="got 'nobody'"):
+        ledger.begin_attempt("nobody")
+
+
+def test_an_illegal_move_raises_with_the_story_and_changes_nothing(ledger: Ledger) -> None:
+    ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="launching")
+    before = ledger.campaign("c")
+    with pytest.raises(IllegalTransitionError, match=r"STARTING \(launching\).*got succeed"):
+        ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="x")
+    assert ledger.campaign("c") == before
+
+
+def test_sequence_numbers_have_no_gap_and_end_at_the_campaigns_own(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    ledger.append("c", attempt, numbered([created(0), observed(0, 10), observed(0, 10), observed(0, 20)]))
+    assert sequences(ledger) == list(range(1, ledger.campaign("c").sequence + 1))
+
+
+def test_an_observation_is_kept_once_and_the_first_wins(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    ledger.append("c", attempt, numbered([created(0), observed(0, 10, 1.0), observed(0, 10, 2.0)]))
+    assert [(o.step, o.metrics) for o in ledger.observations("c")] == [(10, {"loss": 1.0})]
+    (trial,) = ledger.trials("c")
+    assert (trial.last_step, trial.objective, trial.device_seconds) == (10, 1.0, 1.0)
+
+
+def test_entering_a_batch_again_adds_nothing(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    batch = numbered([created(0), observed(0, 10)])
+    ledger.append("c", attempt, batch)
+    before = (ledger.campaign("c"), ledger.trials("c"))
+    ledger.append("c", attempt, batch)
+    assert (ledger.campaign("c"), ledger.trials("c")) == before
+
+
+def test_a_batch_that_overlaps_enters_only_what_is_new(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    records = [created(0), observed(0, 10), observed(0, 20)]
+    ledger.append("c", attempt, numbered(records[:2]))
+    ledger.append("c", attempt, numbered(records))
+    assert [o.step for o in ledger.observations("c")] == [10, 20]
+
+
+def test_an_older_attempt_is_fenced_and_writes_nothing(ledger: Ledger) -> None:
+    old = ledger.begin_attempt("c")
+    ledger.begin_attempt("c")
+    before = ledger.campaign("c")
+    with pytest.raises(FencedError, match="attempt 2 has taken over: got attempt 1"):
+        ledger.append("c", old, numbered([created(0)]))
+    with pytest.raises(FencedError):
+        ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="x", attempt=old)
+    assert ledger.campaign("c") == before
+    assert ledger.trials("c") == []
+
+
+def test_an_attempt_is_claimed_once(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    ledger.claim_attempt("c", attempt)
+    with pytest.raises(FencedError, match="claimed already: got 1"):
+        ledger.claim_attempt("c", attempt)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_come_back_as_they_were(ledger: Ledger, value: float) -> None:
+    attempt = ledger.begin_attempt("c")
+    ledger.append("c", attempt, numbered([created(0), observed(0, 10, value)]))
+    assert repr(ledger.observations("c")[0].metrics["loss"]) == repr(value)
+    assert repr(ledger.trials("c")[0].objective) == repr(value)
+
+
+def test_a_lost_worker_is_counted_until_the_next_observation(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    lost = entries.trial_lost(trial=0, message="killed", at=2)
+    ledger.append("c", attempt, numbered([created(0), lost, lost]))
+    assert (ledger.trials("c")[0].num_losses, ledger.trials("c")[0].state) == (2, TrialState.PENDING)
+    ledger.append("c", attempt, numbered([observed(0, 10)], start=4))
+    assert ledger.trials("c")[0].num_losses == 0
+
+
+def test_the_next_attempt_imports_what_the_spool_knows_and_the_ledger_does_not(ledger: Ledger, tmp_path: Path) -> None:
+    first = ledger.begin_attempt("c")
+    records = [created(0), observed(0, 10), observed(0, 20)]
+    with Spool(tmp_path / "spool-1") as spool:
+        spool.append(records)
+    ledger.append("c", first, numbered(records[:2]))
+    second = ledger.begin_attempt("c")
+    for _ in range(2):
+        import_earlier_spools(ledger, "c", attempt=second, spool=lambda _, number: tmp_path / f"spool-{number}")
+    assert [(o.step, o.attempt) for o in ledger.observations("c")] == [(10, 1), (20, 1)]
+
+
+def test_closing_trials_ends_those_that_are_open_and_no_others(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt("c")
+    done = entries.trial_moved(trial=0, state=TrialState.COMPLETED, reason="end_of_schedule", at=2)
+    ledger.append("c", attempt, numbered([created(0), created(1), done]))
+    ledger.close_trials("c", TrialState.CANCELLED, reason="campaign_cancelled")
+    assert [t.state for t in ledger.trials("c")] == [TrialState.COMPLETED, TrialState.CANCELLED]
+    assert sequences(ledger) == list(range(1, ledger.campaign("c").sequence + 1))
+
+
+def test_a_reader_never_skips_a_change_while_a_writer_commits(tmp_path: Path, ledger: Ledger) -> None:
+    """Events and observations stand in two tables: read one after the other they could be torn by a commit between."""
+    attempt = ledger.begin_attempt("c")
+    ledger.append("c", attempt, numbered([created(0)]))
+    moved = entries.trial_moved(trial=0, state=TrialState.RUNNING, reason="assigned", at=2)
+    num_rounds = 60
+
+    def write() -> None:
+        for number in range(num_rounds):
+            batch = [observed(0, number + 1), moved]
+            ledger.append("c", attempt, numbered(batch, start=2 + 2 * number))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen: list[int] = []
+    with Ledger.in_folder(tmp_path) as reader:
+        while writer.is_alive() or seen[-1] < ledger.campaign("c").sequence:
+            seen += [change.sequence for change in reader.changes("c", after=seen[-1] if seen else 0, limit=7)]
+    writer.join()
+    assert seen == list(range(1, ledger.campaign("c").sequence + 1))
+
+
+def test_cursors_remember_how_far_each_tracker_is(ledger: Ledger) -> None:
+    assert ledger.cursor("mlflow", "c") == 0
+    ledger.set_cursor("mlflow", "c", 5)
+    ledger.set_cursor("mlflow", "c", 7)
+    assert (ledger.cursor("mlflow", "c"), ledger.cursor("other", "c")) == (7, 0)
+
+
+def test_a_database_that_cannot_be_opened_is_an_error_with_its_address(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"missing/ledger\.sqlite"):
+        Ledger.in_folder(tmp_path / "missing")
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'empty.sqlite'}")
+    upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences: list[Any] = compare_metadata(context, metadata)
+    engine.dispose()
+    assert differences == []
