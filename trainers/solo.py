@@ -92,8 +92,7 @@ class SoloTrial:
         started, began_at = self._clock(), self.step
         self.reason = self._watch.reason
         while self.step < until_step and not self.reason:
-            if self._is_asked(should_stop) and self._can_stop_here():
-                self.reason = f"asked to stop after step {self.step}"
+            if self._is_asked(should_stop) and self._stops_here():
                 break
             self._train_step()
             if self.step % INSPECT_EVERY == 0 or self.step == until_step:
@@ -166,19 +165,20 @@ class SoloTrial:
         return self._placed
 
     def _inspect(self) -> None:
-        diverged_at = self._watch.inspect_losses(self.step)
-        if diverged_at is None:
-            diverged_at = self._watch.inspect_weights(self.step, self.model.parameters())
-        if diverged_at is not None:
-            self.step, self.reason = diverged_at, self._watch.reason
+        self._end_at(self._watch.inspect_losses(self.step))
+        if not self.reason:
+            self._end_at(self._watch.inspect_weights(self.step, self.model.parameters()))
 
-    def _can_stop_here(self) -> bool:
-        """Tell whether the trial is sound here; if not, it goes on to the inspection that would have found it."""
-        diverged_at = self._watch.inspect_losses(self.step)
+    def _stops_here(self) -> bool:
+        """End the call, unless weights are not finite: then the trial goes on to the inspection that says so."""
+        self._end_at(self._watch.inspect_losses(self.step))
+        if not self.reason and math.isfinite(rms(self.model.parameters())):
+            self.reason = f"asked to stop after step {self.step}"
+        return bool(self.reason)
+
+    def _end_at(self, diverged_at: int | None) -> None:
         if diverged_at is not None:
             self.step, self.reason = diverged_at, self._watch.reason
-            return False
-        return math.isfinite(rms(self.model.parameters()))
 
     def _is_asked(self, should_stop: Callable[[], bool]) -> bool:
         now = self._clock()

@@ -14,12 +14,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 from trainers.data.text import CorpusError, Text, list_text, read_text
 from trainers.seeds import generator_for
@@ -79,8 +78,9 @@ class LanguageModel:
             raise TaskOptionError("corpus", message, self.corpus)
 
     def build(self, generator: torch.Generator) -> Decoder:
-        """Make the decoder."""
-        decoder = Decoder(self)
+        """Make the decoder; what its layers draw for themselves is thrown away, and torch's own stream put back."""
+        with torch.random.fork_rng(devices=[]):
+            decoder = Decoder(self)
         decoder.initialize(generator)
         return decoder
 
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
 
     def __init__(self, task: LanguageModel) -> None:
         super().__init__()
-        self.embedding: nn.Embedding = _undrawn(nn.Embedding, VOCABULARY, task.width)
+        self.embedding = nn.Embedding(VOCABULARY, task.width)
         self.blocks = nn.ModuleList(Block(task) for _ in range(task.depth))
         self.norm = nn.RMSNorm(task.width)
         self.head = None if task.tied_embeddings else _matrix(task.width, VOCABULARY)
@@ -232,13 +232,7 @@ FEED_FORWARDS: dict[str, type[SwiGLU | GELU]] = {"swiglu": SwiGLU, "gelu": GELU}
 
 
 def _matrix(inputs: int, outputs: int) -> nn.Linear:
-    matrix: nn.Linear = _undrawn(nn.Linear, inputs, outputs, bias=False)
-    return matrix
-
-
-def _undrawn(module: type[nn.Module], *sizes: int, **options: bool) -> Any:
-    """Make a module with memory for its weights, drawing nothing from torch's global generator."""
-    return skip_init(module, *sizes, **options)  # type: ignore[no-untyped-call]  # untyped in torch
+    return nn.Linear(inputs, outputs, bias=False)
 
 
 def _rotations(context: int, head_width: int) -> Tensor:
