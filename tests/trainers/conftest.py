@@ -44,11 +44,9 @@ def setting(corpus: Path) -> Callable[..., TrialSetting]:
     """Make settings of small trials; any field may be given."""
 
     def make(task: str = "matrix_completion", **fields: Any) -> TrialSetting:
-        options: dict[str, Any] = {
-            "matrix_completion": {"rows": 40, "columns": 30, "rank": 3, "observed_fraction": 0.5},
-            "language_model": {"width": 32, "depth": 1, "heads": 2, "context": 32, "batch_size": 8},
-        }[task]
+        options: dict[str, Any] = {"rows": 40, "columns": 30, "rank": 3, "observed_fraction": 0.5}
         if task == "language_model":
+            options = {"width": 32, "depth": 1, "heads": 2, "context": 32, "batch_size": 8}
             options |= {"corpus": str(corpus), "validation_batches": 2}
         defaults: dict[str, Any] = {
             "optimizer": "adamw",
