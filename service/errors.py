@@ -6,6 +6,7 @@ ServiceError
 ├── IllegalTransitionError               the state does not allow the event
 ├── DataDirectoryError                   the data directory cannot be written
 ├── FencedError                          another attempt has taken over; the writer must end
+├── TrackingError                        the tracker lags behind the ledger
 └── LedgerError                          the database cannot be used
     └── SpoolError                       a spool is damaged where no crash could have damaged it
 """
@@ -81,6 +82,10 @@ class DataDirectoryError(ServiceError):
 
 class FencedError(ServiceError):
     """The writer's attempt is no longer the campaign's."""
+
+
+class TrackingError(ServiceError):
+    """The tracker lags behind the ledger; nothing is lost."""
 
 
 class LedgerError(ServiceError):

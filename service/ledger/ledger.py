@@ -9,16 +9,18 @@ an observation is kept once per (trial, step): the first wins.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, func, insert, literal_column, select, update
+from sqlalchemy.exc import DBAPIError
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
-from service.errors import CampaignNotFoundError, FencedError
+from service.errors import CampaignNotFoundError, FencedError, LedgerError
 from service.ledger import entries, rows
 from service.ledger.engine import connect_engine
 from service.ledger.spool import Record
@@ -29,6 +31,15 @@ def _milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
+@contextmanager
+def _telling(engine: Engine) -> Iterator[None]:
+    """Turn the database's errors into ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {engine.url}") from error
+
+
 class Ledger:
     """The database behind one URL; safe to share between threads.
 
@@ -37,7 +48,7 @@ class Ledger:
         now: The clock, in milliseconds since the epoch.
 
     Raises:
-        LedgerError: The database cannot be reached or holds a newer schema.
+        LedgerError: The database cannot be reached; so does every method.
     """
 
     def __init__(self, url: str, *, now: Callable[[], int] = _milliseconds) -> None:
@@ -65,10 +76,10 @@ class Ledger:
         """Enter a new campaign as QUEUED.
 
         Raises:
-            sqlalchemy.exc.IntegrityError: The id exists already.
+            LedgerError: The id exists already.
         """
         now = self._now()
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 insert(campaigns).values(
                     id=campaign_id,
@@ -91,12 +102,12 @@ class Ledger:
         Raises:
             CampaignNotFoundError: No such campaign.
         """
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return rows.campaign(self._campaign_row(connection, campaign_id))
 
     def campaigns(self) -> list[CampaignRecord]:
         """Read all campaigns, the newest first."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             order = (campaigns.c.created_at.desc(), campaigns.c.id)
             return [rows.campaign(row) for row in connection.execute(select(campaigns).order_by(*order))]
 
@@ -117,7 +128,7 @@ class Ledger:
             FencedError: Another attempt has taken over.
             IllegalTransitionError: The campaign's state does not allow the event.
         """
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             row = self._lock(connection, campaign_id, attempt)
             state = next_campaign_state(CampaignState(row.state), event, story=self._story(connection, campaign_id))
             connection.execute(
@@ -135,7 +146,7 @@ class Ledger:
     def begin_attempt(self, campaign_id: str) -> int:
         """Open the next attempt; from here on the attempts before it cannot write."""
         now = self._now()
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             number = int(self._lock(connection, campaign_id, None).attempt) + 1
             connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(attempt=number))
             connection.execute(
@@ -151,7 +162,7 @@ class Ledger:
             FencedError: It was taken already, or another attempt has taken over.
         """
         now = self._now()
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             self._lock(connection, campaign_id, attempt)
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             claim = update(attempts).where(mine & attempts.c.claimed_at.is_(None))
@@ -160,13 +171,13 @@ class Ledger:
 
     def beat(self, campaign_id: str, attempt: int) -> None:
         """Say that the driver of an attempt is alive."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
 
     def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
         """Record how the process of an attempt ended."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             self._lock(connection, campaign_id, None)
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(ended_at=self._now(), exit_code=exit_code))
@@ -175,7 +186,7 @@ class Ledger:
     def spool_position(self, campaign_id: str, attempt: int) -> int:
         """Tell how many entries of an attempt's spool the ledger holds."""
         mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(select(attempts.c.spool_position).where(mine)).scalar_one())
 
     def append(
@@ -194,7 +205,7 @@ class Ledger:
         """
         source = attempt if spool_of is None else spool_of
         mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == source)
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             row = self._lock(connection, campaign_id, attempt)
             held = int(connection.execute(select(attempts.c.spool_position).where(mine)).scalar_one())
             fresh = [(position, record) for position, record in batch if position > held]
@@ -207,7 +218,7 @@ class Ledger:
 
     def close_trials(self, campaign_id: str, state: TrialState, *, reason: str, message: str = "") -> None:
         """End every trial that has not ended, in one transaction; for campaigns without a living driver."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             row = self._lock(connection, campaign_id, None)
             open_trials = trials.c.state.in_([TrialState.PENDING, TrialState.RUNNING])
             query = select(trials.c.number).where((trials.c.campaign_id == campaign_id) & open_trials)
@@ -224,13 +235,13 @@ class Ledger:
     def trials(self, campaign_id: str) -> list[TrialRecord]:
         """Read a campaign's trials by number."""
         query = select(trials).where(trials.c.campaign_id == campaign_id).order_by(trials.c.number)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [rows.trial(row) for row in connection.execute(query)]
 
     def observations(self, campaign_id: str) -> list[Observation]:
         """Read all observations of a campaign by trial and step."""
         query = select(observations).where(observations.c.campaign_id == campaign_id)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             ordered = query.order_by(observations.c.trial, observations.c.step)
             return [rows.observation(row) for row in connection.execute(ordered)]
 
@@ -242,7 +253,7 @@ class Ledger:
             after: The last sequence number that is known already.
             limit: At most so many numbers further.
         """
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             # Both tables are read up to what was complete at this moment, or a commit between them would be torn.
             complete = int(self._campaign_row(connection, campaign_id).sequence)
             found: list[Event | Observation] = []
@@ -260,7 +271,7 @@ class Ledger:
             .group_by(trials.c.arm, trials.c.state)
         )
         counts: dict[int, dict[TrialState, int]] = {}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for arm, state, count in connection.execute(query):
                 counts.setdefault(arm, {})[TrialState(state)] = count
         return counts
@@ -270,18 +281,29 @@ class Ledger:
     def cursor(self, tracker: str, campaign_id: str) -> int:
         """Tell how far a tracker has followed a campaign; 0 where it never has."""
         mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(select(cursors.c.sequence).where(mine)).scalar() or 0)
 
     def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
         """Remember how far a tracker has followed a campaign."""
         mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             if connection.execute(update(cursors).where(mine).values(sequence=sequence)).rowcount == 0:
                 values = {"tracker": tracker, "campaign_id": campaign_id, "sequence": sequence}
                 connection.execute(insert(cursors).values(values))
 
     # Inside a transaction
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Open a transaction; what the database refuses is ours to tell."""
+        with _telling(self._engine), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _telling(self._engine), self._engine.connect() as connection:
+            yield connection
 
     def _campaign_row(self, connection: Connection, campaign_id: str) -> Any:
         row = connection.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one_or_none()

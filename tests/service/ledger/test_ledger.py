@@ -57,6 +57,11 @@ def test_a_new_campaign_is_queued_and_told(ledger: Ledger) -> None:
     assert campaign.specification == SPECIFICATION
 
 
+def test_a_campaign_id_is_given_once(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="UNIQUE constraint failed"):
+        ledger.create_campaign("c", name="again", specification=SPECIFICATION)
+
+
 def test_an_unknown_campaign_is_an_error_with_its_id(ledger: Ledger) -> None:
     with pytest.raises(CampaignNotFoundError, match="got 'nobody'"):
         ledger.campaign("nobody")

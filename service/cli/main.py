@@ -1,0 +1,41 @@
+"""`spectune`: puts the verbs together and turns refusals into one message and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from service.cli import run
+from service.errors import ServiceError, SpecificationError
+
+EXIT_BAD_INPUT = 2
+
+application = typer.Typer(
+    name="spectune",
+    help="Hyperparameter search for matrix-gradient optimizers: Muon, PolarGrad, ROOT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+application.command(name="demo")(run.demo)
+application.command(name="run")(run.run)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        application()
+    except SpecificationError as error:
+        _refuse("the campaign is refused", [str(problem) for problem in error.problems])
+    except ServiceError as error:
+        _refuse("refused", [str(error)])
+
+
+def _refuse(title: str, lines: list[str]) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]spectune: {title}[/]")
+    for line in lines:
+        console.print(f"  {line}", markup=False)
+    sys.exit(EXIT_BAD_INPUT)

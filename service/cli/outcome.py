@@ -1,0 +1,142 @@
+"""What a campaign came to, for people (a leaderboard, the best configuration, the way into MLflow) and for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from service.campaign.leaderboard import ArmStanding, leaderboard
+from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.specification import Specification
+from service.data_directory import DataDirectory
+from service.tracking import links
+
+
+def outcome_document(
+    specification: Specification, campaign: CampaignRecord, trials: Sequence[TrialRecord], *, wall_seconds: float
+) -> dict[str, Any]:
+    """Give the outcome as JSON-plain values.
+
+    Args:
+        specification: What was asked for.
+        campaign: The campaign at rest.
+        trials: All its trials.
+        wall_seconds: From the command to the end, tracking included.
+    """
+    standings = _standings(specification, trials)
+    arms = [_arm_document(specification, standing) for standing in standings]
+    return {"campaign_id": campaign.campaign_id, "state": campaign.state, "arms": arms, "wall_seconds": wall_seconds}
+
+
+def show_outcome(
+    console: Console,
+    specification: Specification,
+    campaign: CampaignRecord,
+    trials: Sequence[TrialRecord],
+    *,
+    data: DataDirectory,
+) -> None:
+    """Print the outcome for people."""
+    standings = _standings(specification, trials)
+    console.print()
+    console.print(_table(specification, standings))
+    best = _best_arm(specification, standings)
+    if best is not None and best.best is not None:
+        name = specification.arms[best.arm].name
+        console.print(f"\nbest configuration (arm {name}, trial {best.best.trials[0]}):", highlight=False)
+        document = {"optimizer": specification.arms[best.arm].optimizer, **best.best.config}
+        console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
+    console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
+    console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
+    if campaign.state is CampaignState.FAILED:
+        _show_failure(console, campaign, trials, data)
+
+
+def show_tracking(console: Console, *, data: DataDirectory, page: str) -> None:
+    """Print how to look at the runs in MLflow."""
+    console.print("\nlook at every trial in MLflow:", highlight=False)
+    mlflow = os.path.relpath(Path(sys.executable).parent / "mlflow")
+    for line in (links.ui_command(data, mlflow=mlflow), page):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_failure(
+    console: Console, campaign: CampaignRecord, trials: Sequence[TrialRecord], data: DataDirectory
+) -> None:
+    """Print the last line of the first failed trial's traceback, and where the whole story is."""
+    for trial in trials:
+        if trial.state is TrialState.FAILED:
+            console.print(f"trial {trial.number}: {trial.message.strip().splitlines()[-1]}", markup=False)
+            break
+    log = data.driver_log(campaign.campaign_id, campaign.attempt)
+    console.print(f"the driver's log: {log}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _standings(specification: Specification, trials: Sequence[TrialRecord]) -> tuple[ArmStanding, ...]:
+    return leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
+
+
+def _best_arm(specification: Specification, standings: Sequence[ArmStanding]) -> ArmStanding | None:
+    ranked = [(standing.best.value, standing) for standing in standings if standing.best is not None]
+    if not ranked:
+        return None
+    pick = min if specification.objective.mode == "minimize" else max
+    return pick(ranked, key=lambda each: each[0])[1]
+
+
+def _arm_document(specification: Specification, standing: ArmStanding) -> dict[str, Any]:
+    arm, best = specification.arms[standing.arm], standing.best
+    return {
+        "name": arm.name,
+        "optimizer": arm.optimizer,
+        "num_trials": sum(standing.num_trials.values()),
+        "states": {state.value: count for state, count in standing.num_trials.items() if count},
+        "best": None if best is None else {"value": best.value, "config": dict(best.config), "trial": best.trials[0]},
+    }
+
+
+def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
+    objective, seeds = specification.objective, specification.search.seeds
+    best = f"best {objective.metric}" + (f", mean ± sd of {seeds} seeds" if seeds > 1 else ", one seed")
+    table = Table(title=f"{specification.name}: best point of each arm at step {specification.task.steps}")
+    for column in ("arm", "trials", "completed", "stopped", "other"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    table.add_column(best, justify="right")
+    table.add_column("configuration", overflow="fold")
+    sign = 1.0 if objective.mode == "minimize" else -1.0
+    order = sorted(standings, key=lambda each: (each.best is None, sign * each.best.value if each.best else 0.0))
+    for standing in order:
+        table.add_row(*_row(specification, standing))
+    return table
+
+
+def _row(specification: Specification, standing: ArmStanding) -> list[str]:
+    counts = standing.num_trials
+    others = {state: n for state, n in counts.items() if n and state not in (TrialState.COMPLETED, TrialState.STOPPED)}
+    best = standing.best
+    value = "none completed" if best is None else f"{best.value:.4g}"
+    if best is not None and best.spread is not None:
+        value += f" ± {best.spread:.2g}"
+    return [
+        specification.arms[standing.arm].name,
+        str(sum(counts.values())),
+        str(counts[TrialState.COMPLETED]),
+        str(counts[TrialState.STOPPED]),
+        ", ".join(f"{n} {state.lower()}" for state, n in others.items()) or "0",
+        value,
+        "" if best is None else _short(best.config),
+    ]
+
+
+def _short(config: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in config.items()
+    )

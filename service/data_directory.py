@@ -1,0 +1,93 @@
+"""The data directory: where the embedded service keeps everything, and who finds what in it.
+
+ledger.sqlite                         the truth
+mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
+campaigns/<id>/driver-<n>.log         what the driver of attempt n printed
+               spool-<n>.jsonl        what attempt n decided, before the ledger knew
+               trials/<t>/a<n>/       what attempt n checkpointed of trial t
+               tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.campaign import naming
+from service.errors import DataDirectoryError
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """Paths below one root; nothing is created by asking for a path."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's database file."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def mlflow_store(self) -> Path:
+        """MLflow's database file."""
+        return self.root / "mlflow.sqlite"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """MLflow's artifacts."""
+        return self.root / "mlflow-artifacts"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking address of the embedded MLflow store."""
+        return f"sqlite:///{self.mlflow_store}"
+
+    def campaign(self, campaign_id: str) -> Path:
+        """The folder of one campaign."""
+        return self.root / "campaigns" / campaign_id
+
+    def spool(self, campaign_id: str, attempt: int) -> Path:
+        """The spool of one attempt."""
+        return self.campaign(campaign_id) / f"spool-{attempt}.jsonl"
+
+    def driver_log(self, campaign_id: str, attempt: int) -> Path:
+        """What the driver of one attempt printed."""
+        return self.campaign(campaign_id) / f"driver-{attempt}.log"
+
+    def tune(self, campaign_id: str, attempt: int) -> Path:
+        """Ray Tune's own files of one attempt."""
+        return self.campaign(campaign_id) / "tune" / f"attempt-{attempt}"
+
+    def checkpoints(self, campaign_id: str, attempt: int, trial: int) -> Path:
+        """The checkpoints that one attempt writes of one trial."""
+        return self.campaign(campaign_id) / naming.attempt_folder(trial, attempt)
+
+    def check_writable(self) -> None:
+        """Make sure that the directory exists or can be made, without making it.
+
+        Raises:
+            DataDirectoryError: It cannot be written; nothing was left behind.
+        """
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        try:
+            with tempfile.TemporaryDirectory(dir=existing, prefix=".spectune-"):
+                pass
+        except OSError as error:
+            raise DataDirectoryError(
+                f"the data directory cannot be written ({error.strerror}): got {self.root}"
+            ) from error
+
+    def create(self) -> None:
+        """Make the directory.
+
+        Raises:
+            DataDirectoryError: It cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataDirectoryError(
+                f"the data directory cannot be made ({error.strerror}): got {self.root}"
+            ) from error

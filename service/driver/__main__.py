@@ -1,0 +1,76 @@
+"""One attempt of one campaign as a process: `python -m service.driver --data-dir D --campaign C --attempt N`.
+
+The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIGTERM (pause), and pauses when its
+standard input closes, which is how it notices that its owner is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from service.campaign.specification import parse
+from service.data_directory import DataDirectory
+from service.driver.attempt import Attempt
+from service.driver.dispatcher import StopKind
+from service.driver.exit_codes import ExitCode
+from service.errors import FencedError, SpecificationError
+from service.ledger import Ledger
+
+_log = logging.getLogger("service.driver")
+
+
+def main() -> int:
+    """Run the attempt named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m service.driver", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--campaign", required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    data = DataDirectory(arguments.data_dir)
+    with Ledger.in_folder(data.root) as ledger:
+        try:
+            attempt = Attempt(
+                ledger,
+                parse(ledger.campaign(arguments.campaign).specification),
+                data=data,
+                campaign_id=arguments.campaign,
+                number=arguments.attempt,
+                install_handlers=_install_handlers,
+            )
+            threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
+            return attempt.run()
+        except SpecificationError:
+            _log.exception("the specification is refused")
+            return ExitCode.SPECIFICATION
+        except FencedError:
+            _log.exception("another driver has this campaign")
+            return ExitCode.FENCED
+        except Exception:
+            _log.exception("the attempt failed")
+            return ExitCode.INFRASTRUCTURE
+
+
+def _install_handlers(attempt: Attempt) -> None:
+    signal.signal(signal.SIGINT, lambda *_: attempt.stop(StopKind.CANCEL))
+    signal.signal(signal.SIGTERM, lambda *_: attempt.stop(StopKind.PAUSE))
+
+
+def _watch_owner(attempt: Attempt) -> None:
+    """Wait until standard input closes: the owner holds its other end as long as it lives."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    _log.warning("the owner of this driver is gone; the campaign pauses")
+    attempt.stop(StopKind.PAUSE)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.exit(code)

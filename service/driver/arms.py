@@ -1,0 +1,229 @@
+"""An arm while it runs: its study, its stopping rule, and its trials.
+
+What is decided here depends only on what was observed, never on which slot observed it or when the ledger was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, assert_never
+
+from service.campaign import naming
+from service.campaign.lifecycle import TrialEvent, TrialState, next_trial_state
+from service.campaign.outcomes import SeedHistory
+from service.campaign.records import Observation, TrialRecord
+from service.campaign.search import ArmStudy, NoPoint, Point
+from service.campaign.specification import Specification
+from service.campaign.stopping import RungVerdict, SuccessiveHalving
+
+
+class Fate(StrEnum):
+    """What becomes of a trial after a report."""
+
+    CONTINUE = "continue"
+    WAIT = "wait"  # for other trials of its arm, at a rung
+    STOP = "stop"
+    COMPLETE = "complete"
+
+
+@dataclass(eq=False)
+class ArmTrial:
+    """One trial of an arm, as it is known to the driver; only its arm changes it."""
+
+    arm: Arm
+    number: int
+    point: int
+    seed_index: int
+    config: Mapping[str, Any]
+    ask: Mapping[str, Any]
+    state: TrialState = TrialState.PENDING
+    last_step: int = 0
+    num_losses: int = 0
+    device_seconds: float = 0.0
+    values: dict[int, float] = field(default_factory=dict)  # objective by step
+
+
+class Arm:
+    """One arm of a campaign.
+
+    Args:
+        specification: The campaign's.
+        index: Which arm this is.
+    """
+
+    def __init__(self, specification: Specification, index: int) -> None:
+        self.index = index
+        self._specification = specification
+        self._rungs = frozenset(specification.rungs())
+        self._study = _study(specification, index)
+        self._stopping = _stopping_rule(specification)
+        self._trials: dict[int, ArmTrial] = {}
+
+    @property
+    def device_seconds(self) -> float:
+        """Device time that the arm's trials have used."""
+        return sum(trial.device_seconds for trial in self._trials.values())
+
+    # Drawing
+
+    def draw(self) -> list[ArmTrial]:
+        """Ask the study for a point and make its trials, one per seed; empty where there is none now."""
+        point = self._study.ask()
+        if point is None:
+            return []
+        drawn = [self._trial(point, seed_index) for seed_index in range(self._specification.search.seeds)]
+        for trial in drawn:
+            self._trials[trial.number] = trial
+            if self._stopping is not None:
+                self._stopping.begin(trial.number)
+        return drawn
+
+    def can_draw(self) -> bool:
+        """Tell whether the study would give a point now."""
+        return self._study.no_point is None
+
+    def may_draw(self) -> bool:
+        """Tell whether the study would give a point now or later."""
+        return self._study.no_point in (None, NoPoint.WAITING)
+
+    def unfinished(self) -> list[ArmTrial]:
+        """List the trials that have not ended, by number."""
+        return [trial for _, trial in sorted(self._trials.items()) if not trial.state.is_terminal]
+
+    # What happens to trials
+
+    def start(self, trial: ArmTrial) -> None:
+        """A slot has the trial."""
+        trial.state = next_trial_state(trial.state, TrialEvent.START)
+
+    def requeue(self, trial: ArmTrial) -> None:
+        """The trial waits for a slot again."""
+        trial.state = next_trial_state(trial.state, TrialEvent.REQUEUE)
+
+    def observe(self, trial: ArmTrial, step: int, metrics: Mapping[str, float]) -> None:
+        """Enter a report with a step that is new."""
+        assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
+        value = self.objective(metrics)
+        trial.last_step, trial.values[step] = step, value
+        self._study.report(trial.point, trial.seed_index, step, value)
+
+    def judge(self, trial: ArmTrial) -> tuple[Fate, str]:
+        """Decide what becomes of a trial that has reported, and why; asking again is harmless."""
+        step = trial.last_step
+        if step >= self._specification.task.steps:
+            return Fate.COMPLETE, f"step {step} is its last"
+        if self._stopping is None or step not in self._rungs:
+            return Fate.CONTINUE, ""
+        decision = self._stopping.submit(step, [(trial.number, trial.values[step])])[trial.number]
+        match decision.verdict:
+            case RungVerdict.KEEP:
+                return Fate.CONTINUE, decision.reason
+            case RungVerdict.STOP:
+                return Fate.STOP, decision.reason
+            case RungVerdict.WAIT:
+                return Fate.WAIT, decision.reason
+            case _:
+                assert_never(decision.verdict)
+
+    def end(self, trial: ArmTrial, event: TrialEvent) -> None:
+        """The trial has ended."""
+        trial.state = next_trial_state(trial.state, event)
+        self._study.finish(trial.point, trial.seed_index, trial.state, trial.values.get(trial.last_step))
+        if self._stopping is not None:
+            self._stopping.end(trial.number, diverged=trial.state is TrialState.DIVERGED)
+
+    def objective(self, metrics: Mapping[str, float]) -> float:
+        """Pick the objective out of a report."""
+        return metrics[self._specification.objective.metric]
+
+    # Rebuilding
+
+    def restore(self, trials: Sequence[TrialRecord], observations: Sequence[Observation]) -> None:
+        """Take over what the ledger knows of the arm's trials.
+
+        Args:
+            trials: The arm's.
+            observations: Those of its trials.
+        """
+        values: dict[int, dict[int, float]] = {trial.number: {} for trial in trials}
+        for observation in observations:
+            values[observation.trial][observation.step] = self.objective(observation.metrics)
+        points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
+        for trial in trials:
+            self._trials[trial.number] = restored = _restored(self, trial, values[trial.number])
+            point = Point.from_ask(trial.point, trial.config, trial.ask)
+            points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
+        self._study.restore(points.values())
+        if self._stopping is not None:
+            ended = {each.number: each.state is TrialState.DIVERGED for each in trials if each.state.is_terminal}
+            self._stopping.restore(values, ended=ended)
+
+    def _trial(self, point: Point, seed_index: int) -> ArmTrial:
+        number = naming.trial_number(
+            arm=self.index,
+            point=point.index,
+            seed_index=seed_index,
+            num_arms=len(self._specification.arms),
+            seeds=self._specification.search.seeds,
+        )
+        return ArmTrial(self, number, point.index, seed_index, config=point.config, ask=point.ask)
+
+
+def make_arms(specification: Specification) -> list[Arm]:
+    """Make the arms of a campaign."""
+    return [Arm(specification, index) for index in range(len(specification.arms))]
+
+
+def _study(specification: Specification, index: int) -> ArmStudy:
+    arm, search = specification.arms[index], specification.search
+    return ArmStudy(
+        arm.search_space,
+        arm.fixed,
+        sampler=search.sampler,
+        points=search.points,
+        seeds=search.seeds,
+        mode=specification.objective.mode,
+        search_seed=search.search_seed,
+        arm_index=index,
+        initial_points=specification.initial_points_of(index),
+        deterministic=search.deterministic,
+    )
+
+
+def _stopping_rule(specification: Specification) -> SuccessiveHalving | None:
+    factor = specification.stopping.reduction_factor
+    if specification.stopping.rule == "none" or factor is None:
+        return None
+    return SuccessiveHalving(
+        specification.rungs(),
+        reduction_factor=factor,
+        mode=specification.objective.mode,
+        deterministic=specification.search.deterministic,
+    )
+
+
+def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTrial:
+    return ArmTrial(
+        arm,
+        trial.number,
+        trial.point,
+        trial.seed_index,
+        config=trial.config,
+        ask=trial.ask,
+        state=trial.state,
+        last_step=trial.last_step,
+        num_losses=trial.num_losses,
+        device_seconds=trial.device_seconds,
+        values=values,
+    )
+
+
+def _history(trial: ArmTrial) -> SeedHistory:
+    is_over = trial.state.is_terminal
+    return SeedHistory(
+        reports=trial.values,
+        outcome=trial.state if is_over else None,
+        value=trial.values.get(trial.last_step) if is_over else None,
+    )

@@ -1,0 +1,167 @@
+"""One attempt from claim to exit code: wires ledger, spool, dispatcher, Ray and conductor, and tells the outcome."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.campaign.specification import Specification
+from service.data_directory import DataDirectory
+from service.driver.arms import make_arms
+from service.driver.assignments import AssignmentMaker
+from service.driver.conductor import ActorBoard, Conductor
+from service.driver.dispatcher import Dispatcher, StopKind
+from service.driver.exit_codes import ExitCode
+from service.driver.tune_driver import run_slots
+from service.driver.verdicts import start_board
+from service.driver.writer import Writer
+from service.errors import FencedError
+from service.ledger import Ledger
+from service.ledger.recovery import import_earlier_spools
+from service.ledger.spool import Spool
+
+CLOSE_SECONDS = 60.0
+_OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
+
+_log = logging.getLogger(__name__)
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Attempt:
+    """One attempt of a campaign.
+
+    Args:
+        ledger: The truth.
+        specification: What the user asked for.
+        data: Where files are.
+        campaign_id: Which campaign.
+        number: Which attempt.
+        install_handlers: Installs signal handlers; called again after Ray has installed its own.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        specification: Specification,
+        *,
+        data: DataDirectory,
+        campaign_id: str,
+        number: int,
+        install_handlers: Callable[[Attempt], None],
+    ) -> None:
+        self._ledger = ledger
+        self._specification = specification
+        self._data = data
+        self._campaign_id = campaign_id
+        self._number = number
+        self._install_handlers = install_handlers
+        self._conductor: Conductor | None = None
+        self._stop: StopKind | None = None
+        self._stop_asked_at: float | None = None
+
+    def stop(self, kind: StopKind) -> None:
+        """Stop the campaign cleanly; may be called at any time, from a signal handler or any thread."""
+        if self._stop is None:
+            self._stop, self._stop_asked_at = kind, time.monotonic()
+        if self._conductor is not None:
+            self._conductor.stop(self._stop)
+
+    def run(self) -> ExitCode:
+        """Run the attempt to its end.
+
+        Raises:
+            FencedError: Another driver has the campaign.
+        """
+        self._install_handlers(self)
+        self._ledger.claim_attempt(self._campaign_id, self._number)
+        self._ledger.move_campaign(
+            self._campaign_id, CampaignEvent.CLAIM, reason="driver_started", attempt=self._number
+        )
+        import_earlier_spools(self._ledger, self._campaign_id, attempt=self._number, spool=self._data.spool)
+        arms = make_arms(self._specification)
+        maker = AssignmentMaker(
+            self._specification, data=self._data, campaign_id=self._campaign_id, attempt=self._number
+        )
+        dispatcher = Dispatcher(arms, assignment=maker.assignment, now=_milliseconds)
+        first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
+        spool = Spool(self._data.spool(self._campaign_id, self._number))
+        writer = Writer(self._ledger, self._campaign_id, self._number)
+        with _local_ray(self._specification):
+            self._install_handlers(self)
+            board = start_board()
+            conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
+            conductor.start(first)
+            self._conductor = conductor
+            if self._stop is not None:
+                conductor.stop(self._stop)
+            if not conductor.is_over():
+                self._run_slots(conductor, board)
+            conductor.close()
+        spool.close()
+        is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
+        return self._conclude(conductor, writer, is_complete)
+
+    def _run_slots(self, conductor: Conductor, board: object) -> None:
+        resources = self._specification.resources
+        run_slots(
+            conductor,
+            board=board,
+            num_workers=resources.workers,
+            cpus=resources.cpus,
+            folder=self._data.tune(self._campaign_id, self._number),
+            stop_asked_at=lambda: self._stop_asked_at,
+        )
+
+    def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool) -> ExitCode:
+        """Turn how the attempt went into the campaign's state and an exit code."""
+        if writer.fenced is not None:
+            raise writer.fenced
+        if isinstance(conductor.failure, FencedError):
+            raise conductor.failure
+        if conductor.failure is not None or not is_complete:
+            _log.error("the attempt cannot go on: %s", conductor.failure or "the ledger does not hold everything")
+            return ExitCode.INFRASTRUCTURE
+        match self._stop:
+            case StopKind.CANCEL:
+                return ExitCode.CANCELLED
+            case StopKind.PAUSE:
+                return ExitCode.PAUSED
+        event, reason, message = self._verdict_on_campaign()
+        self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
+        return ExitCode.DONE
+
+    def _verdict_on_campaign(self) -> tuple[CampaignEvent, str, str]:
+        """A campaign fails where an arm has not one trial that its own code let run."""
+        states: dict[int, set[TrialState]] = {}
+        for trial in self._ledger.trials(self._campaign_id):
+            states.setdefault(trial.arm, set()).add(trial.state)
+        broken = [self._specification.arms[arm].name for arm, seen in states.items() if seen == {TrialState.FAILED}]
+        if broken:
+            return CampaignEvent.FAIL, "arm_failed", f"every trial of an arm failed: {', '.join(map(str, broken))}"
+        return CampaignEvent.SUCCEED, "all_trials_ended", ""
+
+
+@contextmanager
+def _local_ray(specification: Specification) -> Iterator[None]:
+    """Start a Ray of this process alone, with exactly the CPUs that the campaign's slots need."""
+    ray.init(
+        address="local",
+        num_cpus=specification.resources.workers * specification.resources.cpus,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=_OBJECT_STORE_BYTES,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,204 @@
+"""The driver's one thread of decisions: stimuli in, spool, then verdicts.
+
+Tune's callbacks only put stimuli into a queue. This thread takes them one after the other, lets the dispatcher decide,
+forces the decision's records to the spool, hands them to the ledger's writer, and only then posts the verdicts. If it
+cannot go on (the disk is full, another attempt has taken over), it tells every slot to end and keeps the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.writer import Writer
+from service.ledger.spool import Spool
+from trainers.ray_cohort import MemberReport, Verdict
+
+MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
+_CHECK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Board(Protocol):
+    """Where verdicts are given."""
+
+    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+        """Give the verdict on a slot's report."""
+
+    def stop(self) -> None:
+        """Ask every slot to interrupt its stretch."""
+
+
+class ActorBoard:
+    """The board behind a Ray actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+        """Give the verdict on a slot's report."""
+        self._actor.post.remote(slot, number, verdict)
+
+    def stop(self) -> None:
+        """Ask every slot to interrupt its stretch."""
+        self._actor.stop.remote()
+
+
+@dataclass(frozen=True)
+class _Stimulus:
+    name: str
+    act: Callable[[], Decision | None]
+
+
+class Conductor:
+    """Carries stimuli to the dispatcher and its decisions to the world.
+
+    Args:
+        dispatcher: Who decides.
+        spool: What must be on disk before anybody acts on it.
+        writer: Who brings it to the ledger.
+        board: Where verdicts are given.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, *, spool: Spool, writer: Writer, board: Board) -> None:
+        self._dispatcher = dispatcher
+        self._spool = spool
+        self._writer = writer
+        self._board = board
+        self._position = spool.append(())
+        self._stimuli: queue.SimpleQueue[_Stimulus | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._slots: dict[str, int] = {}  # open slots and the number of the verdict that each may wait for
+        self._barren_losses = 0
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+
+    def start(self, first: Decision) -> None:
+        """Begin with what a restored dispatcher decided."""
+        self._carry_out(first)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread when it has taken everything that was put."""
+        self._stimuli.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # Stimuli, from any thread
+
+    def open_slot(self, slot: str) -> None:
+        """A slot was opened."""
+        with self._lock:
+            self._slots[slot] = 0
+        self._put("open", lambda: self._dispatcher.open_slot(slot))
+
+    def take(self, slot: str, number: int, reports: Sequence[MemberReport]) -> None:
+        """A slot reported."""
+        with self._lock:
+            self._slots[slot] = number
+        self._barren_losses = 0
+        self._put("report", lambda: self._dispatcher.take(slot, number, reports))
+
+    def close_slot(self, slot: str) -> None:
+        """A slot ended as it was told to."""
+        with self._lock:
+            self._slots.pop(slot, None)
+        self._put("close", lambda: self._dispatcher.close_slot(slot))
+
+    def lose_slot(self, slot: str, message: str) -> None:
+        """A slot's worker is gone."""
+        with self._lock:
+            self._slots.pop(slot, None)
+        self._barren_losses += 1
+        if self._barren_losses >= MAX_BARREN_LOSSES:
+            self._fail(RuntimeError(f"{MAX_BARREN_LOSSES} workers in a row were lost before any report: {message}"))
+        self._put("lose", lambda: self._dispatcher.lose(slot, message))
+
+    def stop(self, kind: StopKind) -> None:
+        """The campaign is to stop; harmless when repeated."""
+
+        def act() -> Decision | None:
+            return None if self._dispatcher.is_stopping else self._dispatcher.stop(kind)
+
+        self._board.stop()
+        self._put("stop", act)
+
+    # Questions, from any thread
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why no decision can be made any more, if so."""
+        return self._failure
+
+    def num_slots_wanted(self) -> int:
+        """Count the slots for which there is work."""
+        with self._lock:
+            return 0 if self._failure is not None else self._dispatcher.num_slots_wanted()
+
+    def is_over(self) -> bool:
+        """Tell whether every slot has ended and nothing is left to do."""
+        with self._lock:
+            if self._failure is not None:
+                return not self._slots
+            return self._stimuli.empty() and self._dispatcher.is_over() and not self._slots
+
+    # The thread
+
+    def _put(self, name: str, act: Callable[[], Decision | None]) -> None:
+        self._stimuli.put(_Stimulus(name, act))
+        if self._failure is not None:
+            self._release_slots()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                stimulus = self._stimuli.get(timeout=_CHECK_SECONDS)
+            except queue.Empty:
+                self._check_fence()
+                continue
+            if stimulus is None:
+                return
+            if self._failure is None:
+                self._act(stimulus)
+            self._check_fence()
+
+    def _act(self, stimulus: _Stimulus) -> None:
+        try:
+            with self._lock:
+                decision = stimulus.act()
+            if decision is not None:
+                self._carry_out(decision)
+        except Exception as error:
+            _log.exception("the stimulus %r could not be carried out", stimulus.name)
+            self._fail(error)
+
+    def _carry_out(self, decision: Decision) -> None:
+        first = self._position + 1
+        if decision.records:
+            self._position = self._spool.append(decision.records)
+            self._writer.put(first, decision.records)
+        for slot, number, verdict in decision.verdicts:
+            self._board.post(slot, number, verdict)
+
+    def _check_fence(self) -> None:
+        if self._failure is None and self._writer.fenced is not None:
+            self._fail(self._writer.fenced)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._board.stop()
+        self._release_slots()
+
+    def _release_slots(self) -> None:
+        """Tell every slot to end, whatever it waits for; nothing more is written down."""
+        with self._lock:
+            waiting = dict(self._slots)
+        for slot, number in waiting.items():
+            self._board.post(slot, number, Verdict(finish=True))

@@ -1,0 +1,43 @@
+"""Every environment variable that we set for Ray, Tune and the numerical libraries, and why."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the driver's environment, inherited by all its workers."""
+
+    name: str
+    value: str
+    why: str
+
+
+VARIABLES = (
+    Variable("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1", "the ledger keeps results; CSV, JSON and TBX logs leak memory"),
+    Variable(
+        "TUNE_GLOBAL_CHECKPOINT_S", "1000000000", "a new attempt is rebuilt from the ledger, never from snapshots"
+    ),
+    Variable("TUNE_DISABLE_SIGINT_HANDLER", "1", "our own handler stops the campaign by a verdict"),
+    Variable(
+        "TUNE_MAX_PENDING_TRIALS_PG", "1000", "with a searcher of one's own Tune starts slots one by one otherwise"
+    ),
+    Variable("TUNE_FORCE_TRIAL_CLEANUP_S", "10", "a hung slot must not hold its device for ten minutes"),
+    Variable("TUNE_WARN_THRESHOLD_S", "5", "a slot that is opened on a busy machine is not worth a warning"),
+    Variable("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000000", "the driver says itself what it waits for"),
+    Variable("RAY_CHDIR_TO_TRIAL_DIR", "0", "relative paths in a user's task keep their meaning"),
+    Variable("RAY_AIR_NEW_OUTPUT", "0", "with verbose=0 this prints nothing"),
+    Variable("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray's coming behaviour, without its warning"),
+    Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
+    Variable("RAY_AUTH_MODE", "token", "Ray runs code for whoever reaches its ports"),
+    Variable("RAY_DEDUP_LOGS", "0", "each line of a worker's log counts"),
+    Variable("MKL_CBWR", "AVX2,STRICT", "matrix products give the same bits in any batch; read when torch loads"),
+    Variable("PYTHONUNBUFFERED", "1", "the log shows what happened before a crash"),
+)
+
+
+def driver_environment() -> dict[str, str]:
+    """Make the variables of one driver; the Ray token is new for each and never written to a file."""
+    return {variable.name: variable.value for variable in VARIABLES} | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}

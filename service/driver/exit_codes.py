@@ -1,0 +1,16 @@
+"""How a driver's process says how it ended."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit status of `python -m service.driver`."""
+
+    DONE = 0  # the campaign reached its end, SUCCEEDED or FAILED
+    CANCELLED = 10
+    PAUSED = 11
+    FENCED = 12  # another attempt has taken over
+    INFRASTRUCTURE = 20  # worth another attempt
+    SPECIFICATION = 30  # no attempt can succeed

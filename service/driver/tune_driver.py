@@ -1,0 +1,139 @@
+"""Runs worker slots through `ray.tune.Tuner`: Tune places them, notices when one dies, and carries their reports.
+
+Tune sees slots, not trials: the searcher opens one whenever the conductor wants more of them, the callback hands every
+result to the conductor, and nothing here decides anything. Tune's own retries, snapshots and loggers are off.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from service.driver.conductor import Conductor
+from trainers.ray_cohort import CohortSlot
+
+STOP_GRACE_SECONDS = 20.0
+
+_log = logging.getLogger(__name__)
+
+
+class SlotSearcher(Searcher):  # type: ignore[misc]
+    """Opens slots while there is work for more of them than there are.
+
+    Args:
+        conductor: Who knows the work.
+        num_workers: At most so many slots at a time.
+    """
+
+    def __init__(self, conductor: Conductor, *, num_workers: int) -> None:
+        super().__init__(metric=None, mode=None)
+        self._conductor = conductor
+        self._num_workers = num_workers
+        self._live: set[str] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Open a slot, wait, or say that the campaign is over."""
+        if self._conductor.is_over():
+            return str(Searcher.FINISHED)
+        if len(self._live) >= min(self._num_workers, self._conductor.num_slots_wanted()):
+            return None
+        self._live.add(trial_id)
+        self._conductor.open_slot(trial_id)
+        return {"slot": trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Count a slot out; the callback tells the conductor."""
+        self._live.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: a new attempt is rebuilt from the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: a new attempt is rebuilt from the ledger."""
+
+
+class SlotCallback(tune.Callback):  # type: ignore[misc]
+    """Hands what happens to slots to the conductor; never raises, because Tune would end the campaign."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """A slot reported."""
+        self._conductor.take(result["slot"], result["report_number"], result["reports"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A slot ended as it was told to."""
+        self._conductor.close_slot(trial.config["slot"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A slot's worker is gone."""
+        error = trial.get_pickled_error() or trial.get_error()
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self._conductor.lose_slot(trial.config["slot"], first_line)
+
+
+class GraceStopper(tune.Stopper):  # type: ignore[misc]
+    """The fallback: ends Tune's experiment if slots have not ended a while after they were asked to.
+
+    Args:
+        asked_at: When the stop was asked for, in `time.monotonic` seconds; None before.
+    """
+
+    def __init__(self, asked_at: Callable[[], float | None]) -> None:
+        self._asked_at = asked_at
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no slot alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether the grace is over."""
+        asked_at = self._asked_at()
+        return asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_SECONDS
+
+
+def run_slots(
+    conductor: Conductor,
+    *,
+    board: Any,
+    num_workers: int,
+    cpus: float,
+    folder: Path,
+    stop_asked_at: Callable[[], float | None],
+) -> None:
+    """Run slots until the conductor says that the campaign is over.
+
+    Args:
+        conductor: Who knows the work and takes the reports.
+        board: The verdict actor that slots wait at.
+        num_workers: At most so many slots at a time.
+        cpus: Logical CPUs of a slot.
+        folder: Where Tune keeps its own files; may be deleted at any moment.
+        stop_asked_at: When a stop was asked for.
+    """
+    trainable = tune.with_resources(tune.with_parameters(CohortSlot, verdicts=board), {"cpu": cpus})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=SlotSearcher(conductor, num_workers=num_workers),
+            num_samples=-1,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            callbacks=[SlotCallback(conductor)],
+            stop=GraceStopper(stop_asked_at),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()

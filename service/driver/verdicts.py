@@ -1,0 +1,48 @@
+"""The verdict board: an actor beside the driver where slots wait for what to do next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from trainers.ray_cohort import Verdict
+
+
+class VerdictBoard:
+    """Verdicts by slot and number; written once, kept, and waited for."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
+        self._changed = asyncio.Condition()
+        self._stopping = False
+
+    async def post(self, slot: str, number: int, verdict: Verdict) -> None:
+        """Give the verdict on a slot's report; the one before the last is forgotten."""
+        async with self._changed:
+            self._verdicts[slot, number] = verdict
+            self._verdicts.pop((slot, number - 2), None)
+            self._changed.notify_all()
+
+    async def verdict(self, slot: str, number: int) -> Verdict:
+        """Wait for the verdict on a report; asking again gives the same answer."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: (slot, number) in self._verdicts)
+            return self._verdicts[slot, number]
+
+    async def stop(self) -> None:
+        """Ask every slot to interrupt its stretch."""
+        self._stopping = True
+
+    async def is_stopping(self) -> bool:
+        """Tell whether slots should interrupt their stretch."""
+        return self._stopping
+
+
+def start_board() -> Any:
+    """Start the board on the driver's own node: losing it means losing the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, max_concurrency=10_000)(VerdictBoard)
+    return board.options(scheduling_strategy=here).remote()

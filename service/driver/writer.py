@@ -1,0 +1,96 @@
+"""Moves the spool into the ledger behind the driver's back, and beats its heart.
+
+Training never waits for the database: records are queued with their spool position and entered in batches by a thread.
+While the ledger refuses, the batch is kept and tried again; what a crash leaves behind is on the spool.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+
+from service.errors import FencedError, LedgerError
+from service.ledger.spool import Record
+from service.ports import AttemptLedger
+
+BATCH_SECONDS = 0.25
+HEARTBEAT_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+Entry = tuple[int, Record]
+
+
+class Writer:
+    """A thread between the spool and the ledger.
+
+    Args:
+        ledger: Where records go.
+        campaign_id: Which campaign.
+        attempt: The writer's attempt.
+    """
+
+    def __init__(self, ledger: AttemptLedger, campaign_id: str, attempt: int) -> None:
+        self._ledger = ledger
+        self._campaign_id = campaign_id
+        self._attempt = attempt
+        self._entries: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._fenced: FencedError | None = None
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def fenced(self) -> FencedError | None:
+        """The refusal, if another attempt has taken over; nothing is written any more then."""
+        return self._fenced
+
+    def put(self, first_position: int, records: Sequence[Record]) -> None:
+        """Queue records that are on the spool, the first of them at `first_position`."""
+        for entry in enumerate(records, start=first_position):
+            self._entries.put(entry)
+
+    def close(self, *, timeout_seconds: float) -> bool:
+        """Write what is queued and end.
+
+        Args:
+            timeout_seconds: How long to keep trying.
+
+        Returns:
+            Whether the ledger holds everything.
+        """
+        self._closing.set()
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive() and self._fenced is None
+
+    def _run(self) -> None:
+        beaten_at = time.monotonic()
+        batch: list[Entry] = []
+        while True:
+            closing = self._closing.wait(BATCH_SECONDS)
+            batch += self._drain()
+            try:
+                if batch:
+                    self._ledger.append(self._campaign_id, self._attempt, batch)
+                    batch = []
+                if time.monotonic() - beaten_at >= HEARTBEAT_SECONDS:
+                    self._ledger.beat(self._campaign_id, self._attempt)
+                    beaten_at = time.monotonic()
+            except FencedError as error:
+                self._fenced = error
+                return
+            except LedgerError as error:
+                _log.warning("the ledger refused a batch, trying again: %s", error)
+                time.sleep(RETRY_SECONDS)
+                continue
+            if closing and not batch and self._entries.empty():
+                return
+
+    def _drain(self) -> list[Entry]:
+        drained: list[Entry] = []
+        while not self._entries.empty():
+            drained.append(self._entries.get())
+        return drained

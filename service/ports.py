@@ -1,0 +1,91 @@
+"""The seams to the world: what the service's parts need of each other, as small protocols.
+
+Implementations live behind their own doors (`ledger/`, `launchers/`, `tracking/`) and meet only in `app.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
+
+
+class AttemptLedger(Protocol):
+    """What a driver's writer needs of the ledger; `service.ledger.Ledger` says what each method does."""
+
+    def append(
+        self,
+        campaign_id: str,
+        attempt: int,
+        batch: Sequence[tuple[int, dict[str, Any]]],
+        *,
+        spool_of: int | None = None,
+    ) -> None:
+        """Enter spooled records, all or none. Raises FencedError."""
+
+    def beat(self, campaign_id: str, attempt: int) -> None:
+        """Say that the driver is alive."""
+
+
+class FollowedLedger(Protocol):
+    """What a projector needs of the ledger."""
+
+    def campaign(self, campaign_id: str) -> CampaignRecord:
+        """Read one campaign. Raises CampaignNotFoundError."""
+
+    def trials(self, campaign_id: str) -> list[TrialRecord]:
+        """Read a campaign's trials by number."""
+
+    def changes(self, campaign_id: str, *, after: int, limit: int) -> list[Event | Observation]:
+        """Read what happened after a sequence number, in order."""
+
+    def cursor(self, tracker: str, campaign_id: str) -> int:
+        """Tell how far a tracker has followed a campaign."""
+
+    def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
+        """Remember how far a tracker has followed a campaign."""
+
+
+class Tracker(Protocol):
+    """A place where people look at runs; every method may be repeated without harm."""
+
+    name: str
+
+    def open_campaign(self, campaign: CampaignRecord) -> None:
+        """Make sure that the campaign has its parent run."""
+
+    def open_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
+        """Make sure that a trial has its run, with its parameters."""
+
+    def log(self, trial: int, observations: Sequence[Observation]) -> None:
+        """Add a trial's step metrics."""
+
+    def update_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
+        """Say where a trial stands: its state, why, and its terminal status once it has ended."""
+
+    def update_campaign(self, campaign: CampaignRecord, summary: Mapping[str, float]) -> None:
+        """Say where a campaign stands, with its summary metrics."""
+
+    def page(self, campaign_id: str) -> str:
+        """Give the address where a campaign's trials can be looked at; the campaign must be open."""
+
+
+class DriverProcess(Protocol):
+    """A launched attempt."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the driver lives."""
+
+    def request_stop(self) -> None:
+        """Ask the driver to stop the campaign cleanly."""
+
+    def kill(self) -> None:
+        """End every process of the attempt at once."""
+
+
+class Launcher(Protocol):
+    """Starts drivers."""
+
+    def launch(self, campaign_id: str, attempt: int) -> DriverProcess:
+        """Start the driver of an attempt."""

@@ -1,0 +1,1 @@
+"""Tracking: projections of the ledger into places where people look at runs."""

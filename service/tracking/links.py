@@ -1,0 +1,27 @@
+"""Addresses of MLflow's pages, and the command that serves them from an embedded store."""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import quote, urlencode
+
+from service.data_directory import DataDirectory
+
+EMBEDDED_ADDRESS = "http://127.0.0.1:5000"
+
+
+def ui_command(data: DataDirectory, *, mlflow: str) -> str:
+    """Give the command that serves an embedded store.
+
+    Args:
+        data: Where the store is.
+        mlflow: The path of MLflow's command.
+    """
+    return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(data.mlflow_uri)} --host 127.0.0.1 --port 5000"
+
+
+def trials_page(experiment_id: str, parent_run_id: str, *, address: str) -> str:
+    """Give the page that shows a campaign's trials and their charts."""
+    search = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
+    query = urlencode({"searchFilter": search, "compareRunsMode": "CHART"}, quote_via=quote)
+    return f"{address}/#/experiments/{experiment_id}/runs?{query}"
