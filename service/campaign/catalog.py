@@ -1,0 +1,102 @@
+"""What a specification may name: optimizers with their hyperparameters, tasks, schedules.
+
+The rest of this package sees them through a small `Catalog`, so that reading a specification can be tested without
+torch; `installed_catalog` makes the real one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, cast
+
+
+class Hyperparameter(Protocol):
+    """What is asked of one hyperparameter of an optimizer."""
+
+    @property
+    def default(self) -> Any:
+        """Its value where none is given; may be None."""
+
+    def problem_with(self, value: Any) -> str | None:
+        """Say why a value cannot be used; None where it can."""
+
+
+class RefusedOptionError(ValueError):
+    """An option of a task or schedule that cannot be used.
+
+    Attributes:
+        option: Its name.
+        message: Why, without the value.
+        value: What was given.
+    """
+
+    def __init__(self, option: str, message: str, value: Any) -> None:
+        self.option = option
+        self.message = message
+        self.value = value
+        super().__init__(f"{option}: {message}: got {value!r}")
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """A task whose options have been checked.
+
+    Attributes:
+        options: Every option, defaults filled in, as JSON.
+        metrics: What it reports.
+    """
+
+    options: Mapping[str, Any]
+    metrics: Collection[str]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What can be named.
+
+    Attributes:
+        optimizers: For each optimizer its hyperparameters.
+        tasks: The names of the tasks.
+        describe_task: Checks the options of a task; raises RefusedOptionError.
+        check_schedule: Checks the options of a schedule; raises RefusedOptionError.
+    """
+
+    optimizers: Mapping[str, Mapping[str, Hyperparameter]]
+    tasks: Collection[str]
+    describe_task: Callable[[str, Mapping[str, Any]], TaskDescription]
+    check_schedule: Callable[[Mapping[str, Any]], None]
+
+
+@cache
+def installed_catalog() -> Catalog:
+    """Make the catalog of what is installed; imports torch."""
+    from optimizers.catalog import OPTIMIZERS
+    from trainers.options import OptionError
+    from trainers.schedules import Schedule
+    from trainers.tasks import TASKS, task_from_options
+
+    def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
+        try:
+            task = task_from_options(name, options)
+            task.check()
+        except OptionError as error:
+            raise RefusedOptionError(error.option, error.message, error.value) from error
+        options = dataclasses.asdict(cast(Any, task))  # a task is a dataclass, which its protocol cannot say
+        return TaskDescription(json.loads(json.dumps(options)), task.metrics)
+
+    def check_schedule(options: Mapping[str, Any]) -> None:
+        try:
+            Schedule(**options)
+        except OptionError as error:
+            raise RefusedOptionError(error.option, error.message, error.value) from error
+
+    return Catalog(
+        optimizers={name: entry.hyperparameters for name, entry in OPTIMIZERS.items()},
+        tasks=tuple(TASKS),
+        describe_task=describe_task,
+        check_schedule=check_schedule,
+    )

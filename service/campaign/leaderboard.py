@@ -1,0 +1,94 @@
+"""Standings within each arm, from the trials' summaries alone.
+
+Only final values of COMPLETED trials are compared. A point is ranked once all its trials have ended and it counts as
+COMPLETED (`outcomes.py`), by the mean over its completed seeds; equal points by their lowest trial number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import Any
+
+from service.campaign.lifecycle import TrialState
+from service.campaign.outcomes import Mode, SeedHistory, final_values, point_outcome
+from service.campaign.records import TrialRecord
+
+
+@dataclass(frozen=True)
+class PointStanding:
+    """A point that has completed.
+
+    Attributes:
+        point: Its index within the arm.
+        config: Its hyperparameters.
+        trials: The numbers of its completed trials.
+        value: The mean of their final objectives.
+        spread: Their sample standard deviation; None for a single seed.
+    """
+
+    point: int
+    config: Mapping[str, Any]
+    trials: tuple[int, ...]
+    value: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class ArmStanding:
+    """How an arm stands.
+
+    Attributes:
+        arm: Its index.
+        ranked: Its completed points, the best first.
+        num_trials: How many of its trials are in each state; every state is there.
+    """
+
+    arm: int
+    ranked: tuple[PointStanding, ...]
+    num_trials: Mapping[TrialState, int]
+
+    @property
+    def best(self) -> PointStanding | None:
+        """The best point; None before any has completed."""
+        return self.ranked[0] if self.ranked else None
+
+
+def leaderboard(trials: Iterable[TrialRecord], *, num_arms: int, mode: Mode) -> tuple[ArmStanding, ...]:
+    """Rank the points of each arm.
+
+    Args:
+        trials: The campaign's trials, in any order.
+        num_arms: How many arms it has; one without trials has an empty standing.
+        mode: Whether small or large values are better.
+    """
+    ordered = sorted(trials, key=lambda trial: (trial.arm, trial.point, trial.number))
+    of_arm = {arm: list(group) for arm, group in groupby(ordered, key=lambda trial: trial.arm)}
+    return tuple(_arm_standing(arm, of_arm.get(arm, []), mode) for arm in range(num_arms))
+
+
+def _arm_standing(arm: int, trials: Sequence[TrialRecord], mode: Mode) -> ArmStanding:
+    standings = [_point_standing(list(group)) for _, group in groupby(trials, key=lambda trial: trial.point)]
+    sign = 1.0 if mode == "minimize" else -1.0
+    ranked = sorted((each for each in standings if each), key=lambda each: (sign * each.value, each.trials))
+    counts = Counter(trial.state for trial in trials)
+    return ArmStanding(arm=arm, ranked=tuple(ranked), num_trials={state: counts[state] for state in TrialState})
+
+
+def _point_standing(trials: Sequence[TrialRecord]) -> PointStanding | None:
+    seeds = [
+        SeedHistory(outcome=trial.state if trial.state.is_terminal else None, value=trial.objective) for trial in trials
+    ]
+    if point_outcome(seeds) is not TrialState.COMPLETED:
+        return None
+    values = final_values(seeds)
+    return PointStanding(
+        point=trials[0].point,
+        config=trials[0].config,
+        trials=tuple(trial.number for trial in trials if trial.state is TrialState.COMPLETED),
+        value=fmean(values),
+        spread=stdev(values) if len(values) > 1 else None,
+    )

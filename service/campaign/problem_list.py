@@ -1,0 +1,86 @@
+"""Collecting problems while a document is read, and reading one section of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from search_spaces.json_values import json_pointer
+from search_spaces.space import nearest_hint
+from service.campaign.sections import Section
+from service.errors import Problem
+
+_S = TypeVar("_S", bound=Section)
+
+
+class ProblemList:
+    """The problems found so far, one for each place.
+
+    Attributes:
+        problems: In the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, pointer: str, message: str, value: Any = None) -> None:
+        """Note a problem, unless one is known at the same place."""
+        if all(problem.pointer != pointer for problem in self.problems):
+            self.problems.append(Problem(pointer, message, value))
+
+    def is_clear(self, pointer: str) -> bool:
+        """Tell whether no problem is known below a place."""
+        return not any(problem.pointer.startswith(pointer) for problem in self.problems)
+
+    def add_unknown(self, pointer: str, what: str, name: str, known: Collection[str]) -> None:
+        """Note a name that is not known, with the nearest that is."""
+        hint = nearest_hint(name, tuple(known)) or f"; known: {', '.join(known)}"
+        self.add(pointer, f"unknown {what}{hint}", name)
+
+    def read(self, model: type[_S], document: Any, pointer: str) -> _S | None:
+        """Read one section; None where it cannot be."""
+        try:
+            return model.model_validate(document)
+        except ValidationError as error:
+            for mistake in error.errors(include_url=False):
+                place = pointer + json_pointer(*mistake["loc"])
+                if mistake["type"] == "extra_forbidden":
+                    self.add_unknown(place, "key", str(mistake["loc"][-1]), model.model_fields)
+                elif mistake["type"] == "missing":
+                    self.add(place, "missing")
+                else:
+                    self.add(place, _wording(mistake["type"], mistake["msg"]), mistake["input"])
+            return None
+
+
+def json_problems(value: Any, pointer: str = "") -> Iterator[Problem]:
+    """Find what no JSON document can hold, or no text: numbers that are not finite, dates, sets, broken strings."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if isinstance(key, str) and _is_text(key):
+                yield from json_problems(each, pointer + json_pointer(key))
+            else:
+                yield Problem(pointer, "keys must be strings", repr(key))
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from json_problems(each, pointer + json_pointer(index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(pointer, "numbers must be finite", repr(value))
+    elif isinstance(value, str) and not _is_text(value):
+        yield Problem(pointer, "not valid text", repr(value))
+    elif value is not None and not isinstance(value, str | bool | int | float):
+        yield Problem(pointer, "neither text, number, true, false, null, list nor mapping", repr(value))
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a string can be written at all: a lone surrogate cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _wording(kind: str, message: str) -> str:
+    if kind in ("model_type", "dict_type"):
+        return "a mapping is needed"
+    return message[0].lower() + message[1:].replace("nput should be", "nput must be")

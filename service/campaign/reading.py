@@ -1,0 +1,210 @@
+"""Reading a whole specification, so that one visit finds every problem.
+
+A section that cannot be read does not keep the others from being checked; what depends on two sections is checked where
+both could be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from search_spaces.json_values import json_pointer
+from service.campaign.arms import read_arms
+from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
+from service.campaign.naming import slug
+from service.campaign.problem_list import ProblemList, json_problems
+from service.campaign.sections import (
+    PRECISIONS,
+    ArmSection,
+    InitialPointSection,
+    ObjectiveSection,
+    ResourcesSection,
+    ScheduleSection,
+    SearchSection,
+    Section,
+    StoppingSection,
+    TaskSection,
+)
+from service.errors import SpecificationError
+
+_NEEDED = ("name", "task", "objective", "arms", "search")
+_DEFAULTS: Mapping[str, Any] = {
+    "schedule": {},
+    "stopping": {},
+    "precision": "fp32",
+    "initial_points": [],
+    "resources": {},
+    "tags": {},
+}
+_LONGEST_NAME = 200
+_NUM_REPORTS = 20  # reports per trial where `every_steps` is not given
+_REDUCTION_FACTOR = 3
+
+_S = TypeVar("_S", bound=Section)
+
+
+def read_sections(document: object, *, catalog: Catalog) -> dict[str, Any]:
+    """Read all sections of a specification, defaults filled in.
+
+    Raises:
+        SpecificationError: With every problem that was found.
+    """
+    found = ProblemList()
+    for problem in json_problems(document):
+        found.add(problem.pointer, problem.message, problem.value)
+    if not isinstance(document, Mapping):
+        found.add("", "a mapping is needed", document)
+    if not isinstance(document, Mapping) or any(not isinstance(key, str) for key in document):
+        raise SpecificationError(found.problems)
+    sections = _Reading(document, catalog, found).sections()
+    if found.problems:
+        raise SpecificationError(found.problems)
+    return sections
+
+
+class _Reading:
+    """One reading of one document; what cannot be read is None, and a problem."""
+
+    def __init__(self, document: Mapping[str, Any], catalog: Catalog, found: ProblemList) -> None:
+        self._document = {**_DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
+        self._catalog = catalog
+        self._found = found
+
+    def sections(self) -> dict[str, Any]:
+        self._check_keys()
+        task = self._read("task", TaskSection)
+        description = self._describe(task) if task else None
+        arms = read_arms(self._document["arms"], catalog=self._catalog, found=self._found) if self._has("arms") else []
+        search = self._read("search", SearchSection)
+        return {
+            "name": self._name(),
+            "task": task.with_options(description.options) if task and description else None,
+            "objective": self._objective(task, description),
+            "arms": tuple(arms),
+            "search": search,
+            "schedule": self._schedule(),
+            "stopping": self._stopping(task),
+            "precision": self._precision(),
+            "initial_points": self._initial_points(arms, search),
+            "resources": self._read("resources", ResourcesSection),
+            "tags": self._tags(),
+        }
+
+    def _has(self, key: str) -> bool:
+        return key in self._document
+
+    def _check_keys(self) -> None:
+        for key in self._document:
+            if key not in (*_NEEDED, *_DEFAULTS):
+                self._found.add_unknown(json_pointer(key), "key", key, (*_NEEDED, *_DEFAULTS))
+        for key in _NEEDED:
+            if not self._has(key):
+                self._found.add(json_pointer(key), "missing")
+
+    def _read(self, key: str, model: type[_S]) -> _S | None:
+        return self._found.read(model, self._document[key], json_pointer(key)) if self._has(key) else None
+
+    def _name(self) -> Any:
+        name = self._document.get("name")
+        if self._has("name") and (not isinstance(name, str) or not slug(name) or len(name) > _LONGEST_NAME):
+            self._found.add(
+                "/name", f"a name of 1 to {_LONGEST_NAME} characters with a letter or digit is needed", name
+            )
+        return name
+
+    def _precision(self) -> Any:
+        precision = self._document["precision"]
+        if precision not in PRECISIONS:
+            self._found.add_unknown("/precision", "precision", str(precision), PRECISIONS)
+        return precision
+
+    def _tags(self) -> Any:
+        tags = self._document["tags"]
+        if not isinstance(tags, Mapping):
+            self._found.add("/tags", "a mapping is needed", tags)
+            return None
+        for name, value in tags.items():
+            if not isinstance(value, str):
+                self._found.add(json_pointer("tags", name), "text is needed", value)
+        return dict(tags)
+
+    def _describe(self, task: TaskSection) -> TaskDescription | None:
+        if task.name not in self._catalog.tasks:
+            self._found.add_unknown("/task/name", "task", task.name, self._catalog.tasks)
+            return None
+        try:
+            return self._catalog.describe_task(task.name, task.options)
+        except RefusedOptionError as error:
+            self._found.add(json_pointer("task", error.option), error.message, error.value)
+            return None
+
+    def _objective(self, task: TaskSection | None, description: TaskDescription | None) -> ObjectiveSection | None:
+        objective = self._read("objective", ObjectiveSection)
+        if objective and description and objective.metric not in description.metrics:
+            self._found.add_unknown(
+                "/objective/metric", "metric: the task never reports it", objective.metric, description.metrics
+            )
+        if objective is None or task is None:
+            return objective
+        if objective.every_steps is None:
+            return objective.model_copy(update={"every_steps": -(-task.steps // _NUM_REPORTS)})
+        if objective.every_steps > task.steps:
+            message = f"must be at most the task's {task.steps} steps"
+            self._found.add("/objective/every_steps", message, objective.every_steps)
+        return objective
+
+    def _schedule(self) -> ScheduleSection | None:
+        schedule = self._read("schedule", ScheduleSection)
+        if schedule:
+            try:
+                self._catalog.check_schedule(schedule.given)
+            except RefusedOptionError as error:
+                self._found.add(json_pointer("schedule", error.option), error.message, error.value)
+        return schedule
+
+    def _stopping(self, task: TaskSection | None) -> StoppingSection | None:
+        stopping = self._read("stopping", StoppingSection)
+        if stopping is None:
+            return None
+        if stopping.rule == "none":
+            for option in ("min_steps", "reduction_factor"):
+                if (value := getattr(stopping, option)) is not None:
+                    self._found.add(json_pointer("stopping", option), "the rule 'none' does not take it", value)
+            return stopping
+        if stopping.min_steps is None:
+            self._found.add("/stopping/min_steps", "missing: the rule needs the step of its first rung")
+        elif task and stopping.min_steps >= task.steps:
+            message = f"must be below the task's {task.steps} steps"
+            self._found.add("/stopping/min_steps", message, stopping.min_steps)
+        return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
+
+    def _initial_points(
+        self, arms: Sequence[ArmSection | None], search: SearchSection | None
+    ) -> tuple[InitialPointSection | None, ...]:
+        document = self._document["initial_points"]
+        if not isinstance(document, list | tuple):
+            self._found.add("/initial_points", "a list is needed", document)
+            return ()
+        points = [
+            self._found.read(InitialPointSection, each, json_pointer("initial_points", index))
+            for index, each in enumerate(document)
+        ]
+        if self._found.is_clear("/arms"):
+            for index, point in enumerate(points):
+                if point is not None:
+                    self._check_initial_point(
+                        point, json_pointer("initial_points", index), [arm for arm in arms if arm]
+                    )
+        if search and len(points) > search.points:
+            self._found.add("/initial_points", f"more than the {search.points} points of an arm", len(points))
+        return tuple(points)
+
+    def _check_initial_point(self, point: InitialPointSection, pointer: str, arms: Sequence[ArmSection]) -> None:
+        meant = [arm for arm in arms if point.arm in (None, arm.name)]
+        if not meant:
+            self._found.add_unknown(pointer + "/arm", "arm", str(point.arm), [arm.name for arm in arms])
+        for arm in meant:
+            for name, problem in arm.search_space.problems_with(point.config):
+                message = f"{problem} (arm {arm.name!r})"
+                self._found.add(pointer + json_pointer("config", name), message, point.config.get(name))

@@ -1,0 +1,136 @@
+"""The specification of a campaign: what a user asks for, complete and checked.
+
+`parse` reads a document and finds every problem in it; `Specification.document` writes the canonical one, in which the
+defaults of sections, tasks and search spaces are filled in, so that a newer release cannot change a running campaign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
+from search_spaces.json_values import json_pointer
+from service.campaign.catalog import Catalog, installed_catalog
+from service.campaign.reading import read_sections
+from service.campaign.sampling import NUM_STARTUP
+from service.campaign.sections import (
+    ArmSection,
+    InitialPointSection,
+    ObjectiveSection,
+    ResourcesSection,
+    ScheduleSection,
+    SearchSection,
+    StoppingSection,
+    TaskSection,
+)
+from service.errors import Problem
+
+
+class Specification(BaseModel):
+    """A campaign that can be run; made by `parse`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    task: TaskSection
+    objective: ObjectiveSection
+    arms: tuple[ArmSection, ...]
+    search: SearchSection
+    schedule: ScheduleSection
+    stopping: StoppingSection
+    precision: Literal["fp32", "bf16", "fp64"]
+    initial_points: tuple[InitialPointSection, ...]
+    resources: ResourcesSection
+    tags: dict[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """Write the canonical document; reading it gives an equal specification."""
+        return self.model_dump(mode="json")
+
+    def rungs(self) -> tuple[int, ...]:
+        """Give the steps at which trials are compared: min_steps times the powers of the factor, before the end."""
+        stopping = self.stopping
+        if stopping.min_steps is None or stopping.reduction_factor is None:
+            return ()
+        rungs = []
+        rung = stopping.min_steps
+        while rung < self.task.steps:
+            rungs.append(rung)
+            rung *= stopping.reduction_factor
+        return tuple(rungs)
+
+    def report_steps(self) -> tuple[int, ...]:
+        """Give the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""
+        every = self.objective.every_steps
+        assert every is not None, "parse fills it in: got None"
+        steps = self.task.steps
+        return tuple(sorted({*range(every, steps + 1, every), *self.rungs(), steps}))
+
+    def initial_points_of(self, arm_index: int) -> list[dict[str, Any]]:
+        """List the points that are tried first in an arm."""
+        name = self.arms[arm_index].name
+        return [point.config for point in self.initial_points if point.arm in (None, name)]
+
+    def warnings(self) -> list[Problem]:
+        """List what can be run but is probably not what is wanted."""
+        warnings = self._rung_warnings() + self._sampler_warnings()
+        for index, arm in enumerate(self.arms):
+            warnings += _arm_warnings(arm, json_pointer("arms", index))
+        return warnings
+
+    def _rung_warnings(self) -> list[Problem]:
+        rungs = self.rungs()
+        if not rungs or 3 * rungs[0] >= self.task.steps or self.schedule.shape == "constant":
+            return []
+        message = (
+            f"the first rung is below a third of the {self.task.steps} steps: while the learning rate is still high, "
+            "rankings are not those of the end"
+        )
+        return [Problem("/stopping/min_steps", message, rungs[0])]
+
+    def _sampler_warnings(self) -> list[Problem]:
+        if self.search.sampler != "tpe" or self.search.points > NUM_STARTUP:
+            return []
+        message = f"tpe draws at random until {NUM_STARTUP} points have ended, so this is random search"
+        return [Problem("/search/points", message, self.search.points)]
+
+
+def parse(document: object, *, catalog: Catalog | None = None) -> Specification:
+    """Read a specification.
+
+    Args:
+        document: JSON values, as a campaign file or a request holds them.
+        catalog: What can be named; by default what is installed.
+
+    Raises:
+        SpecificationError: With every problem that was found.
+    """
+    return Specification(**read_sections(document, catalog=catalog or installed_catalog()))
+
+
+def _arm_warnings(arm: ArmSection, pointer: str) -> list[Problem]:
+    warnings = []
+    space = arm.search_space
+    for name in ("lr", "adamw_lr"):
+        domain = space.get(name)
+        plain = domain.domain if isinstance(domain, When) else domain
+        if plain is not None and not isinstance(plain, LogUniform | LogInteger | Choice | Fixed):
+            message = "a learning rate is best searched on a log scale (log_uniform)"
+            warnings.append(Problem(pointer + json_pointer("space", name), message, plain.document()))
+    percentile: Mapping[str, Any] = {
+        json_pointer("fixed", "percentile"): arm.fixed.get("percentile"),
+        json_pointer("space", "percentile"): _only_value(arm, "percentile"),
+    }
+    for place, value in percentile.items():
+        if arm.optimizer == "root" and value == 1:
+            warnings.append(Problem(pointer + place, "clips nothing, so that ROOT has no outlier suppression", value))
+    return warnings
+
+
+def _only_value(arm: ArmSection, name: str) -> Any:
+    domain = arm.search_space.get(name)
+    values = domain.extremes() if domain is not None else ()
+    return values[0] if len(values) == 1 else None
