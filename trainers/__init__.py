@@ -1,15 +1,18 @@
 """Trainers: tasks, the engines that train them, and their checkpoints.
 
-tasks/          what is trained, one file each; `TASKS` lists them
-data/           files that tasks read
-options         the error of an option that cannot be used
-seeds           one random generator per purpose
-schedules       the learning rate over a trial
-setting         what one trial is
-solo            one trial: a plain module and the normal loop
-divergence      when a trial is beyond hope
-step_timing     how long steps take
-checkpoints     a trial's state in a file that is whole or refused
+One line a file:
+
+    tasks/          what is trained, one file each; `TASKS` lists them
+    data/           files that tasks read
+    options         the error of an option that cannot be used
+    seeds           one random generator per purpose
+    schedules       the learning rate over a trial
+    setting         what one trial is
+    solo            one trial: a plain module and the normal loop
+    divergence      when a trial is beyond hope
+    step_timing     how long steps take
+    checkpoints     a trial's state in a file that is whole or refused
+    ray_cohort      the worker slot: where training meets Ray Tune
 """
 
 from __future__ import annotations

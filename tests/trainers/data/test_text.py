@@ -115,3 +115,17 @@ def test_the_standard_library_is_always_there_without_tests_and_packages() -> No
     train, validation = listing.num_bytes()
     assert train > 5_000_000
     assert 0.03 < validation / train < 0.3
+
+
+def test_a_build_that_fails_leaves_nothing_behind(
+    corpus: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full_disk)
+        with pytest.raises(CorpusError, match="No space left"):
+            read_text(corpus)
+    assert list(cache_folder.iterdir()) == []
+    assert len(read_text(corpus).train)
