@@ -18,8 +18,8 @@ _LONGEST_SLUG = 60
 
 def slug(name: str) -> str:
     """Reduce a name to lower-case ASCII words joined by hyphens; empty where none is left."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
-    words = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower())
+    ascii_name = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode("ascii")
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_name)
     return words.strip("-")[:_LONGEST_SLUG].strip("-")
 
 

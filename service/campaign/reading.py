@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from search_spaces.json_values import json_pointer
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
-from service.campaign.naming import slug
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
     PRECISIONS,
@@ -107,10 +106,8 @@ class _Reading:
 
     def _name(self) -> Any:
         name = self._document.get("name")
-        if self._has("name") and (not isinstance(name, str) or not slug(name) or len(name) > _LONGEST_NAME):
-            self._found.add(
-                "/name", f"a name of 1 to {_LONGEST_NAME} characters with a letter or digit is needed", name
-            )
+        if self._has("name") and (not isinstance(name, str) or not 1 <= len(name.strip()) <= _LONGEST_NAME):
+            self._found.add("/name", f"a name of 1 to {_LONGEST_NAME} characters is needed", name)
         return name
 
     def _precision(self) -> Any:

@@ -152,9 +152,9 @@ def test_tpe_with_too_few_points_to_model_anything_draws_a_warning(document: Doc
 @pytest.mark.parametrize(
     ("pointer", "value", "at", "message"),
     [
-        ("/name", "", "/name", "letter or digit"),
-        ("/name", "...", "/name", "letter or digit"),
-        ("/name", 3, "/name", "letter or digit"),
+        ("/name", "", "/name", "1 to 200 characters"),
+        ("/name", "x" * 201, "/name", "1 to 200 characters"),
+        ("/name", 3, "/name", "1 to 200 characters"),
         ("/serach", {}, "/serach", "did you mean 'search'?"),
         ("/task/name", "languge_model", "/task/name", "did you mean 'language_model'?"),
         ("/task/widht", 3, "/task/widht", "did you mean 'width'?"),
