@@ -132,7 +132,9 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(VOCABULARY, task.width)
         self.blocks = nn.ModuleList(Block(task) for _ in range(task.depth))
         self.norm = nn.RMSNorm(task.width)
-        self.head = None if task.tied_embeddings else _matrix(task.width, VOCABULARY)
+        self.head = _matrix(task.width, VOCABULARY)
+        if task.tied_embeddings:
+            self.head.weight = self.embedding.weight
         self.register_buffer("rotations", _rotations(task.context, task.width // task.heads), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -140,8 +142,8 @@ class Decoder(nn.Module):
         stream = self.embedding(inputs)
         for block in self.blocks:
             stream = block(stream, self.rotations)
-        head = self.embedding if self.head is None else self.head
-        return functional.linear(self.norm(stream), head.weight)
+        logits: Tensor = self.head(self.norm(stream))
+        return logits
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
@@ -153,7 +155,7 @@ class Decoder(nn.Module):
     def _std(self, name: str, parameter: Tensor) -> float:
         if name.startswith(("embedding.", "head.")):
             return EMBEDDING_STD
-        into_stream = name.endswith(("attention.output.weight", "feed_forward.output.weight"))
+        into_stream = name.endswith(("attention.mix.weight", "feed_forward.down.weight"))
         return 1.0 / math.sqrt(parameter.shape[1] * (2 * len(self.blocks) if into_stream else 1))
 
 
@@ -183,14 +185,14 @@ class Attention(nn.Module):
         self.query = _matrix(width, width)
         self.key = _matrix(width, width)
         self.value = _matrix(width, width)
-        self.output = _matrix(width, width)
+        self.mix = _matrix(width, width)
 
     def forward(self, stream: Tensor, rotations: Tensor) -> Tensor:
         """Mix positions; (batch, context, width) in and out."""
         query, key, value = (self._by_head(m(stream)) for m in (self.query, self.key, self.value))
         query, key = _rotate(query, rotations), _rotate(key, rotations)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.mix(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _by_head(self, stream: Tensor) -> Tensor:
@@ -199,32 +201,32 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Output(silu(gate x) * (input x)), 8/3 width inside, rounded up to a multiple of 8."""
+    """Down(silu(gate x) * (up x)), 8/3 width inside, rounded up to a multiple of 8."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         inside = 8 * math.ceil(width / 3)
         self.gate = _matrix(width, inside)
-        self.input = _matrix(width, inside)
-        self.output = _matrix(inside, width)
+        self.up = _matrix(width, inside)
+        self.down = _matrix(inside, width)
 
     def forward(self, stream: Tensor) -> Tensor:
         """Transform each position."""
-        out: Tensor = self.output(functional.silu(self.gate(stream)) * self.input(stream))
+        out: Tensor = self.down(functional.silu(self.gate(stream)) * self.up(stream))
         return out
 
 
 class GELU(nn.Module):
-    """Output(gelu(input x)), 4 width inside."""
+    """Down(gelu(up x)), 4 width inside."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.input = _matrix(width, 4 * width)
-        self.output = _matrix(4 * width, width)
+        self.up = _matrix(width, 4 * width)
+        self.down = _matrix(4 * width, width)
 
     def forward(self, stream: Tensor) -> Tensor:
         """Transform each position."""
-        out: Tensor = self.output(functional.gelu(self.input(stream)))
+        out: Tensor = self.down(functional.gelu(self.up(stream)))
         return out
 
 

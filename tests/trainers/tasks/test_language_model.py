@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from optimizers import split
 from trainers.data.text import read_text
 from trainers.seeds import generator_for
 from trainers.tasks.language_model import Decoder, LanguageModel, _rotate
@@ -97,6 +98,16 @@ def test_tying_shares_one_matrix(task: LanguageModel) -> None:
     ]
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_matrix_of_a_block_is_one_for_a_spectral_optimizer_and_nothing_else_is(
+    task: LanguageModel, tied: bool
+) -> None:
+    model = decoder(dataclasses.replace(task, tied_embeddings=tied))
+    names = [name for name, parameter in model.named_parameters() if name.startswith("blocks.") and parameter.ndim == 2]
+    assert len(names) == 2 * 7
+    assert [name for name, _ in split(model).matrices] == names
+
+
 def test_weights_come_from_the_generator_and_leave_torchs_own_stream_alone(task: LanguageModel) -> None:
     state = torch.get_rng_state()
     model, same, other = decoder(task), decoder(task), decoder(task, seed=2)
@@ -110,8 +121,8 @@ def test_matrices_start_at_their_stated_scale(corpus: Path) -> None:
     weights = dict(model.named_parameters())
     assert weights["embedding.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert weights["blocks.0.attention.query.weight"].std().item() == pytest.approx(128**-0.5, rel=0.05)
-    assert weights["blocks.1.attention.output.weight"].std().item() == pytest.approx((4 * 128) ** -0.5, rel=0.05)
-    assert weights["blocks.1.feed_forward.output.weight"].std().item() == pytest.approx((4 * 344) ** -0.5, rel=0.05)
+    assert weights["blocks.1.attention.mix.weight"].std().item() == pytest.approx((4 * 128) ** -0.5, rel=0.05)
+    assert weights["blocks.1.feed_forward.down.weight"].std().item() == pytest.approx((4 * 344) ** -0.5, rel=0.05)
     assert set(weights["norm.weight"].tolist()) == {1.0}
 
 
