@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.axes import Axis, Coordinate, decode_all
-from search_spaces.domains import Domain, When
+from search_spaces.domains import Domain, Fixed, When
 from search_spaces.json_values import json_pointer
 
 
@@ -83,9 +83,17 @@ class Space(Mapping[str, Domain]):
         known = [name for name in self if name in config]
         return {axis: value for name in known for axis, value in self[name].coordinates(name, config[name]).items()}
 
+    def completed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the one value of `fixed` domains into a configuration that leaves them out."""
+        return {**{name: domain.only for name, domain in self.items() if isinstance(domain, Fixed)}, **config}
+
     def problems_with(self, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """List what keeps a configuration out of the space, as pairs of a hyperparameter's name and a message."""
+        """List what keeps a configuration out of the space, as pairs of a hyperparameter's name and a message.
+
+        What is `fixed` may be left out.
+        """
         found = []
+        config = self.completed(config)
         for name in sorted({*self, *config}):
             if name not in self:
                 found.append((name, f"not in the search space{nearest_hint(name, self)}"))

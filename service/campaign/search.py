@@ -92,7 +92,7 @@ class ArmStudy:
         mode: Whether small or large values are better.
         search_seed: The campaign's.
         arm_index: Which arm this is; arms with equal spaces get different points.
-        initial_points: Configurations within the space, tried first; repeats among them are left out.
+        initial_points: Configurations within the space, tried first; repeats among them are passed over.
         deterministic: Whether points must not depend on which trials end first.
         lanes: At most so many open points of an adaptive sampler, or None for as many as its rule allows.
     """
@@ -120,7 +120,8 @@ class ArmStudy:
         self._mode = mode
         self._search_seed = search_seed
         self._arm = arm_index
-        self._initial = list({_fingerprint(config): config for config in initial_points}.values())
+        completed = [space.completed(config) for config in initial_points]
+        self._initial = list({_fingerprint(config): config for config in completed}.values())
         self._deterministic = deterministic
         most_open = max(1, points // _OPEN_SHARE)
         self._lanes = most_open if lanes is None else max(1, min(lanes, most_open))

@@ -102,7 +102,10 @@ class StoppingSection(Section):
 
 
 class InitialPointSection(Section):
-    """A point to be tried first: in the arm of this name or, without one, in every arm."""
+    """A point to be tried first: in the arm of this name or, without one, in every arm.
+
+    It has a value for every hyperparameter of the arm's space that counts in it; what is fixed may be left out.
+    """
 
     arm: str | None = None
     config: dict[str, Any]

@@ -62,6 +62,13 @@ def test_a_configuration_outside_the_space_is_told_everything_that_is_wrong() ->
     assert CONDITIONAL.problems_with({"solver": "qdwx"}) == [("solver", "none of ['newton_schulz', 'qdwh']")]
 
 
+def test_what_is_fixed_may_be_left_out_of_a_configuration() -> None:
+    space = Space({"rule": Fixed("a"), "x": When(Uniform(0, 1), (("rule", ("a",)),))})
+    assert space.problems_with({"x": 0.5}) == []
+    assert space.problems_with({"rule": "b"}) == [("rule", "fixed to 'a'")]
+    assert space.completed({"x": 0.5}) == {"rule": "a", "x": 0.5}
+
+
 def test_a_condition_on_an_unknown_hyperparameter_suggests_the_nearest() -> None:
     with pytest.raises(SpaceError, match=r"/ns_steps/when: .*did you mean 'solver'\?: got 'solvr'"):
         Space({"solver": Choice(("a", "b")), "ns_steps": When(Fixed(5), (("solvr", ("a",)),))})
