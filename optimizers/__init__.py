@@ -1,0 +1,50 @@
+"""Spectral optimizers: mathematics on torch alone, usable in any training script.
+
+muon, polargrad, root     one rule each: its idea, its stages, its torch.optim class
+spectral                  the loop they share, on tensors with any leading dimensions
+spectral_optimizer        its torch.optim face: groups, state, equal shapes stacked
+adamw                     for the parameters that are not matrices
+momentum, outliers        stages
+polar, coefficients       the polar factor, and the numbers of its iterations
+parameter_groups          which parameters are matrices for us
+hyperparameters, catalog  what may be set, and the optimizers by name
+diagnostics               what to watch
+spelling                  what an unknown name was meant to be
+"""
+
+from __future__ import annotations
+
+from optimizers.adamw import AdamWRule
+from optimizers.catalog import OPTIMIZERS, OptimizerEntry, build_optimizer
+from optimizers.hyperparameters import Hyperparameter
+from optimizers.muon import Muon, MuonRule
+from optimizers.outliers import percentile_threshold, suppress_outliers
+from optimizers.parameter_groups import ParameterSplit, split
+from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polargrad import PolarGrad, PolarGradRule
+from optimizers.root import Root, RootRule
+from optimizers.spectral import SpectralRule, apply_update
+from optimizers.spectral_optimizer import SpectralOptimizer
+
+__all__ = [
+    "OPTIMIZERS",
+    "SOLVERS",
+    "AdamWRule",
+    "Hyperparameter",
+    "Muon",
+    "MuonRule",
+    "OptimizerEntry",
+    "ParameterSplit",
+    "PolarGrad",
+    "PolarGradRule",
+    "Root",
+    "RootRule",
+    "SpectralOptimizer",
+    "SpectralRule",
+    "apply_update",
+    "build_optimizer",
+    "percentile_threshold",
+    "polar_factor",
+    "split",
+    "suppress_outliers",
+]

@@ -1,0 +1,109 @@
+"""AdamW (Loshchilov, Hutter, arXiv 1711.05101, algorithm 2), for every parameter that is not a matrix for us.
+
+    m <- β₁ m + (1 − β₁) g,    v <- β₂ v + (1 − β₂) g²
+    x <- (1 − γ λ) x − γ (m / (1 − β₁ᵗ)) / (sqrt(v / (1 − β₂ᵗ)) + ε)
+
+`AdamWRule` is the functional stage, on tensors with any leading dimensions. `step_adamw` is a step of a parameter group
+through torch's own implementation, with its state names; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from optimizers.hyperparameters import Hyperparameter, lr, table_of, weight_decay
+from optimizers.spectral import Hyperparameters, State
+
+
+@dataclass(frozen=True)
+class AdamWRule:
+    """How a gradient becomes an update. Hyperparameters: `betas`, a pair, and `eps`; numbers or tensors."""
+
+    def initial_state(self, parameter: Tensor) -> State:
+        """Give the state before the first step; `step` counts in float32, as torch's does."""
+        return {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
+
+    def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
+        """Turn a gradient into what `spectral.apply_update` subtracts, times the learning rate.
+
+        Args:
+            gradient: Any shape.
+            state: From `initial_state` or the update before. `step` may be a tensor that broadcasts, for members that
+                began at different times.
+            hyperparameters: `betas` and `eps`; others are passed over.
+
+        Returns:
+            The update, with shape and dtype of the gradient, and the new state.
+        """
+        beta1, beta2 = hyperparameters["betas"]
+        step = state["step"] + 1
+        mean = state["exp_avg"].lerp(gradient, 1 - beta1)
+        square = state["exp_avg_sq"] * beta2 + (1 - beta2) * gradient.square()
+        # The powers are taken in float64: in float32 1 − 0.999¹ is wrong by 1e-5 of itself.
+        mean_correction = (1 - _as_double(beta1, step) ** step).to(mean.dtype)
+        square_correction = (1 - _as_double(beta2, step) ** step).to(mean.dtype)
+        denominator = square.sqrt() / square_correction.sqrt() + hyperparameters["eps"]
+        return mean / mean_correction / denominator, {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+
+
+ADAMW_BETAS: Final = Hyperparameter(
+    name="betas",
+    kind="betas",
+    default=(0.9, 0.999),
+    elementwise=True,
+    sentence="How much of the past the means of gradients and of their squares keep each step.",
+)
+ADAMW_EPS: Final = Hyperparameter(
+    name="eps",
+    kind="float",
+    default=1e-8,
+    low=0,
+    elementwise=True,
+    sentence="Added to the root of the mean square.",
+)
+ADAMW_HYPERPARAMETERS: Final = table_of(lr(1e-3), weight_decay(1e-2), ADAMW_BETAS, ADAMW_EPS)
+
+# What ROOT's official code and most language models use beside a spectral optimizer.
+BESIDE_MATRICES: Final[dict[str, Any]] = {"betas": (0.9, 0.95), "eps": 1e-8}
+
+
+def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
+    """Take a step of every parameter of the group that has a gradient, in place."""
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+    for parameter in parameters:
+        if not state[parameter]:
+            state[parameter].update(AdamWRule().initial_state(parameter))
+            if not group["capturable"]:
+                state[parameter]["step"] = state[parameter]["step"].cpu()
+    beta1, beta2 = group["betas"]
+    adamw(
+        parameters,
+        [parameter.grad for parameter in parameters],
+        [state[parameter]["exp_avg"] for parameter in parameters],
+        [state[parameter]["exp_avg_sq"] for parameter in parameters],
+        [],
+        [state[parameter]["step"] for parameter in parameters],
+        foreach=None if isinstance(group["lr"], Tensor) else group["foreach"],
+        capturable=group["capturable"],
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=group["maximize"],
+    )
+
+
+def _as_double(beta: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(beta, dtype=torch.float64, device=like.device)

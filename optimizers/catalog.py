@@ -1,0 +1,133 @@
+"""The optimizers by name: what they are, what may be set, and how one is built for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
+from optimizers.hyperparameters import Hyperparameter, check_values, table_of
+from optimizers.muon import Muon
+from optimizers.parameter_groups import split
+from optimizers.polargrad import PolarGrad
+from optimizers.root import Root
+from optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
+from optimizers.spelling import refuse_unknown
+
+ADAMW_LR_RATIO: Final = 0.1
+
+BESIDE: Final = table_of(
+    Hyperparameter(
+        name="adamw_lr",
+        kind="float",
+        default=None,
+        low=0,
+        elementwise=True,
+        sentence="Learning rate of the parameters that are not matrices; by default lr times adamw_lr_ratio.",
+    ),
+    Hyperparameter(
+        name="adamw_lr_ratio",
+        kind="float",
+        default=ADAMW_LR_RATIO,
+        low=0,
+        elementwise=True,
+        sentence="That learning rate as a multiple of lr; not together with adamw_lr.",
+    ),
+    replace(ADAMW_BETAS, name="adamw_betas", default=BESIDE_MATRICES["betas"]),
+    replace(ADAMW_EPS, name="adamw_eps", default=BESIDE_MATRICES["eps"]),
+    Hyperparameter(
+        name="adamw_weight_decay",
+        kind="float",
+        default=None,
+        low=0,
+        elementwise=True,
+        sentence="Decoupled decay of the parameters that are not matrices; by default weight_decay.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """One optimizer of the catalogue; `hyperparameters` are the keywords that `build_optimizer` takes for it."""
+
+    name: str
+    summary: str
+    hyperparameters: dict[str, Hyperparameter]
+
+
+SPECTRAL_CLASSES: Final[dict[str, type[SpectralOptimizer]]] = {"muon": Muon, "polargrad": PolarGrad, "root": Root}
+
+OPTIMIZERS: Final[dict[str, OptimizerEntry]] = {
+    "muon": OptimizerEntry("muon", "Momentum made orthogonal by Newton-Schulz.", {**Muon.hyperparameters, **BESIDE}),
+    "polargrad": OptimizerEntry(
+        "polargrad", "The polar factor at the length of the nuclear norm.", {**PolarGrad.hyperparameters, **BESIDE}
+    ),
+    "root": OptimizerEntry(
+        "root", "Momentum without its outliers, made orthogonal.", {**Root.hyperparameters, **BESIDE}
+    ),
+    "adamw": OptimizerEntry("adamw", "AdamW for every parameter, the baseline.", ADAMW_HYPERPARAMETERS),
+}
+
+
+def build_optimizer(model: nn.Module, name: str, **hyperparameters: Any) -> torch.optim.Optimizer:
+    """Build one optimizer for a whole model: its matrices by the rule asked for, the rest by AdamW.
+
+    Args:
+        model: Split by `parameter_groups.split`.
+        name: A key of `OPTIMIZERS`. `adamw` trains every parameter and decays every one.
+        hyperparameters: Keywords of the catalogue's entry; the others keep their defaults.
+
+    Returns:
+        An optimizer whose groups, matrices first, carry `lr` and the same as `initial_lr`, for schedules to multiply.
+
+    Raises:
+        ValueError: An unknown name or keyword, an illegal value, both `adamw_lr` and `adamw_lr_ratio`, or a model
+            without the matrices that the optimizer is for.
+    """
+    refuse_unknown("optimizer", name, OPTIMIZERS)
+    table = OPTIMIZERS[name].hyperparameters
+    for given in hyperparameters:
+        refuse_unknown(f"hyperparameter of {name}", given, table)
+    check_values(table, hyperparameters)
+    if name == "adamw":
+        optimizer: torch.optim.Optimizer = _adamw(model, hyperparameters)
+    else:
+        optimizer = _spectral(model, SPECTRAL_CLASSES[name], hyperparameters)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _adamw(model: nn.Module, given: Mapping[str, Any]) -> torch.optim.AdamW:
+    values = {name: given.get(name, entry.default) for name, entry in ADAMW_HYPERPARAMETERS.items()}
+    return torch.optim.AdamW(model.named_parameters(), **{**values, "betas": tuple(values["betas"])})
+
+
+def _spectral(model: nn.Module, kind: type[SpectralOptimizer], given: Mapping[str, Any]) -> SpectralOptimizer:
+    parts = split(model)
+    if not parts.matrices:
+        raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none\n{parts.report()}")
+    options = {name: given.get(name, entry.default) for name, entry in kind.hyperparameters.items()}
+    groups: list[dict[str, Any]] = [{"params": list(parts.matrices)}]
+    if parts.rest:
+        groups.append({"params": list(parts.rest), "algorithm": ADAMW, **_beside(options, given)})
+    construct: Callable[..., SpectralOptimizer] = kind
+    return construct(groups, **options)
+
+
+def _beside(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options of the AdamW group, from those of the matrices where nothing else is said."""
+    absolute, ratio = given.get("adamw_lr"), given.get("adamw_lr_ratio")
+    if absolute is not None and ratio is not None:
+        raise ValueError(f"give either adamw_lr or adamw_lr_ratio: got {absolute!r} and {ratio!r}")
+    decay = given.get("adamw_weight_decay")
+    return {
+        "lr": options["lr"] * (ADAMW_LR_RATIO if ratio is None else ratio) if absolute is None else absolute,
+        "weight_decay": options["weight_decay"] if decay is None else decay,
+        "betas": tuple(given.get("adamw_betas", BESIDE_MATRICES["betas"])),
+        "eps": given.get("adamw_eps", BESIDE_MATRICES["eps"]),
+    }

@@ -1,0 +1,79 @@
+"""Numbers that tell how a spectral optimizer is doing, named once for the whole project.
+
+All take tensors [..., rows, columns] and give one number for each matrix, shape [...]. A non-finite matrix gives a
+non-finite number, of its own only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from optimizers.outliers import percentile_threshold
+from optimizers.polar import polar_factor
+from optimizers.polargrad import nuclear_norm_along
+
+
+def orthogonality_error(direction: Tensor) -> Tensor:
+    """Give ‖X Xᵀ − I‖_F / sqrt(m) on the side with m = min(rows, columns): 0 where all singular values are 1."""
+    wide = _wide(direction)
+    identity = torch.eye(wide.shape[-2], dtype=wide.dtype, device=wide.device)
+    return _rms_per_row(wide @ wide.mT - identity)
+
+
+def polar_error(direction: Tensor, matrix: Tensor) -> Tensor:
+    """Give ‖X − U Vᵀ‖_F / sqrt(min(rows, columns)) against a float64 SVD of the matrix. Costs an SVD: sample it."""
+    exact = polar_factor(matrix.double(), solver="svd")
+    return _rms_per_row(_wide(direction.double() - exact))
+
+
+def update_rms(update: Tensor) -> Tensor:
+    """Give the root mean square of the entries."""
+    return update.to(_accurate(update)).square().mean(dim=(-2, -1)).sqrt()
+
+
+def nuclear_norm(matrix: Tensor, direction: Tensor) -> Tensor:
+    """Give ⟨matrix, direction⟩, the sum of the singular values if the direction is the polar factor."""
+    return nuclear_norm_along(matrix, direction).squeeze(dim=(-2, -1))
+
+
+def stable_rank(matrix: Tensor) -> Tensor:
+    """Give ‖M‖_F² / ‖M‖₂², between 1 and the rank, from the eigenvalues of M Mᵀ; NaN for a zero matrix."""
+    wide = _wide(matrix)
+    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
+    usable = largest.isfinite() & (largest > 0)
+    # eigvalsh raises for the whole batch where one matrix is not finite, hence zeros in its place.
+    scaled = torch.where(usable, wide / torch.where(usable, largest, 1.0), 0.0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(scaled @ scaled.mT)
+    rank = eigenvalues.sum(dim=-1) / eigenvalues.amax(dim=-1)
+    return rank.masked_fill(~usable.squeeze(dim=(-2, -1)), torch.nan)
+
+
+def clipped_fraction(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
+    """Give the share of entries that `suppress_outliers` would change; 0 where the threshold is zero."""
+    threshold = percentile_threshold(matrix, percentile=percentile)
+    share = ((matrix.abs() > threshold) & (threshold > 0)).to(_accurate(matrix)).mean(dim=(-2, -1))
+    return share.masked_fill(threshold.squeeze(dim=(-2, -1)).isnan(), torch.nan)
+
+
+def outlier_ratio(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
+    """Give max|V| / ε: how far the largest entry stands out. Infinite where ε is zero, and so nothing is clipped."""
+    threshold = percentile_threshold(matrix, percentile=percentile).squeeze(dim=(-2, -1))
+    largest: Tensor = matrix.abs().amax(dim=(-2, -1))
+    return largest / threshold
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    wide = matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix
+    return wide.to(_accurate(matrix))
+
+
+def _rms_per_row(matrix: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(matrix, dim=(-2, -1))
+    return norm / math.sqrt(matrix.shape[-2])
+
+
+def _accurate(matrix: Tensor) -> torch.dtype:
+    return torch.promote_types(matrix.dtype, torch.float32)

@@ -1,0 +1,164 @@
+"""What a hyperparameter is: its kind, default, legal range, and whether trials that train together may differ in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from optimizers.outliers import percentile_problem
+from optimizers.polar import COMPUTE_DTYPES, SOLVERS
+
+Kind = Literal["float", "integer", "boolean", "choice", "betas"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """One hyperparameter of an optimizer.
+
+    Attributes:
+        name: As in the constructor.
+        kind: `betas` is a pair of floats in [0, 1).
+        default: None where it depends on others; the sentence says how.
+        low: Smallest legal value of a number, None where open.
+        high: Largest legal value of a number, None where open.
+        low_open: Whether `low` itself is illegal.
+        high_open: Whether `high` itself is illegal.
+        choices: The legal values of a choice.
+        elementwise: Whether it may be a tensor with a value for each matrix of a batch; else it is structural.
+        sentence: What it does.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    sentence: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    choices: tuple[str, ...] = ()
+    elementwise: bool = False
+
+    def problem_with(self, value: Any) -> str | None:
+        """Say why a value is illegal; None where it is not."""
+        if value is None and self.default is None:
+            return None
+        match self.kind:
+            case "boolean":
+                return None if isinstance(value, bool) else "must be true or false"
+            case "choice":
+                return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
+            case "betas":
+                return _problem_with_betas(value)
+            case "integer":
+                return self._problem_with_number(value) if isinstance(value, int) else "must be a whole number"
+            case "float":
+                return self._problem_with_number(value)
+
+    def _problem_with_number(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return "must be a finite number"
+        if self.name == "percentile":
+            return percentile_problem(value)
+        if self.low is not None and (value < self.low or (self.low_open and value == self.low)):
+            return f"must be {'above' if self.low_open else 'at least'} {self.low:g}"
+        if self.high is not None and (value > self.high or (self.high_open and value == self.high)):
+            return f"must be {'below' if self.high_open else 'at most'} {self.high:g}"
+        return None
+
+
+def _problem_with_betas(value: Any) -> str | None:
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    if is_pair and all(
+        isinstance(beta, int | float) and not isinstance(beta, bool) and 0 <= beta < 1 for beta in value
+    ):
+        return None
+    return "must be two numbers in [0, 1)"
+
+
+def check_values(table: Mapping[str, Hyperparameter], values: Mapping[str, Any]) -> None:
+    """Refuse the first illegal value; names without an entry in the table are passed over.
+
+    Raises:
+        ValueError: With the name, the reason and the value.
+    """
+    for name, value in values.items():
+        problem = table[name].problem_with(value) if name in table else None
+        if problem is not None:
+            raise ValueError(f"{name} {problem}: got {value!r}")
+
+
+def table_of(*hyperparameters: Hyperparameter) -> dict[str, Hyperparameter]:
+    """Index hyperparameters by name, in the order given."""
+    return {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
+
+
+def lr(default: float) -> Hyperparameter:
+    """Declare the learning rate."""
+    return Hyperparameter(
+        name="lr", kind="float", default=default, low=0, elementwise=True, sentence="Learning rate of the matrices."
+    )
+
+
+def weight_decay(default: float) -> Hyperparameter:
+    """Declare the decoupled weight decay."""
+    return Hyperparameter(
+        name="weight_decay",
+        kind="float",
+        default=default,
+        low=0,
+        elementwise=True,
+        sentence="Decoupled decay: weights shrink by lr times this each step.",
+    )
+
+
+def solver(default: str) -> Hyperparameter:
+    """Declare the polar solver."""
+    return Hyperparameter(
+        name="solver", kind="choice", default=default, choices=tuple(SOLVERS), sentence="How the polar factor is found."
+    )
+
+
+def nesterov(default: bool) -> Hyperparameter:
+    """Declare Nesterov's look ahead."""
+    return Hyperparameter(
+        name="nesterov", kind="boolean", default=default, sentence="Whether to look ahead along the momentum."
+    )
+
+
+MOMENTUM: Final = Hyperparameter(
+    name="momentum",
+    kind="float",
+    default=0.95,
+    low=0,
+    high=1,
+    high_open=True,
+    elementwise=True,
+    sentence="How much of the past the momentum keeps each step.",
+)
+NS_STEPS: Final = Hyperparameter(
+    name="ns_steps",
+    kind="integer",
+    default=5,
+    low=1,
+    high=99,
+    elementwise=True,
+    sentence="Iterations of the polar solver; svd, which has none, does not read it.",
+)
+EPS: Final = Hyperparameter(
+    name="eps",
+    kind="float",
+    default=1e-7,
+    low=0,
+    elementwise=True,
+    sentence="Norm below which a matrix moves less than a full step; svd does not read it.",
+)
+COMPUTE_DTYPE: Final = Hyperparameter(
+    name="compute_dtype",
+    kind="choice",
+    default="auto",
+    choices=COMPUTE_DTYPES,
+    sentence="Arithmetic of the polar solver; auto is float64 for float64, else bfloat16 on CUDA, float32 elsewhere.",
+)

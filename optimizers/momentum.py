@@ -1,0 +1,23 @@
+"""Momentum, in the two conventions, and Nesterov's look ahead.
+
+    average       B <- μ B + (1 − μ) G        look ahead  V = μ B + (1 − μ) G        (torch.optim.Muon, PolarGrad)
+    heavy ball    B <- μ B + G                look ahead  V = μ B + G                (ROOT)
+
+From zero they differ by a factor 1 − μ, which a polar factor does not see. Neither corrects for the start.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
+    """Take the exponential moving average; give the new buffer and the vector to follow."""
+    buffer = buffer.lerp(gradient, 1 - momentum)
+    return buffer, gradient.lerp(buffer, momentum) if nesterov else buffer
+
+
+def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
+    """Take the decaying sum; give the new buffer and the vector to follow."""
+    buffer = momentum * buffer + gradient
+    return buffer, momentum * buffer + gradient if nesterov else buffer

@@ -1,0 +1,171 @@
+"""Muon: momentum, made orthogonal by Newton-Schulz (Jordan et al. 2024), in the conventions of torch.optim.Muon.
+
+    B <- μ B + (1 − μ) G
+    V  = μ B + (1 − μ) G  with Nesterov, else B
+    X <- (1 − γ λ) X − γ s polar(V)
+
+The scale s makes one learning rate γ serve matrices of different shapes:
+
+    original            sqrt(max(1, rows / columns))  Jordan; torch's default
+    match_rms_adamw     0.2 sqrt(max(rows, columns))  Moonlight (arXiv 2502.16982): entries as large as AdamW's
+    rms_to_rms          sqrt(rows / columns)          unit norm from RMS to RMS (arXiv 2409.20325): fits all widths;
+                                                      rows are outputs, as in nn.Linear
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from optimizers import hyperparameters as declare
+from optimizers.hyperparameters import Hyperparameter, table_of
+from optimizers.polar import Coefficients
+from optimizers.spectral import SpectralRule
+from optimizers.spectral_optimizer import SpectralOptimizer
+from optimizers.spelling import refuse_unknown
+
+
+def original_scale(rows: int, columns: int) -> float:
+    """Give Jordan's factor: a tall matrix moves each of its columns as far as a square one."""
+    return math.sqrt(max(1.0, rows / columns))
+
+
+def match_rms_adamw_scale(rows: int, columns: int) -> float:
+    """Give Moonlight's factor: the update of a full-rank matrix has RMS 0.2, as AdamW's has in practice."""
+    return 0.2 * math.sqrt(max(rows, columns))
+
+
+def rms_to_rms_scale(rows: int, columns: int) -> float:
+    """Give the factor that lets an input of RMS 1 change the output by at most RMS 1."""
+    return math.sqrt(rows / columns)
+
+
+SCALES: Final[dict[str, Callable[[int, int], float]]] = {
+    "original": original_scale,
+    "match_rms_adamw": match_rms_adamw_scale,
+    "rms_to_rms": rms_to_rms_scale,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonRule(SpectralRule):
+    """Muon's choice of stages.
+
+    Attributes:
+        adjust_lr_fn: A key of `SCALES`.
+        ns_coefficients: One triple (a, b, c) or one a step; None for the solver's own.
+    """
+
+    solver: str = "newton_schulz"
+    nesterov: bool = True
+    adjust_lr_fn: str = "original"
+    ns_coefficients: Coefficients | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unknown("adjust_lr_fn", self.adjust_lr_fn, SCALES)
+
+    @property
+    def coefficients(self) -> Coefficients | None:
+        """The solver's coefficients, None for its own."""
+        return self.ns_coefficients
+
+    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
+        """Multiply by the factor of the shape."""
+        return direction * SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
+
+
+MUON_HYPERPARAMETERS: Final = table_of(
+    declare.lr(1e-3),
+    declare.weight_decay(0.1),
+    declare.MOMENTUM,
+    declare.nesterov(True),
+    declare.NS_STEPS,
+    declare.EPS,
+    Hyperparameter(
+        name="adjust_lr_fn",
+        kind="choice",
+        default="original",
+        choices=tuple(SCALES),
+        sentence="How the learning rate depends on the shape of a matrix.",
+    ),
+    declare.solver("newton_schulz"),
+    declare.COMPUTE_DTYPE,
+)
+
+
+class Muon(SpectralOptimizer):
+    """Muon for matrices, AdamW for the rest.
+
+    With its defaults it follows torch.optim.Muon, up to rounding: that computes in bfloat16, here
+    `compute_dtype="bfloat16"`. One exception: with bfloat16 parameters and `nesterov=False` torch overwrites its
+    momentum buffer with the orthogonal factor; this one does not. Groups with `algorithm="adamw"` are described at
+    `SpectralOptimizer`.
+
+    Args:
+        params: Matrices (two dimensions each), or groups.
+        lr: Learning rate; a tensor of one element is read on its device.
+        weight_decay: Decoupled decay.
+        momentum: In [0, 1).
+        nesterov: Whether to look ahead along the momentum.
+        ns_coefficients: One triple (a, b, c), or one a step; None for the solver's own.
+        ns_steps: Iterations of the solver.
+        eps: Norm below which a matrix moves less than a full step.
+        adjust_lr_fn: A key of `SCALES`.
+        solver: A key of `polar.SOLVERS`.
+        compute_dtype: As for `polar.polar_factor`.
+        maximize: Ascend instead of descend.
+        foreach: Stack equal shapes, the default; False takes one matrix at a time.
+        capturable: Keep AdamW's step counts on the device, for CUDA graphs.
+        differentiable: Not supported.
+
+    Raises:
+        ValueError: An illegal value, or a parameter that is not a matrix, with its shape.
+    """
+
+    rule_type: ClassVar[type[SpectralRule]] = MuonRule
+    hyperparameters: ClassVar[dict[str, Hyperparameter]] = MUON_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        *,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: Coefficients | None = None,
+        ns_steps: int = 5,
+        eps: float = 1e-7,
+        adjust_lr_fn: str = "original",
+        solver: str = "newton_schulz",
+        compute_dtype: str = "auto",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "ns_coefficients": ns_coefficients,
+                "ns_steps": ns_steps,
+                "eps": eps,
+                "adjust_lr_fn": adjust_lr_fn,
+                "solver": solver,
+                "compute_dtype": compute_dtype,
+            },
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+        )

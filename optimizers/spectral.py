@@ -1,0 +1,98 @@
+"""The loop that all spectral optimizers share, on tensors [..., rows, columns] with any leading dimensions.
+
+    momentum -> suppress outliers -> direction (polar factor) -> scale -> decoupled decay and write
+
+A rule is a frozen object that differs in some of the middle stages. Structural options are its fields. Elementwise
+hyperparameters (`momentum`, `ns_steps`, `eps`, `percentile`, and `lr`, `weight_decay` of the last stage) come with each
+call: numbers, or tensors that broadcast over the leading dimensions, as [members, 1, 1]. Nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from optimizers.momentum import average
+from optimizers.polar import Coefficients, check_solver, polar_factor
+
+State: TypeAlias = dict[str, Tensor]
+Hyperparameters: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralRule(ABC):
+    """How a gradient becomes an update.
+
+    Attributes:
+        solver: A key of `polar.SOLVERS`.
+        compute_dtype: As for `polar.polar_factor`.
+        nesterov: Whether to look ahead along the momentum.
+    """
+
+    solver: str
+    compute_dtype: str = "auto"
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver, coefficients=self.coefficients, compute_dtype=self.compute_dtype)
+
+    @property
+    def coefficients(self) -> Coefficients | None:
+        """The solver's coefficients, None for its own."""
+        return None
+
+    def initial_state(self, parameter: Tensor) -> State:
+        """Give the state before the first step, in the shape, dtype and device of the parameter."""
+        return {"momentum_buffer": torch.zeros_like(parameter, memory_format=torch.preserve_format)}
+
+    def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
+        """Turn a gradient into what `apply_update` subtracts, times the learning rate.
+
+        Args:
+            gradient: Shape [..., rows, columns].
+            state: From `initial_state` or the update before.
+            hyperparameters: At least those that the rule reads; others are passed over.
+
+        Returns:
+            The update, with shape and dtype of the gradient, and the new state. A non-finite gradient gives a
+            non-finite update of its own matrix and leaves the others of the batch alone.
+        """
+        buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
+        kept = self.suppress(followed, hyperparameters)
+        direction = self.direction(kept, hyperparameters)
+        return self.scaled(direction, kept), {"momentum_buffer": buffer}
+
+    def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
+        """Give the new momentum buffer and the matrix to follow."""
+        return average(buffer, gradient, momentum=hyperparameters["momentum"], nesterov=self.nesterov)
+
+    def suppress(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
+        """Take the outliers away; none by default."""
+        return matrix
+
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
+        """Give the polar factor."""
+        iteration = (
+            {"steps": hyperparameters["ns_steps"], "eps": hyperparameters["eps"]} if self.solver != "svd" else {}
+        )
+        return polar_factor(
+            matrix,
+            solver=self.solver,
+            coefficients=self.coefficients,
+            compute_dtype=self.compute_dtype,
+            **iteration,
+        )
+
+    @abstractmethod
+    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
+        """Give the direction its length; `matrix` is what it is the direction of."""
+
+
+def apply_update(parameter: Tensor, update: Tensor, *, lr: float | Tensor, weight_decay: float | Tensor) -> Tensor:
+    """Decay the parameter and step against the update: (1 − lr · weight_decay) · parameter − lr · update."""
+    return parameter * (1 - lr * weight_decay) - lr * update
