@@ -1,7 +1,7 @@
 """AdamW's default space. It is the baseline, so it is tuned as thoroughly as the others.
 
-lr [1e-4, 3e-2]: 3e-4 to 4e-3 is usual from 100M parameters up and marin's 130M start is 0.008; the small models of
-these tasks take 1e-3 to 1e-2, and the bounds leave a factor 3 above and 10 below.
+lr [1e-4, 3e-2]: large models are trained at 3e-4 to 4e-3 and marin's 130M start is 0.008; smaller ones want more, so
+the bounds leave a factor 4 above that and 3 below the usual.
 weight_decay 0 or [1e-2, 0.3]: 0.1 is usual; less than 1e-2 cannot be told from none in a run this short.
 betas: the second from 0.95 (language models) to 0.999 (torch's default), the first 0.9, and marin's (0.8, 0.98).
 """

@@ -1,7 +1,7 @@
 """ROOT's default space; its scale rule is `match_rms_adamw`, so its learning rates are those of AdamW.
 
-lr [3e-4, 1e-1]: the paper trains at 1e-3 and large models at 3e-4 to 4e-3; small ones take ten times as much and more,
-and a wide upper end costs a log-uniform search little.
+lr [3e-4, 1e-1]: the paper trains at 1e-3 and published runs with matched updates use 3e-4 to 3e-3, all on models of
+100M parameters and more; small ones want more, and a wide upper end costs a log-uniform search little.
 weight_decay 0 or [1e-2, 0.3]: as for AdamW and Muon; the paper's 0.1 is inside.
 momentum [0.9, 0.99]: around the paper's 0.95 (a sum, not a mean: Muon's times 1 / (1 - momentum), a factor that the
 polar factor does not see).
