@@ -70,8 +70,8 @@ class DataDirectory:
         Raises:
             DataDirectoryError: It cannot be written; nothing was left behind.
         """
-        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
         try:
+            existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             with tempfile.TemporaryDirectory(dir=existing, prefix=".spectune-"):
                 pass
         except OSError as error:

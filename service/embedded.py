@@ -100,14 +100,11 @@ class EmbeddedCampaign:
     def _after(self, exit_code: int) -> None:
         """Do what an ended attempt calls for."""
         state = self.record().state
-        if state.is_terminal:
+        if state.is_terminal or state is CampaignState.PAUSED:
             return
         if state is CampaignState.CANCELLING:
             self._settle(TrialState.CANCELLED, reason="campaign_cancelled")
             self._move(CampaignEvent.VANISH, reason="user", message="cancelled by its owner")
-        elif exit_code == ExitCode.PAUSED:
-            self._move(CampaignEvent.PAUSE, reason="driver_asked", message="the driver was asked to pause")
-            self._move(CampaignEvent.HALT, reason="driver_asked", message="the driver was asked to pause")
         elif exit_code == ExitCode.SPECIFICATION:
             self._fail("specification", "the driver refused the specification")
         elif self._attempt < MAX_ATTEMPTS:

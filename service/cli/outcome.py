@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from service.campaign.leaderboard import ArmStanding, leaderboard
+from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.records import CampaignRecord, TrialRecord
 from service.campaign.specification import Specification
@@ -48,11 +48,13 @@ def show_outcome(
     standings = _standings(specification, trials)
     console.print()
     console.print(_table(specification, standings))
-    best = _best_arm(specification, standings)
-    if best is not None and best.best is not None:
-        name = specification.arms[best.arm].name
-        console.print(f"\nbest configuration (arm {name}, trial {best.best.trials[0]}):", highlight=False)
-        document = {"optimizer": specification.arms[best.arm].optimizer, **best.best.config}
+    for line in _configurations(specification, standings):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    first = _best_first(specification, standings)[0]
+    if first.best is not None:
+        arm = specification.arms[first.arm]
+        console.print(f"\nbest configuration (arm {arm.name}, trial {first.best.trials[0]}):", highlight=False)
+        document = {"optimizer": arm.optimizer, **first.best.config}
         console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
     console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
@@ -76,20 +78,13 @@ def _show_failure(
         if trial.state is TrialState.FAILED:
             console.print(f"trial {trial.number}: {trial.message.strip().splitlines()[-1]}", markup=False)
             break
-    log = data.driver_log(campaign.campaign_id, campaign.attempt)
-    console.print(f"the driver's log: {log}", highlight=False, markup=False, soft_wrap=True)
+    logs = [data.driver_log(campaign.campaign_id, attempt) for attempt in range(campaign.attempt, 0, -1)]
+    for log in [log for log in logs if log.exists()][:1]:
+        console.print(f"the driver's log: {log}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _standings(specification: Specification, trials: Sequence[TrialRecord]) -> tuple[ArmStanding, ...]:
     return leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
-
-
-def _best_arm(specification: Specification, standings: Sequence[ArmStanding]) -> ArmStanding | None:
-    ranked = [(standing.best.value, standing) for standing in standings if standing.best is not None]
-    if not ranked:
-        return None
-    pick = min if specification.objective.mode == "minimize" else max
-    return pick(ranked, key=lambda each: each[0])[1]
 
 
 def _arm_document(specification: Specification, standing: ArmStanding) -> dict[str, Any]:
@@ -105,15 +100,11 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
 
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
     objective, seeds = specification.objective, specification.search.seeds
-    best = f"best {objective.metric}" + (f", mean ± sd of {seeds} seeds" if seeds > 1 else ", one seed")
-    table = Table(title=f"{specification.name}: best point of each arm at step {specification.task.steps}")
-    for column in ("arm", "trials", "completed", "stopped", "other"):
+    how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    table = Table(title=f"{objective.metric} at step {specification.task.steps}, best point of each arm ({how})")
+    for column in ("arm", "trials", "completed", "stopped", "other", "best"):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    table.add_column(best, justify="right")
-    table.add_column("configuration", overflow="fold")
-    sign = 1.0 if objective.mode == "minimize" else -1.0
-    order = sorted(standings, key=lambda each: (each.best is None, sign * each.best.value if each.best else 0.0))
-    for standing in order:
+    for standing in _best_first(specification, standings):
         table.add_row(*_row(specification, standing))
     return table
 
@@ -132,11 +123,27 @@ def _row(specification: Specification, standing: ArmStanding) -> list[str]:
         str(counts[TrialState.STOPPED]),
         ", ".join(f"{n} {state.lower()}" for state, n in others.items()) or "0",
         value,
-        "" if best is None else _short(best.config),
     ]
 
 
-def _short(config: Mapping[str, Any]) -> str:
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in config.items()
-    )
+def _configurations(specification: Specification, standings: Sequence[ArmStanding]) -> list[str]:
+    """Write each arm's best point on a line: what was searched, without what was fixed."""
+    names = [arm.name for arm in specification.arms]
+    width = max(map(len, names))
+    return [
+        f"{names[standing.arm]:{width}}  " + _short(specification, standing.arm, standing.best)
+        for standing in _best_first(specification, standings)
+        if standing.best is not None
+    ]
+
+
+def _short(specification: Specification, arm: int, point: PointStanding) -> str:
+    searched = {name: value for name, value in point.config.items() if name not in specification.arms[arm].fixed}
+    words = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in searched.items()}
+    return " ".join(f"{name}={word}" for name, word in words.items())
+
+
+def _best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:
+    """Order arms by their best value, those without one last."""
+    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
+    return sorted(standings, key=lambda each: (each.best is None, sign * each.best.value if each.best else 0.0))

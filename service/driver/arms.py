@@ -57,6 +57,7 @@ class Arm:
         self.index = index
         self._specification = specification
         self._rungs = frozenset(specification.rungs())
+        self._num_seeds = specification.search.seeds
         self._study = _study(specification, index)
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
@@ -73,12 +74,7 @@ class Arm:
         point = self._study.ask()
         if point is None:
             return []
-        drawn = [self._trial(point, seed_index) for seed_index in range(self._specification.search.seeds)]
-        for trial in drawn:
-            self._trials[trial.number] = trial
-            if self._stopping is not None:
-                self._stopping.begin(trial.number)
-        return drawn
+        return [self._enter(self._trial(point, seed_index)) for seed_index in range(self._num_seeds)]
 
     def can_draw(self) -> bool:
         """Tell whether the study would give a point now."""
@@ -140,12 +136,15 @@ class Arm:
 
     # Rebuilding
 
-    def restore(self, trials: Sequence[TrialRecord], observations: Sequence[Observation]) -> None:
+    def restore(self, trials: Sequence[TrialRecord], observations: Sequence[Observation]) -> list[ArmTrial]:
         """Take over what the ledger knows of the arm's trials.
 
         Args:
             trials: The arm's.
             observations: Those of its trials.
+
+        Returns:
+            Trials that had to be made: a crash in the middle of writing a new point down may lose some of its seeds.
         """
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in trials}
         for observation in observations:
@@ -159,6 +158,15 @@ class Arm:
         if self._stopping is not None:
             ended = {each.number: each.state is TrialState.DIVERGED for each in trials if each.state.is_terminal}
             self._stopping.restore(values, ended=ended)
+        wanted = [self._trial(point, index) for point, _ in points.values() for index in range(self._num_seeds)]
+        return [self._enter(trial) for trial in wanted if trial.number not in self._trials]
+
+    def _enter(self, trial: ArmTrial) -> ArmTrial:
+        """Let a new trial take part."""
+        self._trials[trial.number] = trial
+        if self._stopping is not None:
+            self._stopping.begin(trial.number)
+        return trial
 
     def _trial(self, point: Point, seed_index: int) -> ArmTrial:
         number = naming.trial_number(
@@ -166,7 +174,7 @@ class Arm:
             point=point.index,
             seed_index=seed_index,
             num_arms=len(self._specification.arms),
-            seeds=self._specification.search.seeds,
+            seeds=self._num_seeds,
         )
         return ArmTrial(self, number, point.index, seed_index, config=point.config, ask=point.ask)
 

@@ -133,10 +133,14 @@ class Attempt:
             case StopKind.CANCEL:
                 return ExitCode.CANCELLED
             case StopKind.PAUSE:
+                self._move(CampaignEvent.PAUSE, "driver_asked", "the driver was asked to pause, or lost its owner")
+                self._move(CampaignEvent.HALT, "driver_asked", "the driver was asked to pause, or lost its owner")
                 return ExitCode.PAUSED
-        event, reason, message = self._verdict_on_campaign()
-        self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
+        self._move(*self._verdict_on_campaign())
         return ExitCode.DONE
+
+    def _move(self, event: CampaignEvent, reason: str, message: str) -> None:
+        self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
 
     def _verdict_on_campaign(self) -> tuple[CampaignEvent, str, str]:
         """A campaign fails where an arm has not one trial that its own code let run."""

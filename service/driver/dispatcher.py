@@ -4,12 +4,13 @@ The dispatcher touches neither Ray nor disk nor clock. Each stimulus (a slot ope
 to stop) returns a `Decision`: records to be put on the spool first, and verdicts to be given afterwards. A slot whose
 next work is not known yet gets its verdict with a later decision.
 
-Order of work: trials that lost their worker first, then trials of points already drawn, then a new point of the arm
-that has used the least device time. Trial numbers do not depend on that order (`naming.trial_number`).
+Order of work: trials that wait (they lost their worker, or are further seeds of a drawn point) by number, then a new
+point of the arm that has used the least device time. Trial numbers do not depend on it (`naming.trial_number`).
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,7 +66,7 @@ class Dispatcher:
         self._assignment = assignment
         self._now = now
         self._slots: dict[str, _Slot] = {}
-        self._waiting: list[ArmTrial] = []  # PENDING trials, those that lost their worker first
+        self._waiting: list[ArmTrial] = []  # PENDING trials by number
         self._stop: StopKind | None = None
 
     # Stimuli
@@ -76,13 +77,13 @@ class Dispatcher:
         for index, arm in enumerate(self._arms):
             mine = [trial for trial in trials if trial.arm == index]
             numbers = {trial.number for trial in mine}
-            arm.restore(mine, [each for each in observations if each.trial in numbers])
-        unfinished = [trial for arm in self._arms for trial in arm.unfinished()]
-        for trial in sorted(unfinished, key=lambda each: each.number):
+            made = arm.restore(mine, [each for each in observations if each.trial in numbers])
+            decision.records += [self._created(trial) for trial in made]
+        for trial in [trial for arm in self._arms for trial in arm.unfinished()]:
             if trial.state is TrialState.RUNNING:
                 self._requeue(trial, "the attempt before ended under it", decision)
             else:
-                self._waiting.append(trial)
+                self._wait(trial)
         return decision
 
     def open_slot(self, slot: str) -> Decision:
@@ -207,8 +208,11 @@ class Dispatcher:
         trial.arm.requeue(trial)
         trial.num_losses += 1
         decision.records.append(entries.trial_lost(trial=trial.number, message=message, at=self._now()))
-        num_lost = sum(each.num_losses > 0 for each in self._waiting)
-        self._waiting.insert(num_lost, trial)
+        self._wait(trial)
+
+    def _wait(self, trial: ArmTrial) -> None:
+        """Let a trial wait for a slot; the lowest number is next, since others may wait for it at a rung."""
+        insort(self._waiting, trial, key=lambda each: each.number)
 
     def _moved(self, trial: ArmTrial, reason: str, message: str = "") -> Record:
         return entries.trial_moved(
@@ -266,7 +270,8 @@ class Dispatcher:
             drawn = arm.draw()
             if drawn:
                 decision.records += [self._created(trial) for trial in drawn]
-                self._waiting += drawn[1:]
+                for trial in drawn[1:]:
+                    self._wait(trial)
                 return drawn[0]
         return None
 
@@ -294,7 +299,7 @@ class Dispatcher:
             state.trial, state.held = None, False
             trial.arm.requeue(trial)
             decision.records.append(self._moved(trial, "campaign_paused"))
-            self._waiting.append(trial)
+            self._wait(trial)
 
     def _cancel_waiting(self, decision: Decision) -> None:
         for trial in self._waiting:

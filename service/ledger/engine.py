@@ -33,10 +33,12 @@ def connect_engine(url: str) -> Engine:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema up to date, in one transaction; harmless where it is."""
+    """Bring the schema up to date, in one transaction; harmless where it is, and where two processes do so at once."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two processes that open a new file both make the tables
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

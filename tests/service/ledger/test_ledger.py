@@ -199,6 +199,20 @@ def test_a_database_that_cannot_be_opened_is_an_error_with_its_address(tmp_path:
         Ledger.in_folder(tmp_path / "missing")
 
 
+def test_many_that_open_a_new_ledger_at_once_all_get_it(tmp_path: Path) -> None:
+    """A watcher opened the ledger while `run` was making its tables: "table campaigns already exists"."""
+    opened: list[Ledger] = []
+    threads = [threading.Thread(target=lambda: opened.append(Ledger.in_folder(tmp_path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+    for ledger in opened:
+        assert ledger.campaigns() == []
+        ledger.close()
+
+
 def test_the_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'empty.sqlite'}")
     upgrade(engine)

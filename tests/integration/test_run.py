@@ -1,0 +1,112 @@
+"""One real campaign from a file to a leaderboard, with MLflow beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from service.campaign.records import Observation, TrialRecord
+from service.ledger import Ledger
+from service.tracking.mlflow_tracker import EXPERIMENT
+from tests.integration.conftest import DOCUMENT, Outcome, Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+
+
+def in_ledger(outcome: Outcome) -> tuple[list[TrialRecord], list[Observation]]:
+    with Ledger.in_folder(outcome.data.root) as ledger:
+        (campaign,) = ledger.campaigns()
+        return ledger.trials(campaign.campaign_id), ledger.observations(campaign.campaign_id)
+
+
+def in_mlflow(outcome: Outcome) -> tuple[MlflowClient, MlflowRun, dict[int, MlflowRun]]:
+    """Read the campaign back: the parent run, and the children by trial."""
+    client = MlflowClient(tracking_uri=outcome.data.mlflow_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "campaign"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    return client, parent, {int(run.data.tags["trial"]): run for run in children}
+
+
+def assert_mlflow_equals_ledger(outcome: Outcome) -> None:
+    trials, observations = in_ledger(outcome)
+    client, _, children = in_mlflow(outcome)
+    assert sorted(children) == [trial.number for trial in trials]
+    for trial in trials:
+        child = children[trial.number]
+        assert child.data.tags["state"] == trial.state
+        assert float(child.data.params["lr"]) == trial.config["lr"]
+        mine = [each for each in observations if each.trial == trial.number]
+        names = {name for each in mine for name in each.metrics}
+        assert set(child.data.metrics) == names
+        for name in names:
+            expected = [(each.step, repr(each.metrics[name])) for each in mine if name in each.metrics]
+            points = client.get_metric_history(child.info.run_id, name)
+            assert sorted((point.step, repr(point.value)) for point in points) == expected
+
+
+def test_the_campaign_succeeds_and_says_so_in_json(finished: Outcome) -> None:
+    assert finished.exit_status == 0, finished.stderr
+    document = finished.document
+    assert document["state"] == "SUCCEEDED"
+    assert [arm["optimizer"] for arm in document["arms"]] == ["muon", "adamw"]
+    for arm in document["arms"]:
+        assert arm["num_trials"] == 16
+        assert sum(arm["states"].values()) == 16
+        assert set(arm["best"]) == {"value", "config", "trial"}
+    assert document["wall_seconds"] > 0
+
+
+def test_the_leaderboard_names_the_best_configuration_and_the_way_into_mlflow(finished: Outcome) -> None:
+    for words in (
+        "best configuration (arm",
+        "lr:",
+        "mlflow ui --backend-store-uri sqlite:///",
+        "compareRunsMode=CHART",
+    ):
+        assert words in finished.stderr
+
+
+def test_every_trial_reported_at_every_step_until_it_ended(finished: Outcome) -> None:
+    trials, observations = in_ledger(finished)
+    assert len(trials) == 32
+    for trial in trials:
+        steps = [each.step for each in observations if each.trial == trial.number]
+        expected = (
+            [20, 40, 60] if trial.state == "COMPLETED" else [step for step in (20, 40, 60) if step <= trial.last_step]
+        )
+        assert trial.state in {"COMPLETED", "STOPPED"}
+        assert steps == expected
+
+
+def test_mlflow_holds_exactly_what_the_ledger_holds(finished: Outcome) -> None:
+    assert_mlflow_equals_ledger(finished)
+
+
+def test_no_run_is_left_running_in_mlflow(finished: Outcome) -> None:
+    _, parent, children = in_mlflow(finished)
+    assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"}
+    assert parent.data.metrics["num_trials/running"] == 0
+    assert all(run.info.end_time is not None for run in (parent, *children.values()))
+
+
+def test_the_same_seeds_give_the_same_bits(finished: Outcome, tmp_path: Path) -> None:
+    again = Run(DOCUMENT, tmp_path).finish()
+    assert again.document["arms"] == finished.document["arms"]
+    (trials, observations), (trials_again, observations_again) = in_ledger(finished), in_ledger(again)
+    assert [(each.number, each.config, each.state) for each in trials] == [
+        (each.number, each.config, each.state) for each in trials_again
+    ]
+    assert [_untimed(each) for each in observations] == [_untimed(each) for each in observations_again]
+
+
+def _untimed(observation: Observation) -> tuple[int, int, dict[str, float]]:
+    timed = {"step_time_seconds", "throughput", "optimizer_share"}
+    metrics = {name: value for name, value in observation.metrics.items() if name not in timed}
+    return observation.trial, observation.step, metrics

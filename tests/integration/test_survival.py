@@ -1,0 +1,95 @@
+"""Processes die, users press Ctrl-C: nothing is lost, nothing is doubled, nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.conftest import DOCUMENT, Outcome, Run
+from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger, in_mlflow
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+
+LONG: dict[str, Any] = DOCUMENT | {
+    "task": {"name": "matrix_completion", "rows": 80, "columns": 60, "rank": 3, "steps": 1500},
+    "objective": {"metric": "validation_loss", "mode": "minimize", "every_steps": 100},
+    "search": {"sampler": "random", "points": 5, "search_seed": 3},
+    "stopping": {"rule": "none"},
+}
+LONG_STEPS = list(range(100, 1501, 100))
+
+
+def assert_whole(outcome: Outcome) -> None:
+    """Every trial completed with every step once; MLflow agrees."""
+    assert outcome.exit_status == 0, outcome.stderr
+    trials, observations = in_ledger(outcome)
+    assert [trial.state for trial in trials] == ["COMPLETED"] * 10
+    for trial in trials:
+        assert [each.step for each in observations if each.trial == trial.number] == LONG_STEPS
+    assert_mlflow_equals_ledger(outcome)
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive, f"left behind: {alive}"
+
+
+def test_a_worker_killed_in_mid_run_costs_no_step_and_doubles_none(tmp_path: Path) -> None:
+    run = Run(LONG, tmp_path)
+    run.wait_for(lambda run: run.num_observations() > 5)
+    run.wait_for(Run.workers)[0].kill()
+    run.wait_for(lambda run: run.num_observations() > 40)
+    run.wait_for(Run.workers)[0].kill()
+    outcome = run.finish()
+    assert outcome.document["state"] == "SUCCEEDED"
+    assert_whole(outcome)
+
+
+def test_a_driver_killed_in_mid_run_is_replaced_and_the_result_is_the_same(tmp_path: Path, finished: Outcome) -> None:
+    run = Run(DOCUMENT, tmp_path)
+    run.wait_for(lambda run: run.num_observations() > 10)
+    first = run.wait_for(Run.driver)
+    family = [first, *first.children(recursive=True)]
+    first.kill()
+    outcome = run.finish()
+    assert outcome.document["arms"] == finished.document["arms"]
+    assert_mlflow_equals_ledger(outcome)
+    assert_gone(family)
+
+
+def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> None:
+    run = Run(LONG, tmp_path)
+    run.wait_for(lambda run: run.num_observations() > 40)
+    family = run.descendants()
+    run.process.send_signal(signal.SIGINT)
+    asked_at = time.monotonic()
+    outcome = run.finish()
+    assert outcome.exit_status == 130
+    assert outcome.document["state"] == "CANCELLED"
+    assert "best point of each arm" in outcome.stderr
+    trials, _ = in_ledger(outcome)
+    assert {trial.state for trial in trials} <= {"COMPLETED", "CANCELLED"}
+    assert_mlflow_equals_ledger(outcome)
+    _, parent, children = in_mlflow(outcome)
+    assert parent.info.status == "KILLED"
+    assert {run.info.status for run in children.values()} <= {"FINISHED", "KILLED"}
+    assert_gone(family)
+    assert time.monotonic() - asked_at < 60
+
+
+def test_a_command_killed_in_mid_run_leaves_no_process_and_a_paused_campaign(tmp_path: Path) -> None:
+    run = Run(LONG, tmp_path)
+    run.wait_for(lambda run: run.num_observations() > 20)
+    family = run.descendants()
+    run.process.kill()
+    run.process.communicate()
+    psutil.wait_procs(family, timeout=30)
+    assert_gone(family)
+    trials, observations = in_ledger(Outcome(run.data, -9, "", ""))
+    assert {trial.state for trial in trials} <= {"COMPLETED", "PENDING"}
+    assert len({(each.trial, each.step) for each in observations}) == len(observations)

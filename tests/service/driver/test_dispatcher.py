@@ -1,0 +1,134 @@
+"""The dispatcher brings every trial to its end, once, in whatever order slots report, die or are told to stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from service.campaign.records import Observation, TrialRecord
+from service.driver.dispatcher import MAX_LOSSES, StopKind
+from service.ledger import Ledger
+from tests.fakes.slots import STEPS, Simulation, objective, specification
+
+SEEDS = range(8)
+ENDED = {"COMPLETED", "STOPPED", "DIVERGED", "FAILED", "CANCELLED"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_point_is_tried_once_and_every_trial_ends(seed: int) -> None:
+    simulation = Simulation(specification(), seed=seed)
+    simulation.run()
+    states = simulation.final_states()
+    assert sorted(states) == list(range(18))
+    assert set(states.values()) <= ENDED
+    assert sorted(simulation.assigned) == list(range(18))
+    assert max(Counter(simulation.observed()).values()) == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_lost_slots_cost_no_trial_and_double_no_observation(seed: int) -> None:
+    simulation = Simulation(specification(stopping={"rule": "none"}), seed=seed, loss_rate=0.1)
+    simulation.run()
+    observed = simulation.observed()
+    assert max(Counter(observed).values()) == 1
+    for trial, state in simulation.final_states().items():
+        if state == "COMPLETED":
+            assert [step for number, step in observed if number == trial] == [30, 60, 90]
+        else:
+            assert state in {"DIVERGED", "FAILED"}
+
+
+def test_a_trial_that_loses_every_worker_fails_after_three() -> None:
+    simulation = Simulation(specification(search={"sampler": "random", "points": 1}), loss_rate=1.0)
+    simulation.run()
+    assert set(simulation.final_states().values()) == {"FAILED"}
+    lost = Counter(each["trial"] for each in simulation.records if each["kind"] == "trial_lost")
+    assert set(lost.values()) == {MAX_LOSSES - 1}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(sampler: str) -> None:
+    search = {"sampler": sampler, "points": 24, "deterministic": True}
+    outcomes = []
+    for seed in SEEDS:
+        simulation = Simulation(specification(search=search), seed=seed, loss_rate=0.05 * (seed % 2))
+        simulation.run()
+        configs = {each["trial"]: each["config"] for each in simulation.records if each["kind"] == "trial_created"}
+        outcomes.append((configs, simulation.final_states(), sorted(simulation.observed())))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+def test_what_is_not_deterministic_does_depend_on_it() -> None:
+    """The test above must be able to fail: asynchronous halving keeps whoever arrives first."""
+    runs = [Simulation(specification(search={"sampler": "random", "points": 24}), seed=seed) for seed in SEEDS]
+    for run in runs:
+        run.run()
+    assert len({tuple(sorted(run.final_states().items())) for run in runs}) > 1
+
+
+@pytest.mark.parametrize("num_reports", [0, 1, 5, 17])
+def test_a_cancel_ends_every_slot_and_every_trial(num_reports: int) -> None:
+    simulation = Simulation(specification(), seed=num_reports)
+    simulation.run(stop_after=num_reports or None, kind=StopKind.CANCEL)
+    assert set(simulation.final_states().values()) <= ENDED
+
+
+@pytest.mark.parametrize("num_reports", [1, 5, 17])
+def test_a_pause_leaves_what_is_not_done_pending(num_reports: int) -> None:
+    simulation = Simulation(specification(), seed=num_reports)
+    simulation.run(stop_after=num_reports, kind=StopKind.PAUSE)
+    states = simulation.final_states()
+    assert "PENDING" in states.values()
+    assert set(states.values()) <= ENDED | {"PENDING"}
+
+
+def test_device_time_is_shared_equally_between_arms() -> None:
+    simulation = Simulation(specification(stopping={"rule": "none"}))
+    simulation.run()
+    half = simulation.assigned[: len(simulation.assigned) // 2]
+    assert abs(sum(trial % 2 for trial in half) - len(half) / 2) <= 2
+
+
+@pytest.mark.parametrize("num_reports", [3, 11, 23])
+def test_a_new_attempt_goes_on_where_the_ledger_stands(
+    num_reports: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    search = {"sampler": "tpe", "points": 24, "deterministic": True}
+    whole = Simulation(specification(search=search))
+    whole.run()
+
+    first = Simulation(specification(search=search), seed=1)
+    first.run(stop_after=num_reports, kind=StopKind.PAUSE)
+    second = Simulation(specification(search=search), seed=2)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+
+    both = first.observed() + second.observed()
+    assert sorted(both) == sorted(whole.observed())
+    assert first.final_states() | second.final_states() == whole.final_states()
+
+
+def _in_ledger(
+    simulation: Simulation, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[TrialRecord], list[Observation]]:
+    with Ledger.in_folder(tmp_path_factory.mktemp("ledger")) as ledger:
+        ledger.create_campaign("c", name="simulated", specification={})
+        ledger.append("c", ledger.begin_attempt("c"), list(enumerate(simulation.records, start=1)))
+        return ledger.trials("c"), ledger.observations("c")
+
+
+def test_the_simulated_objective_ranks_trials_the_same_at_every_step() -> None:
+    assert [objective(3, step) for step in (30, 60, STEPS)] == [objective(3, 30)] * 3
+
+
+def test_seeds_of_a_point_that_a_crash_swallowed_are_made_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    two_seeds = specification(search={"sampler": "random", "points": 4, "seeds": 2}, stopping={"rule": "none"})
+    first = Simulation(two_seeds)
+    first.run(stop_after=2, kind=StopKind.PAUSE)
+    first.records = [each for each in first.records if each["trial"] != 1]
+    second = Simulation(two_seeds)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+    assert [each["trial"] for each in second.records if each["kind"] == "trial_created"][0] == 1
+    assert sorted(first.final_states() | second.final_states()) == list(range(16))

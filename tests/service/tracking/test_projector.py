@@ -1,0 +1,87 @@
+"""The projector tells a tracker everything that the ledger holds, whatever happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.ledger import Ledger, entries
+from service.ledger.spool import Record
+from service.tracking.projector import Projector
+from tests.fakes.tracker import FakeTracker, TrackerDownError
+
+NUM_TRIALS, NUM_STEPS = 3, 4
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger with one campaign that has succeeded."""
+    with Ledger.in_folder(tmp_path) as ledger:
+        ledger.create_campaign("c", name="test", specification={"objective": {"mode": "minimize"}})
+        attempt = ledger.begin_attempt("c")
+        ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="launching")
+        ledger.move_campaign("c", CampaignEvent.CLAIM, reason="driver_started")
+        ledger.append("c", attempt, list(enumerate(_records(), start=1)))
+        ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended")
+        yield ledger
+
+
+def _records() -> list[Record]:
+    records: list[Record] = []
+    for trial in range(NUM_TRIALS):
+        place = {"arm": 0, "point": trial, "seed_index": 0, "config": {}, "ask": {}}
+        records.append(entries.trial_created(trial=trial, at=1, **place))  # type: ignore[arg-type]
+        for step in range(1, NUM_STEPS + 1):
+            values = {"metrics": {"loss": float(step), "lr": 0.1}, "objective": 10.0 * trial + step}
+            records.append(
+                entries.observation(trial=trial, step=step, device_seconds=0.5, produced_at=step, **values)  # type: ignore[arg-type]
+            )
+        records.append(entries.trial_moved(trial=trial, state=TrialState.COMPLETED, reason="end_of_schedule", at=9))
+    return records
+
+
+def assert_complete(tracker: FakeTracker) -> None:
+    assert tracker.campaign_states == {"c": "SUCCEEDED"}
+    assert tracker.trial_states == dict.fromkeys(range(NUM_TRIALS), "COMPLETED")
+    assert {trial: len(points) for trial, points in tracker.points.items()} == dict.fromkeys(range(NUM_TRIALS), 8)
+
+
+def test_everything_arrives_with_a_summary_of_the_campaign(ledger: Ledger) -> None:
+    tracker = FakeTracker()
+    Projector(ledger, tracker, "c").catch_up()
+    assert_complete(tracker)
+    summary = tracker.summaries["c"]
+    assert summary["best"] == 4.0
+    assert summary["num_trials/completed"] == NUM_TRIALS
+    assert summary["device_seconds"] == 0.5 * NUM_TRIALS * NUM_STEPS
+
+
+def test_a_second_projection_has_nothing_to_tell(ledger: Ledger) -> None:
+    projector = Projector(ledger, FakeTracker(), "c")
+    projector.catch_up()
+    assert not projector.project()
+
+
+@pytest.mark.parametrize("num_calls", range(0, 14))
+def test_a_tracker_that_fails_after_any_call_is_complete_after_the_next_try(ledger: Ledger, num_calls: int) -> None:
+    tracker = FakeTracker()
+    tracker.fail_after = num_calls
+    try:
+        Projector(ledger, tracker, "c").catch_up()
+    except TrackerDownError:
+        assert ledger.cursor("fake", "c") == 0
+    tracker.fail_after = None
+    Projector(ledger, tracker, "c").catch_up()
+    assert_complete(tracker)
+    assert ledger.cursor("fake", "c") == ledger.campaign("c").sequence
+
+
+def test_an_empty_tracker_is_filled_again_when_its_cursor_is_set_back(ledger: Ledger) -> None:
+    Projector(ledger, FakeTracker(), "c").catch_up()
+    ledger.set_cursor("fake", "c", 0)
+    fresh = FakeTracker()
+    Projector(ledger, fresh, "c").catch_up()
+    assert_complete(fresh)
