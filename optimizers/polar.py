@@ -183,7 +183,8 @@ def _normalised(matrix: Tensor, *, eps: float | Tensor, safety: float) -> Tensor
     scale = torch.where(largest == 0, 1.0, largest)
     shrunk = wide / scale
     norm = torch.linalg.vector_norm(shrunk, dim=(-2, -1), keepdim=True)
-    norm = torch.maximum(norm, eps / scale)
+    smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)  # `eps / scale` takes 1 / scale first
+    norm = torch.maximum(norm, smallest / scale)
     return shrunk / (safety * torch.where(norm == 0, 1.0, norm))
 
 

@@ -1,0 +1,106 @@
+"""ROOT's outlier suppression."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optimizers.outliers import clip_outliers, percentile_threshold, soft_threshold, suppress_outliers
+from optimizers.polar import polar_factor
+from tests.optimizers.references import gaussian, quantile_reference
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    percentile=st.floats(0.01, 1.0),
+    seed=st.integers(0, 99),
+    rounded=st.booleans(),
+)
+def test_the_threshold_is_the_interpolated_quantile(rows, columns, percentile, seed, rounded):
+    matrix = gaussian(rows, columns, seed=seed)
+    matrix = matrix.round() if rounded else matrix  # with many ties
+    expected = quantile_reference(matrix, percentile)
+    assert percentile_threshold(matrix, percentile=percentile).item() == pytest.approx(expected, abs=1e-12)
+    of_tensor = percentile_threshold(matrix, percentile=torch.tensor(percentile, dtype=torch.float64))
+    assert of_tensor.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_clipping_equals_taking_the_soft_thresholded_outliers_away():
+    matrix = gaussian(3, 20, 30)
+    threshold = percentile_threshold(matrix, percentile=0.9)
+    torch.testing.assert_close(
+        clip_outliers(matrix, threshold), matrix - soft_threshold(matrix, threshold), rtol=0, atol=1e-15
+    )
+
+
+def test_the_share_that_is_clipped_is_what_the_percentile_leaves():
+    matrix = gaussian(40, 50)
+    clipped = (suppress_outliers(matrix, percentile=0.9) != matrix).double().mean().item()
+    assert abs(clipped - 0.1) <= 1 / matrix.numel()
+
+
+@pytest.mark.parametrize("percentile", [1.0, torch.tensor(1.0), torch.ones(4, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_percentile_one_clips_nothing_at_all(percentile, dtype):
+    matrix = gaussian(4, 7, 9, dtype=dtype)
+    assert torch.equal(suppress_outliers(matrix, percentile=percentile), matrix)
+
+
+def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
+    batch = gaussian(3, 2, 8, 5) * torch.tensor([1.0, 10.0, 1e-3], dtype=torch.float64)[:, None, None, None]
+    percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None, None]
+    together = suppress_outliers(batch, percentile=percentiles)
+    for i in range(3):
+        for j in range(2):
+            alone = suppress_outliers(batch[i, j], percentile=float(percentiles[i]))
+            torch.testing.assert_close(together[i, j], alone, rtol=1e-14, atol=0)
+
+
+def test_a_matrix_of_mostly_zeros_is_left_as_it_is():
+    matrix = torch.zeros(10, 10)
+    matrix[2, 3], matrix[4, 4] = 5.0, -1.0
+    assert torch.equal(suppress_outliers(matrix, percentile=0.9), matrix)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("percentile", [0.8, torch.tensor(0.8)])
+def test_a_non_finite_entry_is_not_cut_down_to_a_finite_one(bad, percentile):
+    batch = gaussian(3, 6, 6)
+    clean = suppress_outliers(batch, percentile=percentile)
+    batch[1, 2, 2] = bad
+    clipped = suppress_outliers(batch, percentile=percentile)
+    assert clipped[1].isnan().all()
+    assert torch.equal(clipped[[0, 2]], clean[[0, 2]])
+
+
+def test_clipping_brings_the_polar_factor_of_a_spoiled_matrix_back_to_the_clean_one():
+    clean = gaussian(16, 24)
+    spoiled = clean.clone()
+    spoiled[3, 5] *= 1e3
+    target = polar_factor(clean, solver="svd")
+
+    def likeness(matrix):
+        factor = polar_factor(matrix, solver="svd")
+        return ((factor * target).sum() / factor.norm() / target.norm()).item()
+
+    assert likeness(suppress_outliers(spoiled, percentile=0.9)) > likeness(spoiled)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "message"),
+    [
+        (90, r"did you mean 0.90\?: got 90"),
+        (99.5, r"did you mean 0.99\?|did you mean 1.00\?"),
+        (0.0, r"\(0, 1\]: got 0"),
+        (-0.5, r"got -0.5"),
+        (float("nan"), r"got nan"),
+        (torch.tensor([0.9, 95.0]), r"did you mean 0.95\?: got 95"),
+    ],
+)
+def test_a_percentile_that_is_no_fraction_is_refused(percentile, message):
+    with pytest.raises(ValueError, match=message):
+        suppress_outliers(gaussian(2, 2), percentile=percentile)
