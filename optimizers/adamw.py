@@ -84,7 +84,7 @@ def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
         if not state[parameter]:
             state[parameter].update(AdamWRule().initial_state(parameter))
             if not group["capturable"]:
-                state[parameter]["step"] = state[parameter]["step"].cpu()
+                state[parameter]["step"] = torch.zeros((), dtype=torch.float32)  # on the host: nothing to wait for
     beta1, beta2 = group["betas"]
     adamw(
         parameters,
