@@ -67,7 +67,7 @@ class Tracker(Protocol):
     def update_campaign(self, campaign: CampaignRecord, summary: Mapping[str, float]) -> None:
         """Say where a campaign stands, with its summary metrics."""
 
-    def page(self, campaign_id: str) -> str:
+    def page(self, campaign: CampaignRecord) -> str:
         """Give the address where a campaign's trials can be looked at; the campaign must be open."""
 
 

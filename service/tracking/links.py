@@ -20,8 +20,22 @@ def ui_command(data: DataDirectory, *, mlflow: str) -> str:
     return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(data.mlflow_uri)} --host 127.0.0.1 --port 5000"
 
 
-def trials_page(experiment_id: str, parent_run_id: str, *, address: str) -> str:
-    """Give the page that shows a campaign's trials and their charts."""
-    search = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
-    query = urlencode({"searchFilter": search, "compareRunsMode": "CHART"}, quote_via=quote)
-    return f"{address}/#/experiments/{experiment_id}/runs?{query}"
+def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascending: bool, address: str) -> str:
+    """Give the page that shows a campaign's trials and their charts, the best first.
+
+    Without an order by a metric MLflow folds the trials under their parent run and draws no curves.
+
+    Args:
+        experiment_id: MLflow's experiment.
+        parent_run_id: The campaign's run.
+        metric: What to order by.
+        ascending: Whether small values come first.
+        address: Where MLflow is served.
+    """
+    query = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": "true" if ascending else "false",
+        "compareRunsMode": "CHART",
+    }
+    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"

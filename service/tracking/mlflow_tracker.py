@@ -128,9 +128,16 @@ class MlflowTracker:
                 self._experiment = str(self._client.create_experiment(EXPERIMENT, self._artifact_location))
         return self._experiment
 
-    def page(self, campaign_id: str) -> str:
+    def page(self, campaign: CampaignRecord) -> str:
         """Give the address where a campaign's trials can be looked at; the campaign must be open."""
-        return links.trials_page(self.experiment_id(), self._parents[campaign_id], address=self._address)
+        objective = campaign.specification["objective"]
+        return links.trials_page(
+            self.experiment_id(),
+            self._parents[campaign.campaign_id],
+            metric=objective["metric"],
+            ascending=objective["mode"] == "minimize",
+            address=self._address,
+        )
 
     def _remember_runs(self, campaign_id: str) -> None:
         """Find the runs that a campaign has already."""

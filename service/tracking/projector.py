@@ -57,7 +57,7 @@ class Projector:
 
     def page(self) -> str:
         """Give the address where the campaign can be looked at, once something was projected."""
-        return self._tracker.page(self._campaign_id)
+        return self._tracker.page(self._ledger.campaign(self._campaign_id))
 
     def _project_trials(
         self, campaign: CampaignRecord, trials: dict[int, TrialRecord], changes: Sequence[Event | Observation]

@@ -52,8 +52,8 @@ class FakeTracker:
         self.campaign_states[campaign.campaign_id] = campaign.state
         self.summaries[campaign.campaign_id] = dict(summary)
 
-    def page(self, campaign_id: str) -> str:
-        return f"fake://{campaign_id}"
+    def page(self, campaign: CampaignRecord) -> str:
+        return f"fake://{campaign.campaign_id}"
 
     def _maybe_fail(self) -> None:
         if self.fail_after is None:
