@@ -130,5 +130,5 @@ def test_seeds_of_a_point_that_a_crash_swallowed_are_made_again(tmp_path_factory
     second = Simulation(two_seeds)
     second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
-    assert [each["trial"] for each in second.records if each["kind"] == "trial_created"][0] == 1
+    assert next(each["trial"] for each in second.records if each["kind"] == "trial_created") == 1
     assert sorted(first.final_states() | second.final_states()) == list(range(16))
