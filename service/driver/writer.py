@@ -39,6 +39,7 @@ class Writer:
         self._attempt = attempt
         self._entries: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._abandoned = threading.Event()
         self._fenced: FencedError | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -57,14 +58,17 @@ class Writer:
         """Write what is queued and end.
 
         Args:
-            timeout_seconds: How long to keep trying.
+            timeout_seconds: How long to keep trying; what is not written then is on the spool.
 
         Returns:
             Whether the ledger holds everything.
         """
         self._closing.set()
         self._thread.join(timeout_seconds)
-        return not self._thread.is_alive() and self._fenced is None
+        is_complete = not self._thread.is_alive() and self._fenced is None
+        self._abandoned.set()
+        self._thread.join()
+        return is_complete
 
     def _run(self) -> None:
         beaten_at = time.monotonic()
@@ -84,7 +88,8 @@ class Writer:
                 return
             except LedgerError as error:
                 _log.warning("the ledger refused a batch, trying again: %s", error)
-                time.sleep(RETRY_SECONDS)
+                if self._abandoned.wait(RETRY_SECONDS):
+                    return
                 continue
             if closing and not batch and self._entries.empty():
                 return

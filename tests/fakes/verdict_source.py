@@ -1,0 +1,28 @@
+"""A driver's side of the slot protocol that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainers.ray_cohort import Verdict
+
+
+class ScriptedVerdicts:
+    """Gives the verdicts of a list, one per report number.
+
+    Attributes:
+        asked: The report numbers that a slot asked for, in order.
+        stopping: What `is_stopping` answers.
+    """
+
+    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+        self._verdicts = list(verdicts)
+        self.asked: list[int] = []
+        self.stopping = False
+
+    def verdict(self, slot: str, number: int) -> Verdict:
+        self.asked.append(number)
+        return self._verdicts[number]
+
+    def is_stopping(self) -> bool:
+        return self.stopping

@@ -1,0 +1,190 @@
+"""What is decided is on disk before anybody acts on it; when that cannot be done, every slot is let go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.campaign.lifecycle import TrialState
+from service.data_directory import DataDirectory
+from service.driver.arms import make_arms
+from service.driver.assignments import AssignmentMaker
+from service.driver.conductor import MAX_BARREN_LOSSES, Conductor
+from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.writer import Writer
+from service.errors import FencedError, LedgerError
+from service.ledger import Ledger
+from service.ledger.spool import Record, Spool, read
+from tests.fakes.slots import specification
+from trainers.ray_cohort import Ending, MemberReport, Verdict
+
+
+class FakeBoard:
+    """Keeps the verdicts it is given, and what stood on the spool at that moment."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self.verdicts: dict[tuple[str, int], Verdict] = {}
+        self.spooled: list[int] = []
+        self.is_stopping = False
+
+    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+        self.spooled.append(len(list(read(self._spool))))
+        self.verdicts[slot, number] = verdict
+
+    def stop(self) -> None:
+        self.is_stopping = True
+
+
+class FullDisk(Spool):
+    """A spool on a disk that is full as soon as something is to be written."""
+
+    def append(self, records: object) -> int:
+        if records:
+            raise OSError(28, "No space left on device")
+        return 0
+
+
+class Bench:
+    """A conductor with everything around it, on a real ledger."""
+
+    def __init__(self, folder: Path, spool: type[Spool] = Spool) -> None:
+        self.path = folder / "spool-1.jsonl"
+        self.ledger = Ledger.in_folder(folder)
+        self.ledger.create_campaign("c", name="test", specification={})
+        self.attempt = self.ledger.begin_attempt("c")
+        self.spool = spool(self.path)
+        self.writer = Writer(self.ledger, "c", self.attempt)
+        self.board = FakeBoard(self.path)
+        asked = specification(search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
+        maker = AssignmentMaker(asked, data=DataDirectory(folder), campaign_id="c", attempt=1)
+        dispatcher = Dispatcher(make_arms(asked), assignment=maker.assignment, now=lambda: 0)
+        self.conductor = Conductor(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
+        self.conductor.start(Decision())
+
+    def verdict(self, slot: str, number: int) -> Verdict:
+        wait_until(lambda: (slot, number) in self.board.verdicts)
+        return self.board.verdicts[slot, number]
+
+    def close(self) -> None:
+        self.conductor.close()
+        self.writer.close(timeout_seconds=5)
+        self.spool.close()
+        self.ledger.close()
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, FullDisk)
+    yield bench
+    bench.close()
+
+
+def reached(trial: int, step: int) -> MemberReport:
+    return MemberReport(trial, step, Ending.REACHED, {"validation_loss": 1.0}, "", 0.5, 0)
+
+
+def test_a_verdict_is_given_only_when_its_records_are_on_the_spool(bench: Bench) -> None:
+    bench.conductor.open_slot("s")
+    (assignment,) = bench.verdict("s", 0).admit
+    bench.conductor.take("s", 1, [reached(assignment.trial, 30)])
+    assert bench.verdict("s", 1) == Verdict()
+    assert bench.board.spooled == [2, 3]  # drawn and started; observed
+
+
+def test_what_was_decided_reaches_the_ledger(bench: Bench) -> None:
+    bench.conductor.open_slot("s")
+    (assignment,) = bench.verdict("s", 0).admit
+    bench.conductor.take("s", 1, [reached(assignment.trial, 30)])
+    wait_until(lambda: [each.step for each in bench.ledger.observations("c")] == [30])
+    assert bench.ledger.trials("c")[0].state is TrialState.RUNNING
+
+
+def test_a_full_disk_lets_every_slot_go_and_keeps_the_reason(full_disk: Bench) -> None:
+    full_disk.conductor.open_slot("s")
+    assert full_disk.verdict("s", 0).finish
+    assert full_disk.board.is_stopping
+    assert isinstance(full_disk.conductor.failure, OSError)
+    assert full_disk.conductor.num_slots_wanted() == 0
+    full_disk.conductor.close_slot("s")
+    assert full_disk.conductor.is_over()
+
+
+def test_a_driver_that_is_fenced_lets_every_slot_go(bench: Bench) -> None:
+    bench.ledger.begin_attempt("c")
+    bench.conductor.open_slot("s")
+    wait_until(lambda: isinstance(bench.conductor.failure, FencedError))
+    wait_until(lambda: bench.verdict("s", 0).finish)
+
+
+def test_slots_that_are_lost_again_and_again_before_any_report_end_the_attempt(bench: Bench) -> None:
+    for number in range(MAX_BARREN_LOSSES):
+        bench.conductor.open_slot(f"s{number}")
+        bench.conductor.lose_slot(f"s{number}", "cannot import torch")
+    assert "cannot import torch" in str(bench.conductor.failure)
+
+
+def test_a_stop_is_carried_out_once(bench: Bench) -> None:
+    bench.conductor.open_slot("s")
+    (assignment,) = bench.verdict("s", 0).admit
+    for _ in range(3):
+        bench.conductor.stop(StopKind.CANCEL)
+    bench.conductor.take("s", 1, [MemberReport(assignment.trial, 7, Ending.INTERRUPTED, {}, "", 0.1, 0)])
+    assert bench.verdict("s", 1).finish
+    bench.conductor.close_slot("s")
+    wait_until(bench.conductor.is_over)
+    moved = [record for _, record in read(bench.path) if record["kind"] == "trial_moved"]
+    assert [record["state"] for record in moved] == ["RUNNING", "CANCELLED"]
+
+
+class FlakyLedger:
+    """A ledger that refuses the first batches."""
+
+    def __init__(self, num_refusals: int) -> None:
+        self.num_refusals = num_refusals
+        self.batches: list[list[tuple[int, Record]]] = []
+
+    def append(
+        self, campaign_id: str, attempt: int, batch: list[tuple[int, Record]], *, spool_of: int | None = None
+    ) -> None:
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise LedgerError("database is locked")
+        self.batches.append(batch)
+
+    def beat(self, campaign_id: str, attempt: int) -> None:
+        raise AssertionError("no test runs for so long")
+
+
+def test_a_ledger_that_refuses_is_tried_again_and_nothing_is_lost() -> None:
+    ledger = FlakyLedger(num_refusals=1)
+    writer = Writer(ledger, "c", 1)  # type: ignore[arg-type]
+    writer.put(1, [{"a": 1}])
+    writer.put(2, [{"b": 2}, {"c": 3}])
+    assert writer.close(timeout_seconds=10)
+    assert [entry for batch in ledger.batches for entry in batch] == [(1, {"a": 1}), (2, {"b": 2}), (3, {"c": 3})]
+
+
+def test_a_writer_that_cannot_write_says_so_when_it_is_closed_and_ends() -> None:
+    writer = Writer(FlakyLedger(num_refusals=1000), "c", 1)  # type: ignore[arg-type]
+    writer.put(1, [{"a": 1}])
+    assert not writer.close(timeout_seconds=0.5)
+    assert not any(thread.name == "ledger-writer" for thread in threading.enumerate())
