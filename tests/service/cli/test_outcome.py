@@ -1,0 +1,142 @@
+"""What the command prints of a campaign: bars while it runs, a leaderboard and one JSON object at its end."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.records import CampaignRecord, TrialRecord
+from service.cli.outcome import outcome_document, show_outcome, show_tracking
+from service.cli.progress import ProgressDisplay
+from service.data_directory import DataDirectory
+from tests.fakes.slots import specification
+
+TWO_SEEDS = specification(search={"sampler": "random", "points": 2, "seeds": 2})
+
+
+def trial(number: int, arm: int, point: int, state: TrialState, objective: float | None, **changes: Any) -> TrialRecord:
+    values: dict[str, Any] = {
+        "number": number,
+        "arm": arm,
+        "point": point,
+        "seed_index": number % 2,
+        "config": {"lr": 0.1 * (point + 1), "betas": [0.9, 0.95]},
+        "ask": {},
+        "state": state,
+        "reason": "",
+        "message": "",
+        "since": 0,
+        "created_at": 0,
+        "attempt": 1,
+        "num_losses": 0,
+        "last_step": 90,
+        "objective": objective,
+        "device_seconds": 2.0,
+    }
+    return TrialRecord(**(values | changes))
+
+
+TRIALS = [
+    trial(0, 0, 0, TrialState.COMPLETED, 1.0),
+    trial(1, 0, 0, TrialState.COMPLETED, 2.0),
+    trial(2, 1, 0, TrialState.COMPLETED, 0.5),
+    trial(3, 1, 0, TrialState.COMPLETED, 0.7),
+    trial(4, 0, 1, TrialState.DIVERGED, math.nan),
+    trial(5, 0, 1, TrialState.RUNNING, 9.0),
+]
+
+
+def campaign(state: CampaignState, message: str = "") -> CampaignRecord:
+    return CampaignRecord("c", "simulated", state, "", message, 0, 0, TWO_SEEDS.document(), 1, 10)
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    yield Console(file=io.StringIO(), width=100)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_leaderboard_puts_the_best_arm_first_with_mean_and_spread(console: Console, tmp_path: Path) -> None:
+    show_outcome(console, TWO_SEEDS, campaign(CampaignState.SUCCEEDED), TRIALS, data=DataDirectory(tmp_path))
+    text = said(console)
+    assert text.index("adamw") < text.index("muon")
+    assert "0.6 ± 0.14" in text
+    assert "1.5 ± 0.71" in text
+    assert "1 running, 1 diverged" in text
+    assert "optimizer: adamw\nlr: 0.1\nbetas:\n- 0.9\n- 0.95" in text
+
+
+def test_an_arm_without_a_completed_trial_says_so(console: Console, tmp_path: Path) -> None:
+    show_outcome(console, TWO_SEEDS, campaign(CampaignState.CANCELLED), [], data=DataDirectory(tmp_path))
+    assert said(console).count("none completed") == 2
+
+
+def test_a_failed_campaign_shows_the_traceback_s_last_line_and_the_log(console: Console, tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    log = data.driver_log("c", 1)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    broken = trial(0, 0, 0, TrialState.FAILED, None, message="Traceback ...\nValueError: too wide: got 7\n")
+    show_outcome(console, TWO_SEEDS, campaign(CampaignState.FAILED, "every trial failed"), [broken], data=data)
+    assert "trial 0: ValueError: too wide: got 7" in said(console)
+    assert str(log) in said(console)
+
+
+def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks() -> None:
+    document = outcome_document(TWO_SEEDS, campaign(CampaignState.SUCCEEDED), TRIALS, wall_seconds=1.5)
+    assert json.loads(json.dumps(document, allow_nan=False)) == {
+        "campaign_id": "c",
+        "state": "SUCCEEDED",
+        "wall_seconds": 1.5,
+        "arms": [
+            {
+                "name": "muon",
+                "optimizer": "muon",
+                "num_trials": 4,
+                "states": {"COMPLETED": 2, "DIVERGED": 1, "RUNNING": 1},
+                "best": {"value": 1.5, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 0},
+            },
+            {
+                "name": "adamw",
+                "optimizer": "adamw",
+                "num_trials": 2,
+                "states": {"COMPLETED": 2},
+                "best": {"value": 0.6, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 2},
+            },
+        ],
+    }
+
+
+def test_the_way_into_mlflow_is_a_command_and_an_address(console: Console, tmp_path: Path) -> None:
+    show_tracking(console, data=DataDirectory(tmp_path / "with space"), page="http://127.0.0.1:5000/#/x")
+    text = said(console)
+    assert f"ui --backend-store-uri 'sqlite:///{tmp_path}/with space/mlflow.sqlite' --host 127.0.0.1" in text
+    assert "http://127.0.0.1:5000/#/x" in text
+
+
+def test_progress_without_a_terminal_is_a_line_with_counts_and_the_time_left(console: Console) -> None:
+    with ProgressDisplay(TWO_SEEDS, console) as display:
+        display.show(campaign(CampaignState.RUNNING), TRIALS)
+    # 5 of 8 trials ended at 2 device seconds each: 3 are left, of which one has used its 2 already, on 3 workers.
+    assert "4 completed, 1 running, 1 diverged  running, about 1 s left" in said(console)
+
+
+def test_progress_on_a_terminal_has_a_bar_per_arm_with_its_best() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with ProgressDisplay(TWO_SEEDS, console) as display:
+        display.show(campaign(CampaignState.RUNNING), TRIALS)
+    text = said(console)
+    for words in ("muon", "adamw", "best 0.5", "3/4", "5/8"):
+        assert words in text
