@@ -165,7 +165,8 @@ class Projection:
                 self._projector.catch_up()
                 self._error = None
             except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
-                _log.warning("the tracker lags behind: %s", error)
+                if self._error is None:
+                    _log.warning("the tracker lags behind: %s", error)
                 self._error = error
             if ending:
                 return

@@ -102,8 +102,7 @@ class Conductor:
         """A slot reported."""
         with self._lock:
             self._slots[slot] = number
-        self._barren_losses = 0
-        self._put("report", lambda: self._dispatcher.take(slot, number, reports))
+        self._put("report", lambda: self._take(slot, number, reports))
 
     def close_slot(self, slot: str) -> None:
         """A slot ended as it was told to."""
@@ -115,19 +114,11 @@ class Conductor:
         """A slot's worker is gone."""
         with self._lock:
             self._slots.pop(slot, None)
-        self._barren_losses += 1
-        if self._barren_losses >= MAX_BARREN_LOSSES:
-            self._fail(RuntimeError(f"{MAX_BARREN_LOSSES} workers in a row were lost before any report: {message}"))
-        self._put("lose", lambda: self._dispatcher.lose(slot, message))
+        self._put("lose", lambda: self._lose(slot, message))
 
     def stop(self, kind: StopKind) -> None:
-        """The campaign is to stop; harmless when repeated."""
-
-        def act() -> Decision | None:
-            return None if self._dispatcher.is_stopping else self._dispatcher.stop(kind)
-
-        self._board.stop()
-        self._put("stop", act)
+        """The campaign is to stop; harmless when repeated, and safe in a signal handler: it takes no lock."""
+        self._put("stop", lambda: self._stop(kind))
 
     # Questions, from any thread
 
@@ -148,12 +139,26 @@ class Conductor:
                 return not self._slots
             return self._stimuli.empty() and self._dispatcher.is_over() and not self._slots
 
-    # The thread
+    # What stimuli do
 
     def _put(self, name: str, act: Callable[[], Decision | None]) -> None:
         self._stimuli.put(_Stimulus(name, act))
-        if self._failure is not None:
-            self._release_slots()
+
+    def _lose(self, slot: str, message: str) -> Decision:
+        self._barren_losses += 1
+        if self._barren_losses >= MAX_BARREN_LOSSES:
+            raise RuntimeError(f"{MAX_BARREN_LOSSES} workers in a row were lost before any report; the last: {message}")
+        return self._dispatcher.lose(slot, message)
+
+    def _take(self, slot: str, number: int, reports: Sequence[MemberReport]) -> Decision:
+        self._barren_losses = 0
+        return self._dispatcher.take(slot, number, reports)
+
+    def _stop(self, kind: StopKind) -> Decision | None:
+        self._board.stop()
+        return None if self._dispatcher.is_stopping else self._dispatcher.stop(kind)
+
+    # The thread
 
     def _run(self) -> None:
         while True:
@@ -166,7 +171,9 @@ class Conductor:
                 return
             if self._failure is None:
                 self._act(stimulus)
-            self._check_fence()
+                self._check_fence()
+            else:
+                self._release_slots()
 
     def _act(self, stimulus: _Stimulus) -> None:
         try:
@@ -191,8 +198,7 @@ class Conductor:
             self._fail(self._writer.fenced)
 
     def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
+        self._failure = error
         self._board.stop()
         self._release_slots()
 

@@ -63,7 +63,8 @@ class SubprocessLauncher:
         """Start the driver of an attempt; what it prints goes to its log in the data directory."""
         log = self._data.driver_log(campaign_id, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "service.driver", "--data-dir", str(self._data.root)]
+        # -P: a folder named like one of our packages in the user's working directory must not shadow it
+        command = [sys.executable, "-P", "-m", "service.driver", "--data-dir", str(self._data.root)]
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [*command, "--campaign", campaign_id, "--attempt", str(attempt)],

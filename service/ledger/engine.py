@@ -7,8 +7,9 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from service.errors import LedgerError
 
@@ -20,15 +21,17 @@ def connect_engine(url: str) -> Engine:
     """Open the database behind `url` and upgrade its schema.
 
     Raises:
-        LedgerError: The database cannot be opened.
+        LedgerError: The database cannot be opened, is none, or has a schema of a later release.
     """
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     try:
         upgrade(engine)
-    except OperationalError as error:
-        raise LedgerError(f"the ledger cannot be opened ({error.orig}): got {url}") from error
+    except (DBAPIError, CommandError) as error:
+        engine.dispose()
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise LedgerError(f"the ledger cannot be opened ({reason}): got {url}") from error
     return engine
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,8 @@ def campaign(state: CampaignState, message: str = "") -> CampaignRecord:
 
 
 @pytest.fixture
-def console() -> Iterator[Console]:
-    yield Console(file=io.StringIO(), width=100)
+def console() -> Console:
+    return Console(file=io.StringIO(), width=100)
 
 
 def said(console: Console) -> str:

@@ -139,7 +139,7 @@ def test_slots_that_are_lost_again_and_again_before_any_report_end_the_attempt(b
     for number in range(MAX_BARREN_LOSSES):
         bench.conductor.open_slot(f"s{number}")
         bench.conductor.lose_slot(f"s{number}", "cannot import torch")
-    assert "cannot import torch" in str(bench.conductor.failure)
+    wait_until(lambda: "cannot import torch" in str(bench.conductor.failure))
 
 
 def test_a_stop_is_carried_out_once(bench: Bench) -> None:
