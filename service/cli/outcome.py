@@ -46,7 +46,10 @@ def show_outcome(
 ) -> None:
     """Print the outcome for people."""
     standings = _standings(specification, trials)
-    console.print()
+    objective, seeds = specification.objective, specification.search.seeds
+    how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed, so small differences may be chance"
+    title = f"{objective.metric} at step {specification.task.steps}, best point of each arm ({how})"
+    console.print(f"\n{title}", highlight=False)
     console.print(_table(specification, standings))
     for line in _configurations(specification, standings):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -99,9 +102,7 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
 
 
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
-    objective, seeds = specification.objective, specification.search.seeds
-    how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    table = Table(title=f"{objective.metric} at step {specification.task.steps}, best point of each arm ({how})")
+    table = Table()
     for column in ("arm", "trials", "completed", "stopped", "other", "best"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for standing in _best_first(specification, standings):
