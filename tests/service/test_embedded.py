@@ -1,0 +1,161 @@
+"""A campaign that its owner runs: drivers die, refuse and dawdle, and the campaign always comes to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.data_directory import DataDirectory
+from service.driver.exit_codes import ExitCode
+from service.embedded import MAX_ATTEMPTS, EmbeddedCampaign, Projection
+from service.errors import TrackingError
+from service.ledger import Ledger, entries
+from service.ledger.spool import Spool
+from service.tracking.projector import Projector
+from tests.fakes.tracker import FakeTracker
+
+KILLED = -9
+
+
+class FakeDriver:
+    """A driver that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+        self.stops_asked = 0
+        self.kills = 0
+
+    def poll(self) -> int | None:
+        return self.exit_code
+
+    def request_stop(self) -> None:
+        self.stops_asked += 1
+
+    def kill(self) -> None:
+        self.kills += 1
+        if self.exit_code is None:
+            self.exit_code = KILLED
+
+
+class FakeLauncher:
+    """Starts fake drivers and claims the campaign for them, as a real one does first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.drivers: list[FakeDriver] = []
+
+    def launch(self, campaign_id: str, attempt: int) -> FakeDriver:
+        self._ledger.claim_attempt(campaign_id, attempt)
+        self._ledger.move_campaign(campaign_id, CampaignEvent.CLAIM, reason="driver_started", attempt=attempt)
+        self.drivers.append(FakeDriver())
+        return self.drivers[-1]
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.data = DataDirectory(folder)
+        self.ledger = Ledger.in_folder(folder)
+        self.launcher = FakeLauncher(self.ledger)
+        self.campaign = EmbeddedCampaign(self.ledger, self.launcher, data=self.data, campaign_id="c")
+        self.campaign.start(name="test", specification={"objective": {"mode": "minimize"}})
+
+    @property
+    def driver(self) -> FakeDriver:
+        return self.launcher.drivers[-1]
+
+    @property
+    def state(self) -> CampaignState:
+        return self.campaign.record().state
+
+    def create_trial(self) -> None:
+        """Write a running trial down the way a driver does: on its spool only, which the ledger has not read yet."""
+        place = {"arm": 0, "point": 0, "seed_index": 0, "config": {}, "ask": {}}
+        created = entries.trial_created(trial=0, at=1, **place)  # type: ignore[arg-type]
+        started = entries.trial_moved(trial=0, state=TrialState.RUNNING, reason="assigned", at=1)
+        with Spool(self.data.spool("c", len(self.launcher.drivers))) as spool:
+            spool.append([created, started])
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.ledger.close()
+
+
+def test_a_campaign_rests_when_its_driver_says_that_it_is_done(bench: Bench) -> None:
+    assert not bench.campaign.watch()
+    bench.ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended", attempt=1)
+    bench.driver.exit_code = ExitCode.DONE
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.SUCCEEDED
+    assert bench.driver.kills == 1, "whatever outlived the driver is ended"
+
+
+@pytest.mark.parametrize("exit_code", [KILLED, ExitCode.INFRASTRUCTURE, ExitCode.FENCED, 1])
+def test_a_lost_driver_is_replaced(bench: Bench, exit_code: int) -> None:
+    bench.driver.exit_code = exit_code
+    assert not bench.campaign.watch()
+    assert (len(bench.launcher.drivers), bench.state) == (2, CampaignState.RUNNING)
+    assert bench.campaign.record().attempt == 2
+
+
+def test_a_campaign_that_loses_every_driver_fails_and_leaves_no_trial_open(bench: Bench) -> None:
+    bench.create_trial()
+    for _ in range(MAX_ATTEMPTS):
+        bench.driver.exit_code = KILLED
+        at_rest = bench.campaign.watch()
+    assert at_rest
+    assert bench.state is CampaignState.FAILED
+    assert "the exit code of the last was -9" in bench.campaign.record().message
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.LOST]
+
+
+def test_a_refused_specification_is_not_tried_again(bench: Bench) -> None:
+    bench.driver.exit_code = ExitCode.SPECIFICATION
+    assert bench.campaign.watch()
+    assert (len(bench.launcher.drivers), bench.state) == (1, CampaignState.FAILED)
+
+
+def test_a_cancel_is_asked_of_the_driver_and_counts_only_when_it_is_gone(bench: Bench) -> None:
+    bench.campaign.cancel()
+    assert (bench.driver.stops_asked, bench.state) == (1, CampaignState.CANCELLING)
+    assert not bench.campaign.watch()
+    bench.driver.exit_code = ExitCode.CANCELLED
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.CANCELLED
+
+
+@pytest.mark.parametrize("exit_code", [KILLED, ExitCode.INFRASTRUCTURE])
+def test_a_driver_that_dies_while_it_is_cancelled_leaves_no_trial_open(bench: Bench, exit_code: int) -> None:
+    bench.create_trial()
+    bench.campaign.cancel()
+    bench.driver.exit_code = exit_code
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.CANCELLED
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.CANCELLED]
+
+
+def test_a_second_cancel_ends_the_driver_at_once(bench: Bench) -> None:
+    bench.campaign.cancel()
+    bench.campaign.cancel()
+    assert bench.driver.kills == 1
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.CANCELLED
+
+
+def test_a_projection_that_never_succeeds_says_why_and_holds_nothing_up(bench: Bench) -> None:
+    def unreachable() -> Projector:
+        raise ConnectionError("connection refused")
+
+    with pytest.raises(TrackingError, match="got connection refused"):
+        Projection(unreachable).finish()
+
+
+def test_a_projection_brings_everything_over_before_it_ends(bench: Bench) -> None:
+    tracker = FakeTracker()
+    assert Projection(lambda: Projector(bench.ledger, tracker, "c")).finish() == "fake://c"
+    assert tracker.campaign_states == {"c": "RUNNING"}
