@@ -27,4 +27,4 @@ def embedded_projector(data: DataDirectory, campaign_id: str) -> Projector:
     tracker = MlflowTracker(
         data.mlflow_uri, address=links.EMBEDDED_ADDRESS, artifact_location=data.mlflow_artifacts.as_uri()
     )
-    return Projector(Ledger.in_folder(data.root), tracker, campaign_id)
+    return Projector(Ledger.at(data.ledger), tracker, campaign_id)

@@ -67,9 +67,13 @@ class DataDirectory:
     def check_writable(self) -> None:
         """Make sure that the directory exists or can be made, without making it.
 
+        MLflow takes its store's path as a URL, in which `?` and `#` end the path; such names are refused.
+
         Raises:
             DataDirectoryError: It cannot be written; nothing was left behind.
         """
+        if not {"?", "#"}.isdisjoint(str(self.root)):
+            raise DataDirectoryError(f"the data directory's path may not hold '?' or '#': got {self.root}")
         try:
             existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             with tempfile.TemporaryDirectory(dir=existing, prefix=".spectune-"):

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 
 from trainers import checkpoints
 from trainers.setting import TrialSetting
@@ -96,6 +97,10 @@ class MemberReport:
     produced_at: int
 
 
+class BoardLostError(Exception):
+    """The driver's board does not answer: the slot ends, and its trials go on elsewhere."""
+
+
 class VerdictSource(Protocol):
     """Where a slot's verdicts come from; in production an actor beside the driver."""
 
@@ -103,7 +108,7 @@ class VerdictSource(Protocol):
         """Wait for the verdict on a report."""
 
     def is_stopping(self) -> bool:
-        """Tell whether the driver wants every slot to end."""
+        """Tell whether the driver wants every slot to end. Raises BoardLostError, like `verdict`."""
 
 
 class ActorVerdicts:
@@ -114,13 +119,20 @@ class ActorVerdicts:
 
     def verdict(self, slot: str, number: int) -> Verdict:
         """Wait for the verdict on a report."""
-        answer = ray.get(self._actor.verdict.remote(slot, number))
+        answer = _ask(self._actor.verdict, slot, number)
         assert isinstance(answer, Verdict)
         return answer
 
     def is_stopping(self) -> bool:
         """Tell whether the driver wants every slot to end."""
-        return bool(ray.get(self._actor.is_stopping.remote()))
+        return bool(_ask(self._actor.is_stopping))
+
+
+def _ask(method: Any, *arguments: Any) -> Any:
+    try:
+        return ray.get(method.remote(*arguments))
+    except RayError as error:
+        raise BoardLostError(str(error)) from error
 
 
 class Member:
@@ -151,6 +163,8 @@ class Member:
         try:
             outcome = self._trial.advance(target, should_stop=should_stop)
             metrics = {} if outcome is Outcome.INTERRUPTED else self._trial.report()
+        except BoardLostError:
+            raise
         except Exception:
             return self._report(start, Ending.FAILED, {}, traceback.format_exc())
         return self._report(start, Ending(outcome), metrics, self._trial.reason)

@@ -51,7 +51,7 @@ def run(
     data.check_writable()
     data.create()
     start = time.monotonic()
-    with Ledger.in_folder(data.root) as ledger:
+    with Ledger.at(data.ledger) as ledger:
         campaign_id = naming.campaign_id(specification.name, suffix=format(time.time_ns() // 1_000_000, "x"))
         campaign = embedded_campaign(data, ledger, campaign_id)
         projection = embedded_projection(data, campaign_id)

@@ -36,7 +36,7 @@ def main() -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses the loggers we turn off
     data = DataDirectory(arguments.data_dir)
-    with Ledger.in_folder(data.root) as ledger:
+    with Ledger.at(data.ledger) as ledger:
         try:
             attempt = Attempt(
                 ledger,

@@ -122,12 +122,11 @@ class Attempt:
 
     def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
-        if writer.fenced is not None:
-            raise writer.fenced
-        if isinstance(conductor.failure, FencedError):
-            raise conductor.failure
-        if conductor.failure is not None or not is_complete:
-            _log.error("the attempt cannot go on: %s", conductor.failure or "the ledger does not hold everything")
+        failure = conductor.failure or writer.failure
+        if isinstance(failure, FencedError):
+            raise failure
+        if failure is not None or not is_complete:
+            _log.error("the attempt cannot go on: %s", failure or "the ledger does not hold everything")
             return ExitCode.INFRASTRUCTURE
         match self._stop:
             case StopKind.CANCEL:

@@ -165,13 +165,13 @@ class Conductor:
             try:
                 stimulus = self._stimuli.get(timeout=_CHECK_SECONDS)
             except queue.Empty:
-                self._check_fence()
+                self._check_writer()
                 continue
             if stimulus is None:
                 return
             if self._failure is None:
                 self._act(stimulus)
-                self._check_fence()
+                self._check_writer()
             else:
                 self._release_slots()
 
@@ -193,9 +193,9 @@ class Conductor:
         for slot, number, verdict in decision.verdicts:
             self._board.post(slot, number, verdict)
 
-    def _check_fence(self) -> None:
-        if self._failure is None and self._writer.fenced is not None:
-            self._fail(self._writer.fenced)
+    def _check_writer(self) -> None:
+        if self._failure is None and self._writer.failure is not None:
+            self._fail(self._writer.failure)
 
     def _fail(self, error: Exception) -> None:
         self._failure = error

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from service.errors import FencedError, LedgerError
+from service.errors import LedgerError
 from service.ledger.spool import Record
 from service.ports import AttemptLedger
 
@@ -40,14 +40,14 @@ class Writer:
         self._entries: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._abandoned = threading.Event()
-        self._fenced: FencedError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
     @property
-    def fenced(self) -> FencedError | None:
-        """The refusal, if another attempt has taken over; nothing is written any more then."""
-        return self._fenced
+    def failure(self) -> Exception | None:
+        """Why nothing is written any more, if so; a FencedError where another attempt has taken over."""
+        return self._failure
 
     def put(self, first_position: int, records: Sequence[Record]) -> None:
         """Queue records that are on the spool, the first of them at `first_position`."""
@@ -65,7 +65,7 @@ class Writer:
         """
         self._closing.set()
         self._thread.join(timeout_seconds)
-        is_complete = not self._thread.is_alive() and self._fenced is None
+        is_complete = not self._thread.is_alive() and self._failure is None
         self._abandoned.set()
         self._thread.join()
         return is_complete
@@ -83,14 +83,14 @@ class Writer:
                 if time.monotonic() - beaten_at >= HEARTBEAT_SECONDS:
                     self._ledger.beat(self._campaign_id, self._attempt)
                     beaten_at = time.monotonic()
-            except FencedError as error:
-                self._fenced = error
-                return
             except LedgerError as error:
                 _log.warning("the ledger refused a batch, trying again: %s", error)
                 if self._abandoned.wait(RETRY_SECONDS):
                     return
                 continue
+            except Exception as error:  # fenced, or a mistake of ours: either way nothing more may be claimed
+                self._failure = error
+                return
             if closing and not batch and self._entries.empty():
                 return
 

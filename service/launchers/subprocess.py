@@ -63,7 +63,8 @@ class SubprocessLauncher:
         """Start the driver of an attempt; what it prints goes to its log in the data directory."""
         log = self._data.driver_log(campaign_id, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        # -P: a folder named like one of our packages in the user's working directory must not shadow it
+        # A folder named like one of our packages in the user's working directory must not shadow it: -P keeps the
+        # directory off the driver's path, and Ray puts the driver's own onto its workers' path.
         command = [sys.executable, "-P", "-m", "service.driver", "--data-dir", str(self._data.root)]
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -72,6 +73,7 @@ class SubprocessLauncher:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | driver_environment(),
+                cwd=log.parent,
                 start_new_session=True,
             )
         return SubprocessDriver(process)

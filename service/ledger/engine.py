@@ -8,7 +8,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import LedgerError
@@ -17,7 +17,7 @@ BUSY_TIMEOUT_SECONDS = 30
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def connect_engine(url: str) -> Engine:
+def connect_engine(url: URL | str) -> Engine:
     """Open the database behind `url` and upgrade its schema.
 
     Raises:

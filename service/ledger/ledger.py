@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, func, insert, literal_column, select, update
+from sqlalchemy import URL, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
@@ -44,21 +44,21 @@ class Ledger:
     """The database behind one URL; safe to share between threads.
 
     Args:
-        url: An SQLAlchemy URL, `sqlite:////absolute/path` for the embedded ledger.
+        url: Where the database is.
         now: The clock, in milliseconds since the epoch.
 
     Raises:
         LedgerError: The database cannot be reached; so does every method.
     """
 
-    def __init__(self, url: str, *, now: Callable[[], int] = _milliseconds) -> None:
+    def __init__(self, url: URL | str, *, now: Callable[[], int] = _milliseconds) -> None:
         self._engine: Engine = connect_engine(url)
         self._now = now
 
     @classmethod
-    def in_folder(cls, folder: Path) -> Self:
-        """Open the embedded ledger of a data directory."""
-        return cls(f"sqlite:///{folder / 'ledger.sqlite'}")
+    def at(cls, path: Path) -> Self:
+        """Open the embedded ledger in a file."""
+        return cls(URL.create("sqlite", database=str(path)))  # a path is no URL: it may hold `?`
 
     def __enter__(self) -> Self:
         return self
@@ -262,19 +262,6 @@ class Ledger:
                 query = select(table).where((table.c.campaign_id == campaign_id) & window)
                 found += [read(row) for row in connection.execute(query)]
         return sorted(found, key=lambda item: item.sequence)
-
-    def num_trials_by_state(self, campaign_id: str) -> dict[int, dict[TrialState, int]]:
-        """Count a campaign's trials per arm and state."""
-        query = (
-            select(trials.c.arm, trials.c.state, func.count(literal_column("*")))
-            .where(trials.c.campaign_id == campaign_id)
-            .group_by(trials.c.arm, trials.c.state)
-        )
-        counts: dict[int, dict[TrialState, int]] = {}
-        with self._reading() as connection:
-            for arm, state, count in connection.execute(query):
-                counts.setdefault(arm, {})[TrialState(state)] = count
-        return counts
 
     # Cursors of those who follow
 

@@ -100,7 +100,7 @@ class Run:
         """Count the observations in the ledger."""
         if not self.data.ledger.exists():
             return 0
-        with Ledger.in_folder(self.data.root) as ledger:
+        with Ledger.at(self.data.ledger) as ledger:
             return sum(len(ledger.observations(each.campaign_id)) for each in ledger.campaigns())
 
     def finish(self, *, timeout_seconds: float = 200.0) -> Outcome:

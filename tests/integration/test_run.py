@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 
 def in_ledger(outcome: Outcome) -> tuple[list[TrialRecord], list[Observation]]:
-    with Ledger.in_folder(outcome.data.root) as ledger:
+    with Ledger.at(outcome.data.ledger) as ledger:
         (campaign,) = ledger.campaigns()
         return ledger.trials(campaign.campaign_id), ledger.observations(campaign.campaign_id)
 

@@ -57,7 +57,7 @@ class FakeLauncher:
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.data = DataDirectory(folder)
-        self.ledger = Ledger.in_folder(folder)
+        self.ledger = Ledger.at(folder / "ledger.sqlite")
         self.launcher = FakeLauncher(self.ledger)
         self.campaign = EmbeddedCampaign(self.ledger, self.launcher, data=self.data, campaign_id="c")
         self.campaign.start(name="test", specification={"objective": {"mode": "minimize"}})

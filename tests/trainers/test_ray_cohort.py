@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fakes.verdict_source import ScriptedVerdicts
 from trainers import checkpoints
-from trainers.ray_cohort import Assignment, Ending, MemberReport, Slot, Verdict
+from trainers.ray_cohort import Assignment, BoardLostError, Ending, MemberReport, Slot, Verdict
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
 from trainers.tasks import task_from_options
@@ -116,6 +118,21 @@ def test_a_member_that_diverges_says_why(tmp_path: Path) -> None:
     assert report.ending is Ending.DIVERGED
     assert report.message
     assert math.isnan(report.metrics["validation_loss"])
+
+
+class DeadBoard(ScriptedVerdicts):
+    """A board that dies after its first verdict."""
+
+    def is_stopping(self) -> bool:
+        raise BoardLostError("the actor died")
+
+
+def test_a_board_that_dies_ends_the_slot_and_fails_no_trial(tmp_path: Path) -> None:
+    """Asked inside a stretch, a dead board looked like a mistake in the user's code: the trial was lost for good."""
+    long = replace(assignment(tmp_path, steps=10_000_000), report_steps=(10_000_000,))
+    slot = Slot("s", DeadBoard([Verdict(admit=(long,))]))
+    with pytest.raises(BoardLostError, match="the actor died"):
+        slot.step()
 
 
 def test_a_stop_interrupts_a_long_stretch_and_leaves_a_checkpoint(tmp_path: Path) -> None:

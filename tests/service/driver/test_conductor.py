@@ -54,7 +54,7 @@ class Bench:
 
     def __init__(self, folder: Path, spool: type[Spool] = Spool) -> None:
         self.path = folder / "spool-1.jsonl"
-        self.ledger = Ledger.in_folder(folder)
+        self.ledger = Ledger.at(folder / "ledger.sqlite")
         self.ledger.create_campaign("c", name="test", specification={})
         self.attempt = self.ledger.begin_attempt("c")
         self.spool = spool(self.path)
@@ -158,8 +158,9 @@ def test_a_stop_is_carried_out_once(bench: Bench) -> None:
 class FlakyLedger:
     """A ledger that refuses the first batches."""
 
-    def __init__(self, num_refusals: int) -> None:
+    def __init__(self, num_refusals: int, refusal: Exception | None = None) -> None:
         self.num_refusals = num_refusals
+        self.refusal = refusal or LedgerError("database is locked")
         self.batches: list[list[tuple[int, Record]]] = []
 
     def append(
@@ -167,11 +168,20 @@ class FlakyLedger:
     ) -> None:
         if self.num_refusals:
             self.num_refusals -= 1
-            raise LedgerError("database is locked")
+            raise self.refusal
         self.batches.append(batch)
 
     def beat(self, campaign_id: str, attempt: int) -> None:
-        raise AssertionError("no test runs for so long")
+        """Take the beat."""
+
+
+@pytest.mark.parametrize("refusal", [OverflowError("too large"), FencedError("taken over")])
+def test_a_writer_that_cannot_go_on_never_claims_to_be_complete(refusal: Exception) -> None:
+    """An error that nobody expected ended the thread, and the campaign succeeded over a ledger that missed the rest."""
+    writer = Writer(FlakyLedger(num_refusals=1, refusal=refusal), "c", 1)  # type: ignore[arg-type]
+    writer.put(1, [{"a": 1}])
+    assert not writer.close(timeout_seconds=5)
+    assert writer.failure is refusal
 
 
 def test_a_ledger_that_refuses_is_tried_again_and_nothing_is_lost() -> None:

@@ -112,7 +112,7 @@ def test_a_new_attempt_goes_on_where_the_ledger_stands(
 def _in_ledger(
     simulation: Simulation, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[TrialRecord], list[Observation]]:
-    with Ledger.in_folder(tmp_path_factory.mktemp("ledger")) as ledger:
+    with Ledger.at(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
         ledger.create_campaign("c", name="simulated", specification={})
         ledger.append("c", ledger.begin_attempt("c"), list(enumerate(simulation.records, start=1)))
         return ledger.trials("c"), ledger.observations("c")

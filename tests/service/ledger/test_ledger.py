@@ -26,7 +26,7 @@ SPECIFICATION = {"name": "test", "arms": []}
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.in_folder(tmp_path) as ledger:
+    with Ledger.at(tmp_path / "ledger.sqlite") as ledger:
         ledger.create_campaign("c", name="test", specification=SPECIFICATION)
         yield ledger
 
@@ -180,7 +180,7 @@ def test_a_reader_never_skips_a_change_while_a_writer_commits(tmp_path: Path, le
     writer = threading.Thread(target=write)
     writer.start()
     seen: list[int] = []
-    with Ledger.in_folder(tmp_path) as reader:
+    with Ledger.at(tmp_path / "ledger.sqlite") as reader:
         while writer.is_alive() or (seen[-1] if seen else 0) < ledger.campaign("c").sequence:
             seen += [change.sequence for change in reader.changes("c", after=seen[-1] if seen else 0, limit=7)]
     writer.join()
@@ -196,29 +196,29 @@ def test_cursors_remember_how_far_each_tracker_is(ledger: Ledger) -> None:
 
 def test_a_database_that_cannot_be_opened_is_an_error_with_its_address(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"missing/ledger\.sqlite"):
-        Ledger.in_folder(tmp_path / "missing")
+        Ledger.at(tmp_path / "missing" / "ledger.sqlite")
 
 
 def test_a_file_that_is_no_database_is_an_error_with_its_address(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_text("not a database, but long enough to be read as one", encoding="utf-8")
     with pytest.raises(LedgerError, match=r"file is not a database.*ledger\.sqlite"):
-        Ledger.in_folder(tmp_path)
+        Ledger.at(tmp_path / "ledger.sqlite")
 
 
 def test_a_ledger_of_a_later_release_is_refused_and_left_alone(tmp_path: Path) -> None:
-    Ledger.in_folder(tmp_path).close()
+    Ledger.at(tmp_path / "ledger.sqlite").close()
     engine = create_engine(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     engine.dispose()
     with pytest.raises(LedgerError, match="9999"):
-        Ledger.in_folder(tmp_path)
+        Ledger.at(tmp_path / "ledger.sqlite")
 
 
 def test_many_that_open_a_new_ledger_at_once_all_get_it(tmp_path: Path) -> None:
     """A watcher opened the ledger while `run` was making its tables: "table campaigns already exists"."""
     opened: list[Ledger] = []
-    threads = [threading.Thread(target=lambda: opened.append(Ledger.in_folder(tmp_path))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: opened.append(Ledger.at(tmp_path / "ledger.sqlite"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -19,7 +19,7 @@ NUM_TRIALS, NUM_STEPS = 3, 4
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A ledger with one campaign that has succeeded."""
-    with Ledger.in_folder(tmp_path) as ledger:
+    with Ledger.at(tmp_path / "ledger.sqlite") as ledger:
         ledger.create_campaign("c", name="test", specification={"objective": {"mode": "minimize"}})
         attempt = ledger.begin_attempt("c")
         ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="launching")
