@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, Projection
 from service.launchers import SubprocessLauncher
@@ -15,16 +17,17 @@ def embedded_campaign(data: DataDirectory, ledger: Ledger, campaign_id: str) -> 
     return EmbeddedCampaign(ledger, SubprocessLauncher(data), data=data, campaign_id=campaign_id)
 
 
-def embedded_projection(data: DataDirectory, campaign_id: str) -> Projection:
-    """Wire the projection of a campaign into the data directory's MLflow store."""
-    return Projection(lambda: embedded_projector(data, campaign_id))
+def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Projection:
+    """Wire the projection of campaigns into the data directory's MLflow store, the running one last."""
+    return Projection(lambda: embedded_projectors(data, campaign_ids))
 
 
-def embedded_projector(data: DataDirectory, campaign_id: str) -> Projector:
-    """Wire a projector into the data directory's MLflow store."""
+def embedded_projectors(data: DataDirectory, campaign_ids: Sequence[str]) -> list[Projector]:
+    """Wire projectors into the data directory's MLflow store."""
     from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
-    tracker = MlflowTracker(
+    tracker = MlflowTracker.connect(
         data.mlflow_uri, address=links.EMBEDDED_ADDRESS, artifact_location=data.mlflow_artifacts.as_uri()
     )
-    return Projector(Ledger.at(data.ledger), tracker, campaign_id)
+    ledger = Ledger.at(data.ledger)
+    return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]

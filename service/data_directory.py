@@ -2,7 +2,8 @@
 
 ledger.sqlite                         the truth
 mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
-campaigns/<id>/driver-<n>.log         what the driver of attempt n printed
+campaigns/<id>/owner.lock             held locked by the process that runs the campaign
+               driver-<n>.log         what the driver of attempt n printed
                spool-<n>.jsonl        what attempt n decided, before the ledger knew
                trials/<t>/a<n>/       what attempt n checkpointed of trial t
                tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
@@ -47,6 +48,10 @@ class DataDirectory:
     def campaign(self, campaign_id: str) -> Path:
         """The folder of one campaign."""
         return self.root / "campaigns" / campaign_id
+
+    def owner_lock(self, campaign_id: str) -> Path:
+        """The file that the process running a campaign holds locked."""
+        return self.campaign(campaign_id) / "owner.lock"
 
     def spool(self, campaign_id: str, attempt: int) -> Path:
         """The spool of one attempt."""

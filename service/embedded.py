@@ -1,30 +1,36 @@
 """One campaign run by its owner, without a server: launches attempts, watches them, and keeps the tracker up to date.
 
-The campaign belongs to the process that runs it. A driver that is lost is replaced by the next attempt; a driver that
-is asked to cancel is given time, and the campaign counts as cancelled only when its processes are gone.
+The campaign belongs to the process that runs it. A driver that is lost is replaced by the next attempt, after a
+pause; one that is asked to cancel is given time, and the campaign counts as cancelled only when its processes are gone.
+An owner holds a lock on its campaign's folder, so that what a killed owner left behind can be told from what is alive,
+and be brought to rest.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.records import CampaignRecord, TrialRecord
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.errors import TrackingError
+from service.errors import IllegalTransitionError, TrackingError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ports import DriverProcess, Launcher
 from service.tracking.projector import Projector
 
 MAX_ATTEMPTS = 3
+RELAUNCH_SECONDS = 2.0  # times the attempts so far
 CANCEL_SECONDS = 30.0
 PROJECTION_SECONDS = 1.0
+PROJECTION_TRIES = 5  # at the end
 
 _log = logging.getLogger(__name__)
 
@@ -37,19 +43,33 @@ class EmbeddedCampaign:
         launcher: Starts drivers.
         data: Where files are.
         campaign_id: The id of the campaign, which does not exist yet.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, ledger: Ledger, launcher: Launcher, *, data: DataDirectory, campaign_id: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        launcher: Launcher,
+        *,
+        data: DataDirectory,
+        campaign_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger = ledger
         self._launcher = launcher
         self._data = data
         self._campaign_id = campaign_id
+        self._clock = clock
+        self._owner_lock: IO[bytes] | None = None
         self._driver: DriverProcess | None = None
         self._attempt = 0
+        self._relaunch_at: float | None = None
         self._cancel_asked_at: float | None = None
 
     def start(self, *, name: str, specification: Mapping[str, Any]) -> None:
         """Enter the campaign in the ledger and launch its first attempt."""
+        self._owner_lock = _take_lock(self._data.owner_lock(self._campaign_id))
+        assert self._owner_lock is not None, f"a new campaign has no owner: got {self._campaign_id}"
         self._ledger.create_campaign(self._campaign_id, name=name, specification=specification)
         self._launch()
 
@@ -62,111 +82,210 @@ class EmbeddedCampaign:
         return self._ledger.trials(self._campaign_id)
 
     def watch(self) -> bool:
-        """Look after the driver once; call it every second or so.
+        """Look after the driver once; call it every second or so. It may be called again after it raised.
 
         Returns:
             Whether the campaign has come to rest: ended, or paused.
+
+        Raises:
+            LedgerError: The ledger cannot be written just now.
         """
-        if self._driver is None:
-            return True
-        exit_code = self._driver.poll()
-        if exit_code is not None:
-            self._driver.kill()  # whatever outlived it
-            self._driver = None
-            self._ledger.end_attempt(self._campaign_id, self._attempt, exit_code=exit_code)
-            self._after(exit_code)
-        elif self._cancel_asked_at is not None and time.monotonic() - self._cancel_asked_at > CANCEL_SECONDS:
-            _log.warning("the driver did not stop within %g s and is killed", CANCEL_SECONDS)
-            self._driver.kill()
-        return self._driver is None
+        if self._relaunch_at is not None:
+            self._relaunch()
+        elif self._driver is not None:
+            self._watch_driver(self._driver)
+        return self._driver is None and self._relaunch_at is None
 
     def cancel(self) -> None:
         """Ask for a clean stop; asked a second time, end every process at once."""
-        if self._driver is None:
-            return
         if self._cancel_asked_at is not None:
-            self._driver.kill()
+            if self._driver is not None:
+                self._driver.kill()
             return
-        self._cancel_asked_at = time.monotonic()
-        if not self.record().state.is_terminal:
+        try:
             self._move(CampaignEvent.CANCEL, reason="user", message="cancelled by its owner")
+        except IllegalTransitionError:  # it has ended in this very moment
+            return
+        self._cancel_asked_at = self._clock()
+        if self._driver is not None:
             self._driver.request_stop()
+
+    def close(self) -> None:
+        """Let go of the campaign; it does so itself when it comes to rest, and the kernel when its process dies."""
+        if self._owner_lock is not None:
+            self._owner_lock.close()
+            self._owner_lock = None
+
+    def _watch_driver(self, driver: DriverProcess) -> None:
+        exit_code = driver.poll()
+        if exit_code is not None:
+            driver.kill()  # whatever outlived it
+            self._ledger.end_attempt(self._campaign_id, self._attempt, exit_code=exit_code)
+            self._after(exit_code)
+        elif self._cancel_asked_at is not None and self._clock() - self._cancel_asked_at > CANCEL_SECONDS:
+            _log.warning("the driver did not stop within %g s and is killed", CANCEL_SECONDS)
+            driver.kill()
 
     def _launch(self) -> None:
         self._attempt = self._ledger.begin_attempt(self._campaign_id)
         self._move(CampaignEvent.LAUNCH, reason="launching", message=f"attempt {self._attempt}")
-        self._driver = self._launcher.launch(self._campaign_id, self._attempt)
+        self._relaunch_at = None
+        try:
+            self._driver = self._launcher.launch(self._campaign_id, self._attempt)
+        except OSError as error:
+            self._after(ExitCode.INFRASTRUCTURE, f"its process could not be started: {error}")
 
-    def _after(self, exit_code: int) -> None:
+    def _relaunch(self) -> None:
+        """Launch the next attempt when its time has come, unless the campaign was cancelled meanwhile."""
+        assert self._relaunch_at is not None
+        if self._cancel_asked_at is not None:
+            self._end_cancelled()
+        elif self._clock() >= self._relaunch_at:
+            self._launch()
+
+    def _after(self, exit_code: int, what: str | None = None) -> None:
         """Do what an ended attempt calls for."""
+        what = what or f"its exit code was {exit_code}"
         state = self.record().state
         if state.is_terminal or state is CampaignState.PAUSED:
-            return
-        if state is CampaignState.CANCELLING:
-            self._settle(TrialState.CANCELLED, reason="campaign_cancelled")
-            self._move(CampaignEvent.VANISH, reason="user", message="cancelled by its owner")
+            self._rest()
+        elif state is CampaignState.CANCELLING:
+            self._end_cancelled()
+        elif exit_code == ExitCode.CANCELLED:  # somebody asked the driver itself
+            self._move(CampaignEvent.CANCEL, reason="driver_asked", message="its driver was interrupted")
+            self._end_cancelled()
         elif exit_code == ExitCode.SPECIFICATION:
             self._fail("specification", "the driver refused the specification")
-        elif self._attempt < MAX_ATTEMPTS:
-            self._move(CampaignEvent.LOSE_ATTEMPT, reason="driver_lost", message=f"its exit code was {exit_code}")
-            self._launch()
+        elif self._attempt >= MAX_ATTEMPTS:
+            self._fail("driver_lost", f"{MAX_ATTEMPTS} drivers were lost; of the last, {what}")
         else:
-            self._fail("driver_lost", f"{MAX_ATTEMPTS} drivers were lost; the exit code of the last was {exit_code}")
+            self._move(CampaignEvent.LOSE_ATTEMPT, reason="driver_lost", message=what)
+            self._driver = None
+            self._relaunch_at = self._clock() + RELAUNCH_SECONDS * self._attempt
+
+    def _end_cancelled(self) -> None:
+        settle(self._ledger, self._data, self._campaign_id, TrialState.CANCELLED, reason="campaign_cancelled")
+        self._move(CampaignEvent.VANISH, reason="user", message="cancelled by its owner")
+        self._rest()
 
     def _fail(self, reason: str, message: str) -> None:
-        self._settle(TrialState.LOST, reason=reason)
+        settle(self._ledger, self._data, self._campaign_id, TrialState.LOST, reason=reason)
         self._move(CampaignEvent.FAIL, reason=reason, message=message)
+        self._rest()
 
-    def _settle(self, state: TrialState, *, reason: str) -> None:
-        """Bring the ledger to rest after a driver that did not do so itself."""
-        fence = self._ledger.begin_attempt(self._campaign_id)
-        import_earlier_spools(self._ledger, self._campaign_id, attempt=fence, spool=self._data.spool)
-        self._ledger.close_trials(self._campaign_id, state, reason=reason)
+    def _rest(self) -> None:
+        self._driver = self._relaunch_at = None
+        self.close()
 
     def _move(self, event: CampaignEvent, *, reason: str, message: str) -> None:
         self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message)
 
 
+def settle(ledger: Ledger, data: DataDirectory, campaign_id: str, state: TrialState, *, reason: str) -> None:
+    """Bring the ledger to rest after a driver that did not do so itself: import its spool, move its open trials."""
+    fence = ledger.begin_attempt(campaign_id)
+    import_earlier_spools(ledger, campaign_id, attempt=fence, spool=data.spool)
+    ledger.move_open_trials(campaign_id, state, reason=reason)
+
+
+def settle_orphans(ledger: Ledger, data: DataDirectory) -> list[str]:
+    """Bring campaigns to rest whose owner was killed together with their driver.
+
+    Returns:
+        The ids of the campaigns that stood as live and were not; they are PAUSED or CANCELLED now.
+    """
+    orphans = []
+    for campaign in ledger.campaigns():
+        if campaign.state.is_terminal or campaign.state is CampaignState.PAUSED:
+            continue
+        lock = _take_lock(data.owner_lock(campaign.campaign_id))
+        if lock is not None:
+            with lock:
+                _settle_orphan(ledger, data, campaign)
+            orphans.append(campaign.campaign_id)
+    return orphans
+
+
+def _settle_orphan(ledger: Ledger, data: DataDirectory, campaign: CampaignRecord) -> None:
+    message = "the process that ran it was killed"
+    is_cancelling = campaign.state is CampaignState.CANCELLING
+    end = TrialState.CANCELLED if is_cancelling else TrialState.PENDING
+    settle(ledger, data, campaign.campaign_id, end, reason="owner_lost")
+    if is_cancelling:
+        events = [CampaignEvent.VANISH]
+    elif campaign.state is CampaignState.QUEUED:
+        events = [CampaignEvent.PAUSE]
+    else:
+        events = [CampaignEvent.PAUSE, CampaignEvent.HALT]
+    for event in events:
+        ledger.move_campaign(campaign.campaign_id, event, reason="owner_lost", message=message)
+
+
+def _take_lock(path: Path) -> IO[bytes] | None:
+    """Lock a file for as long as it is open, at most until this process dies; None where another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
 class Projection:
-    """A thread that keeps a tracker up to date while a campaign runs.
+    """A thread that keeps a tracker up to date with some campaigns, the last of which is running.
 
     Args:
-        make_projector: Makes the projector, inside the thread: trackers are slow to import and to open.
+        make_projectors: Makes their projectors, inside the thread: trackers are slow to import and to open.
     """
 
-    def __init__(self, make_projector: Callable[[], Projector]) -> None:
-        self._make_projector = make_projector
-        self._projector: Projector | None = None
+    def __init__(self, make_projectors: Callable[[], Sequence[Projector]]) -> None:
+        self._make_projectors = make_projectors
+        self._projectors: Sequence[Projector] = ()
         self._ending = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="projection", daemon=True)
         self._thread.start()
 
-    def finish(self) -> str:
+    def finish(self, *, give_up: Callable[[], bool] = lambda: False) -> str:
         """Project what is left and end.
 
+        Args:
+            give_up: Asked now and then; True leaves what is left to a later projection.
+
         Returns:
-            The address where the campaign can be looked at.
+            The address where the running campaign can be looked at.
 
         Raises:
             TrackingError: The tracker lags behind the ledger.
         """
         self._ending.set()
-        self._thread.join()
-        if self._error is not None or self._projector is None:
+        while self._thread.is_alive() and not give_up():
+            self._thread.join(0.1)
+        if self._thread.is_alive():
+            raise TrackingError("the tracker lags behind the ledger, which holds everything: got an interrupt")
+        if self._error is not None:
             raise TrackingError(f"the tracker lags behind the ledger, which holds everything: got {self._error}")
-        return self._projector.page()
+        return self._projectors[-1].page()
 
     def _run(self) -> None:
-        while True:
-            ending = self._ending.wait(PROJECTION_SECONDS)
-            try:
-                self._projector = self._projector or self._make_projector()
-                self._projector.catch_up()
-                self._error = None
-            except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
-                if self._error is None:
-                    _log.warning("the tracker lags behind: %s", error)
-                self._error = error
-            if ending:
-                return
+        tries_left = PROJECTION_TRIES
+        while tries_left:
+            is_ending = self._ending.wait(PROJECTION_SECONDS)
+            self._catch_up()
+            if is_ending:
+                tries_left = tries_left - 1 if self._error is not None else 0
+                if tries_left:
+                    time.sleep(PROJECTION_SECONDS)
+
+    def _catch_up(self) -> None:
+        try:
+            self._projectors = self._projectors or self._make_projectors()
+            for projector in self._projectors:
+                projector.catch_up()
+            self._error = None
+        except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
+            if self._error is None:
+                _log.warning("the tracker lags behind: %s", error)
+            self._error = error

@@ -58,7 +58,7 @@ class Tracker(Protocol):
     def open_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
         """Make sure that a trial has its run, with its parameters."""
 
-    def log(self, trial: int, observations: Sequence[Observation]) -> None:
+    def log(self, campaign: CampaignRecord, trial: TrialRecord, observations: Sequence[Observation]) -> None:
         """Add a trial's step metrics."""
 
     def update_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:

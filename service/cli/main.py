@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from service.cli import run
-from service.errors import ServiceError, SpecificationError
+from service.errors import DataDirectoryError, ServiceError, SpecificationError
 
 EXIT_BAD_INPUT = 2
 
@@ -28,14 +28,16 @@ def main() -> None:
     try:
         application()
     except SpecificationError as error:
-        _refuse("the campaign is refused", [str(problem) for problem in error.problems])
+        _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
+    except DataDirectoryError as error:
+        _refuse("refused", [str(error)], EXIT_BAD_INPUT)
     except ServiceError as error:
-        _refuse("refused", [str(error)])
+        _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
 
 
-def _refuse(title: str, lines: list[str]) -> None:
+def _refuse(title: str, lines: list[str], status: int) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]spectune: {title}[/]")
     for line in lines:
         console.print(f"  {line}", markup=False)
-    sys.exit(EXIT_BAD_INPUT)
+    sys.exit(status)

@@ -216,12 +216,13 @@ class Ledger:
             connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
             connection.execute(update(attempts).where(mine).values(spool_position=fresh[-1][0]))
 
-    def close_trials(self, campaign_id: str, state: TrialState, *, reason: str, message: str = "") -> None:
-        """End every trial that has not ended, in one transaction; for campaigns without a living driver."""
+    def move_open_trials(self, campaign_id: str, state: TrialState, *, reason: str, message: str = "") -> None:
+        """Move every trial that has not ended, in one transaction; for campaigns without a living driver."""
         with self._transaction() as connection:
             row = self._lock(connection, campaign_id, None)
+            mine = (trials.c.campaign_id == campaign_id) & (trials.c.state != state)
             open_trials = trials.c.state.in_([TrialState.PENDING, TrialState.RUNNING])
-            query = select(trials.c.number).where((trials.c.campaign_id == campaign_id) & open_trials)
+            query = select(trials.c.number).where(mine & open_trials)
             now = self._now()
             records = [
                 entries.trial_moved(trial=number, state=state, reason=reason, message=message, at=now)

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 from service.data_directory import DataDirectory
 
+MLFLOW = "mlflow"  # the tracker's name, under which the ledger keeps its cursor
 EMBEDDED_ADDRESS = "http://127.0.0.1:5000"
 
 

@@ -71,7 +71,7 @@ class Projector:
                 moved.add(change.trial)
         for number in sorted(observed.keys() | moved):
             self._tracker.open_trial(campaign, trials[number])
-            self._tracker.log(number, observed[number])
+            self._tracker.log(campaign, trials[number], observed[number])
         for number in sorted(moved):
             self._tracker.update_trial(campaign, trials[number])
 

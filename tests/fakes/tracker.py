@@ -37,11 +37,13 @@ class FakeTracker:
         assert campaign.campaign_id in self.campaign_states, "the campaign is opened first"
         self.trial_states.setdefault(trial.number, "")
 
-    def log(self, trial: int, observations: Sequence[Observation]) -> None:
+    def log(self, campaign: CampaignRecord, trial: TrialRecord, observations: Sequence[Observation]) -> None:
         self._maybe_fail()
-        assert trial in self.trial_states, "the trial is opened first"
+        assert trial.number in self.trial_states, "the trial is opened first"
         for each in observations:
-            self.points[trial] |= {(name, each.produced_at, each.step, value) for name, value in each.metrics.items()}
+            self.points[trial.number] |= {
+                (name, each.produced_at, each.step, value) for name, value in each.metrics.items()
+            }
 
     def update_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
         self._maybe_fail()

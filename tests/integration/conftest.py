@@ -20,7 +20,7 @@ import yaml
 from service.data_directory import DataDirectory
 from service.ledger import Ledger
 
-SPECTUNE = [sys.executable, "-c", "from service.cli import main; main()"]
+SPECTUNE = str(Path(sys.executable).parent / "spectune")
 
 DOCUMENT: dict[str, Any] = {
     "name": "integration",
@@ -54,19 +54,25 @@ class Outcome:
 
 
 class Run:
-    """A run of `spectune run --json` in progress."""
+    """A run of `spectune run --json` in progress.
+
+    It starts in a folder that holds folders named like our packages: a user's own, which must not be taken for ours.
+    """
 
     def __init__(self, document: dict[str, Any], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("optimizers", "search_spaces", "service", "trainers"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         campaign = folder / "campaign.yaml"
         campaign.write_text(yaml.safe_dump(document), encoding="utf-8")
         self.data = DataDirectory(folder / "data")
-        command = [*SPECTUNE, "run", str(campaign), "--data-dir", str(self.data.root), "--json"]
+        self._ledger: Ledger | None = None
+        command = [SPECTUNE, "run", str(campaign), "--data-dir", str(self.data.root), "--json"]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
@@ -91,21 +97,24 @@ class Run:
         while time.monotonic() < deadline and self.process.poll() is None:
             if found := condition(self):
                 return found
-            time.sleep(0.02)
+            time.sleep(0.05)
         self.process.send_signal(signal.SIGINT)
         stdout, stderr = self.process.communicate(timeout=60)
         raise AssertionError(f"waited in vain; the command said:\n{stdout}\n{stderr}")
 
     def num_observations(self) -> int:
         """Count the observations in the ledger."""
-        if not self.data.ledger.exists():
-            return 0
-        with Ledger.at(self.data.ledger) as ledger:
-            return sum(len(ledger.observations(each.campaign_id)) for each in ledger.campaigns())
+        if self._ledger is None:
+            if not self.data.ledger.exists():
+                return 0
+            self._ledger = Ledger.at(self.data.ledger)
+        return sum(len(self._ledger.observations(each.campaign_id)) for each in self._ledger.campaigns())
 
     def finish(self, *, timeout_seconds: float = 200.0) -> Outcome:
         """Wait for the end."""
         stdout, stderr = self.process.communicate(timeout=timeout_seconds)
+        if self._ledger is not None:
+            self._ledger.close()
         return Outcome(self.data, self.process.returncode, stdout, stderr)
 
 

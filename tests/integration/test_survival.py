@@ -9,7 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
+from service.campaign.lifecycle import CampaignState
+from service.ledger import Ledger
+from service.tracking.mlflow_tracker import EXPERIMENT
 from tests.integration.conftest import DOCUMENT, Outcome, Run
 from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger, in_mlflow
 
@@ -82,14 +86,25 @@ def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> Non
     assert time.monotonic() - asked_at < 60
 
 
-def test_a_command_killed_in_mid_run_leaves_no_process_and_a_paused_campaign(tmp_path: Path) -> None:
+def test_a_killed_command_leaves_no_process_and_the_next_one_brings_its_campaign_to_rest(tmp_path: Path) -> None:
     run = Run(LONG, tmp_path)
     run.wait_for(lambda run: run.num_observations() > 20)
     family = run.descendants()
     run.process.kill()
-    run.process.communicate()
+    killed = run.finish()
     psutil.wait_procs(family, timeout=30)
     assert_gone(family)
-    trials, observations = in_ledger(Outcome(run.data, -9, "", ""))
+    with Ledger.at(killed.data.ledger) as ledger:
+        (campaign,) = ledger.campaigns()
+        trials, observations = ledger.trials(campaign.campaign_id), ledger.observations(campaign.campaign_id)
+    assert campaign.state is CampaignState.PAUSED
     assert {trial.state for trial in trials} <= {"COMPLETED", "PENDING"}
     assert len({(each.trial, each.step) for each in observations}) == len(observations)
+
+    assert Run(DOCUMENT, tmp_path).finish().exit_status == 0
+    client = MlflowClient(tracking_uri=killed.data.mlflow_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.campaign = '{campaign.campaign_id}'", max_results=1000)
+    assert len(runs) == len(trials) + 1
+    assert "RUNNING" not in {run.info.status for run in runs}

@@ -10,7 +10,7 @@ import pytest
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.embedded import MAX_ATTEMPTS, EmbeddedCampaign, Projection
+from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, EmbeddedCampaign, Projection, settle_orphans
 from service.errors import TrackingError
 from service.ledger import Ledger, entries
 from service.ledger.spool import Spool
@@ -56,11 +56,20 @@ class FakeLauncher:
 
 class Bench:
     def __init__(self, folder: Path) -> None:
+        self.now = 0.0
         self.data = DataDirectory(folder)
         self.ledger = Ledger.at(folder / "ledger.sqlite")
         self.launcher = FakeLauncher(self.ledger)
-        self.campaign = EmbeddedCampaign(self.ledger, self.launcher, data=self.data, campaign_id="c")
+        self.campaign = EmbeddedCampaign(
+            self.ledger, self.launcher, data=self.data, campaign_id="c", clock=lambda: self.now
+        )
         self.campaign.start(name="test", specification={"objective": {"mode": "minimize"}})
+
+    def watch_until_relaunched(self) -> bool:
+        """Watch now, and once more when the pause before the next attempt is over."""
+        at_rest = self.campaign.watch()
+        self.now += RELAUNCH_SECONDS * MAX_ATTEMPTS
+        return at_rest or self.campaign.watch()
 
     @property
     def driver(self) -> FakeDriver:
@@ -83,6 +92,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
+    bench.campaign.close()
     bench.ledger.close()
 
 
@@ -99,6 +109,8 @@ def test_a_campaign_rests_when_its_driver_says_that_it_is_done(bench: Bench) -> 
 def test_a_lost_driver_is_replaced(bench: Bench, exit_code: int) -> None:
     bench.driver.exit_code = exit_code
     assert not bench.campaign.watch()
+    assert (len(bench.launcher.drivers), bench.state) == (1, CampaignState.QUEUED), "not before the pause is over"
+    assert not bench.watch_until_relaunched()
     assert (len(bench.launcher.drivers), bench.state) == (2, CampaignState.RUNNING)
     assert bench.campaign.record().attempt == 2
 
@@ -107,10 +119,10 @@ def test_a_campaign_that_loses_every_driver_fails_and_leaves_no_trial_open(bench
     bench.create_trial()
     for _ in range(MAX_ATTEMPTS):
         bench.driver.exit_code = KILLED
-        at_rest = bench.campaign.watch()
+        at_rest = bench.watch_until_relaunched()
     assert at_rest
     assert bench.state is CampaignState.FAILED
-    assert "the exit code of the last was -9" in bench.campaign.record().message
+    assert "its exit code was -9" in bench.campaign.record().message
     assert [trial.state for trial in bench.campaign.trials()] == [TrialState.LOST]
 
 
@@ -147,15 +159,54 @@ def test_a_second_cancel_ends_the_driver_at_once(bench: Bench) -> None:
     assert bench.state is CampaignState.CANCELLED
 
 
+def test_a_cancel_between_two_attempts_needs_no_driver(bench: Bench) -> None:
+    bench.create_trial()
+    bench.driver.exit_code = KILLED
+    bench.campaign.watch()
+    bench.campaign.cancel()
+    assert bench.campaign.watch()
+    assert (bench.state, len(bench.launcher.drivers)) == (CampaignState.CANCELLED, 1)
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.CANCELLED]
+
+
+def test_a_cancel_in_the_moment_of_success_changes_nothing(bench: Bench) -> None:
+    bench.ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended", attempt=1)
+    bench.campaign.cancel()
+    bench.driver.exit_code = ExitCode.DONE
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.SUCCEEDED
+
+
+def test_a_driver_that_somebody_else_interrupted_cancels_the_campaign(bench: Bench) -> None:
+    bench.create_trial()
+    bench.driver.exit_code = ExitCode.CANCELLED
+    assert bench.campaign.watch()
+    assert (bench.state, len(bench.launcher.drivers)) == (CampaignState.CANCELLED, 1)
+
+
+def test_a_campaign_with_a_living_owner_is_no_orphan(bench: Bench) -> None:
+    assert settle_orphans(bench.ledger, bench.data) == []
+    assert bench.state is CampaignState.RUNNING
+
+
+def test_a_campaign_whose_owner_and_driver_were_killed_is_paused_with_all_that_was_decided(bench: Bench) -> None:
+    bench.create_trial()
+    bench.campaign.close()  # what the kernel does when a process dies
+    assert settle_orphans(bench.ledger, bench.data) == ["c"]
+    assert bench.state is CampaignState.PAUSED
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.PENDING]
+    assert settle_orphans(bench.ledger, bench.data) == []
+
+
 def test_a_projection_that_never_succeeds_says_why_and_holds_nothing_up(bench: Bench) -> None:
-    def unreachable() -> Projector:
+    def unreachable() -> list[Projector]:
         raise ConnectionError("connection refused")
 
-    with pytest.raises(TrackingError, match="got connection refused"):
-        Projection(unreachable).finish()
+    with pytest.raises(TrackingError, match="got an interrupt"):
+        Projection(unreachable).finish(give_up=lambda: True)
 
 
 def test_a_projection_brings_everything_over_before_it_ends(bench: Bench) -> None:
     tracker = FakeTracker()
-    assert Projection(lambda: Projector(bench.ledger, tracker, "c")).finish() == "fake://c"
+    assert Projection(lambda: [Projector(bench.ledger, tracker, "c")]).finish() == "fake://c"
     assert tracker.campaign_states == {"c": "RUNNING"}

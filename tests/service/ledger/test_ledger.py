@@ -156,11 +156,11 @@ def test_the_next_attempt_imports_what_the_spool_knows_and_the_ledger_does_not(l
     assert [(o.step, o.attempt) for o in ledger.observations("c")] == [(10, 1), (20, 1)]
 
 
-def test_closing_trials_ends_those_that_are_open_and_no_others(ledger: Ledger) -> None:
+def test_moving_open_trials_moves_those_that_have_not_ended_and_no_others(ledger: Ledger) -> None:
     attempt = ledger.begin_attempt("c")
     done = entries.trial_moved(trial=0, state=TrialState.COMPLETED, reason="end_of_schedule", at=2)
     ledger.append("c", attempt, numbered([created(0), created(1), done]))
-    ledger.close_trials("c", TrialState.CANCELLED, reason="campaign_cancelled")
+    ledger.move_open_trials("c", TrialState.CANCELLED, reason="campaign_cancelled")
     assert [t.state for t in ledger.trials("c")] == [TrialState.COMPLETED, TrialState.CANCELLED]
     assert sequences(ledger) == list(range(1, ledger.campaign("c").sequence + 1))
 
