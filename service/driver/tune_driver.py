@@ -81,9 +81,16 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A slot's worker is gone."""
-        error = trial.get_pickled_error() or trial.get_error()
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        self._conductor.lose_slot(trial.config["slot"], first_line)
+        self._conductor.lose_slot(trial.config["slot"], _what_happened(trial))
+
+
+def _what_happened(trial: Any) -> str:
+    """Say in one line why a slot's worker is gone, as far as Tune knows."""
+    try:
+        lines = str(trial.get_pickled_error() or trial.get_error()).strip().splitlines()
+    except Exception as error:  # Tune reads its own pickle here, which a full disk may have torn
+        return f"its worker is gone, and why cannot be read ({error})"
+    return lines[0] if lines else "its worker is gone"
 
 
 class GraceStopper(_Unpickled, tune.Stopper):  # type: ignore[misc]
