@@ -136,7 +136,8 @@ class SpectralOptimizer(Optimizer):
             yield from (parameters[start : start + count] for start in range(0, len(parameters), count))
 
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
-        return self.rule_type(**{field.name: group[field.name] for field in fields(self.rule_type)})
+        options = [field.name for field in fields(self.rule_type) if field.name in group]
+        return self.rule_type(**{name: group[name] for name in options})
 
     def _check_group(self, group: dict[str, Any]) -> None:
         lr = group["lr"]
