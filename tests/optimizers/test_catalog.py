@@ -108,7 +108,8 @@ def test_sgd_is_torch_sgd_over_every_parameter_and_takes_the_steps_of_the_rule()
     for now, then in zip(network.parameters(), before, strict=True):
         update, state = GradientDescentRule().update(now.grad, {}, {})
         torch.testing.assert_close(now.detach(), apply_update(then, update, lr=0.3, weight_decay=0.02))
-        assert state == {} and update is not now.grad
+        assert state == {}
+        assert update is not now.grad
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ RULES = {
     "root": RootRule(),
     "spectral descent": SpectralDescentRule(),
     "spectral descent newton_schulz": SpectralDescentRule(solver="newton_schulz"),
+    "root sampled": RootRule(quantile="sampled"),
     "root plain": RootRule(nesterov=False, solver="svd"),
 }
 every_rule = pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
