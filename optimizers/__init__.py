@@ -8,6 +8,7 @@ adamw                     for the parameters that are not matrices
 gradient_descent          the theory's baseline
 momentum, outliers        stages
 polar, coefficients       the polar factor, and the numbers of its iterations
+calibration               numbers fitted to a shape and to its momenta
 parameter_groups          which parameters are matrices for us
 hyperparameters, catalog  what may be set, and the optimizers by name
 diagnostics               what to watch

@@ -120,13 +120,19 @@ def _threshold(magnitudes: Tensor, largest: Tensor, percentile: float | Tensor) 
 
 
 def _quantile(magnitudes: Tensor, percentile: float) -> Tensor:
-    """Select two neighbouring ranks; `torch.quantile` sorts, is 7 times slower and refuses 2²⁴ entries."""
+    """Select the shorter side, and on it two neighbouring ranks: half the time of a kthvalue for each of them.
+
+    `torch.quantile` sorts, is many times slower and refuses 2²⁴ entries.
+    """
     rank = percentile * (magnitudes.shape[-1] - 1)
     below = math.floor(rank)
-    lower = magnitudes.kthvalue(below + 1, dim=-1, keepdim=True).values
     if rank == below:
-        return lower
-    return lower.lerp(magnitudes.kthvalue(below + 2, dim=-1, keepdim=True).values, rank - below)
+        return magnitudes.kthvalue(below + 1, dim=-1, keepdim=True).values
+    from_above = 2 * below >= magnitudes.shape[-1]
+    count = magnitudes.shape[-1] - below if from_above else below + 2
+    side = magnitudes.topk(count, dim=-1, largest=from_above, sorted=False).values
+    neighbours = side.topk(2, dim=-1, largest=not from_above).values
+    return neighbours.amin(dim=-1, keepdim=True).lerp(neighbours.amax(dim=-1, keepdim=True), rank - below)
 
 
 def _quantile_of_each(magnitudes: Tensor, percentile: Tensor) -> Tensor:
