@@ -95,14 +95,14 @@ class SpectralOptimizer(Optimizer):
             What the closure returned, None without one.
 
         Raises:
-            RuntimeError: A sparse gradient.
+            ValueError: A sparse gradient, with the parameter's name.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_sparse_gradients(group["params"])
+            _refuse_sparse_gradients(group)
             if group["algorithm"] == ADAMW:
                 step_adamw(group, self.state)
             else:
@@ -152,26 +152,34 @@ class SpectralOptimizer(Optimizer):
         check_values(ADAMW_HYPERPARAMETERS if is_adamw else self.hyperparameters, values)
         if not is_adamw:
             self._rule(group)
-        for parameter in group["params"]:
-            _check_parameter(parameter, is_matrix=not is_adamw)
+        for name, parameter in _named(group):
+            _check_parameter(name, parameter, is_matrix=not is_adamw)
 
 
-def _check_parameter(parameter: Tensor, *, is_matrix: bool) -> None:
-    if parameter.is_complex():
-        raise ValueError(f"complex parameters are not supported: got {parameter.dtype}")
+def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Give each parameter with what to call it in a message: its name where known, else its place in the group."""
+    places = [f"parameter {place} of its group" for place in range(len(group["params"]))]
+    yield from zip(group.get("param_names") or places, group["params"], strict=True)
+
+
+def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
+    if not parameter.is_floating_point():
+        raise ValueError(f"{name} is not real floating point, the only kind supported: got {parameter.dtype}")
     # A shard's polar factor is not the shard of the polar factor. Where the module is not loaded there is no DTensor.
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is not None and isinstance(parameter, distributed.DTensor):
-        raise ValueError(f"sharded parameters are not supported: got a DTensor of shape {tuple(parameter.shape)}")
+        shape = tuple(parameter.shape)
+        raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
     if is_matrix and parameter.ndim != 2:
         shape = tuple(parameter.shape)
-        raise ValueError(f'only matrices are supported outside groups with algorithm="adamw": got shape {shape}')
+        raise ValueError(f'{name} is no matrix, which only groups with algorithm="adamw" take: got shape {shape}')
 
 
-def _refuse_sparse_gradients(parameters: list[Tensor]) -> None:
-    for parameter in parameters:
+def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
+    for name, parameter in _named(group):
         if parameter.grad is not None and parameter.grad.layout != torch.strided:
-            raise RuntimeError(f"sparse gradients are not supported: got one of shape {tuple(parameter.shape)}")
+            shape = tuple(parameter.shape)
+            raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -201,7 +201,9 @@ def test_nothing_is_changed_in_place_and_the_dtype_is_kept(rule):
         assert {update.dtype, *(tensor.dtype for tensor in new.values())} == {dtype}
 
 
-@pytest.mark.parametrize("rule", [MuonRule(solver="svd"), RootRule(solver="svd"), PolarGradRule()])
+@pytest.mark.parametrize(
+    "rule", [MuonRule(), MuonRule(solver="svd"), RootRule(), PolarGradRule(), SpectralDescentRule()]
+)
 def test_an_update_turns_with_the_gradient_where_entries_do_not_matter(rule):
     P, Q = orthogonal(5, seed=1), orthogonal(7, seed=2)
     gradient, hyperparameters = gaussian(5, 7), {**PLAIN, "percentile": 1.0}
