@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from optimizers.coefficients import CLASSIC, DEFAULT_STEPS
 from optimizers.outliers import percentile_threshold
-from optimizers.polar import polar_factor
+from optimizers.polar import Coefficients, polar_factor
 from optimizers.polargrad import nuclear_norm_along
 
 
@@ -34,6 +35,32 @@ def update_rms(update: Tensor) -> Tensor:
     return update.to(_accurate(update)).square().mean(dim=(-2, -1)).sqrt()
 
 
+def update_spectral_norm(update: Tensor) -> Tensor:
+    """Give ‖X‖₂, the largest singular value; 0 for a zero matrix. Costs the eigenvalues of X Xᵀ on the short side."""
+    eigenvalues, largest = _scaled_eigenvalues(update)
+    return eigenvalues.amax(dim=-1).clamp(min=0).sqrt() * largest
+
+
+def newton_schulz_residual(
+    matrix: Tensor, *, steps: int = DEFAULT_STEPS, coefficients: Coefficients = CLASSIC
+) -> Tensor:
+    """Give `orthogonality_error` after each step of the iteration on the matrix, shape [..., steps].
+
+    Where it does not fall to zero the coefficients do not converge, as the classic ones do not. Step k is computed
+    from the start, in float64 for float64 and float32 otherwise: for looking, not for training.
+
+    Raises:
+        ValueError: As `polar_factor`.
+    """
+    wide = matrix.to(_accurate(matrix))
+    dtype = "float64" if wide.dtype == torch.float64 else "float32"
+    factors = [
+        polar_factor(wide, solver="newton_schulz", steps=step, coefficients=coefficients, compute_dtype=dtype)
+        for step in range(1, steps + 1)
+    ]
+    return torch.stack([orthogonality_error(factor) for factor in factors], dim=-1)
+
+
 def nuclear_norm(matrix: Tensor, direction: Tensor) -> Tensor:
     """Give ⟨matrix, direction⟩, the sum of the singular values if the direction is the polar factor."""
     return nuclear_norm_along(matrix, direction).squeeze(dim=(-2, -1))
@@ -41,14 +68,9 @@ def nuclear_norm(matrix: Tensor, direction: Tensor) -> Tensor:
 
 def stable_rank(matrix: Tensor) -> Tensor:
     """Give ‖M‖_F² / ‖M‖₂², between 1 and the rank, from the eigenvalues of M Mᵀ; NaN for a zero matrix."""
-    wide = _wide(matrix)
-    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    usable = largest.isfinite() & (largest > 0)
-    # eigvalsh raises for the whole batch where one matrix is not finite, hence zeros in its place.
-    scaled = torch.where(usable, wide / torch.where(usable, largest, 1.0), 0.0)
-    eigenvalues: Tensor = torch.linalg.eigvalsh(scaled @ scaled.mT)
+    eigenvalues, largest = _scaled_eigenvalues(matrix)
     rank = eigenvalues.sum(dim=-1) / eigenvalues.amax(dim=-1)
-    return rank.masked_fill(~usable.squeeze(dim=(-2, -1)), torch.nan)
+    return rank.masked_fill(~(largest.isfinite() & (largest > 0)), torch.nan)
 
 
 def clipped_fraction(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
@@ -63,6 +85,17 @@ def outlier_ratio(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
     threshold = percentile_threshold(matrix, percentile=percentile).squeeze(dim=(-2, -1))
     largest: Tensor = matrix.abs().amax(dim=(-2, -1))
     return largest / threshold
+
+
+def _scaled_eigenvalues(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the eigenvalues of X Xᵀ for X = matrix / its largest magnitude, and that; zeros where it is unusable."""
+    wide = _wide(matrix)
+    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
+    usable = largest.isfinite() & (largest > 0)
+    # eigvalsh raises for the whole batch where one matrix is not finite, hence zeros in its place.
+    scaled = torch.where(usable, wide / torch.where(usable, largest, 1.0), 0.0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(scaled @ scaled.mT)
+    return eigenvalues, torch.where(largest.isfinite(), largest, torch.nan).squeeze(dim=(-2, -1))
 
 
 def _wide(matrix: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
+# Measured on CPU in float32, 24 matrices: batched products win below 192 rows (2.5 times at 64), single ones from
+# there on (1.2 times at 256, one core or two). In bfloat16 the batch is never behind.
+LOOPED_ROWS: Final = 192
 COMPUTE_DTYPES: Final = ("auto", *DTYPES)
 
 
@@ -171,21 +174,37 @@ def _iterated(
     )
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
     triples = _schedule(solver, rows, columns, max(counts), coefficients)
-    flat = start.reshape(-1, *start.shape[-2:])
+    # Contiguous: a tall batch arrives as a transposed view, whose products are a third slower in float32.
+    flat = start.reshape(-1, *start.shape[-2:]).contiguous()
     result = _narrowing(flat, counts, triples).reshape(start.shape).to(matrix.dtype)
     return result.mT if rows > columns else result
 
 
 def _normalised(matrix: Tensor, *, eps: float | Tensor, safety: float) -> Tensor:
-    """Divide each matrix by safety · max(‖G‖_F, eps), through its largest entry so that 1e-30 and 1e30 survive."""
+    """Divide each matrix by safety · max(‖G‖_F, eps); 1e-30 and 1e30 survive.
+
+    The detour through a power of two near the largest entry changes no digit of a matrix that did not need it, so
+    leaving it out where no matrix of the batch does keeps every matrix independent of the others, bit for bit.
+    """
     wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
+    if _squares_survived(norm) and not isinstance(eps, Tensor):
+        return torch.div(wide, norm.clamp(min=eps) * safety)
     largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    scale = torch.where(largest == 0, 1.0, largest)
+    scale = torch.where(largest.isfinite() & (largest > 0), largest / (2 * largest.frexp().mantissa), 1.0)
     shrunk = wide / scale
     norm = torch.linalg.vector_norm(shrunk, dim=(-2, -1), keepdim=True)
     smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)  # `eps / scale` takes 1 / scale first
     norm = torch.maximum(norm, smallest / scale)
     return shrunk / (safety * torch.where(norm == 0, 1.0, norm))
+
+
+def _squares_survived(norm: Tensor) -> bool:
+    """Say whether norms of float32 can be trusted; on a device that would mean to wait for it, so nothing is known."""
+    if norm.device.type != "cpu" or torch.compiler.is_compiling() or norm.numel() == 0:
+        return False
+    smallest, largest = norm.aminmax()  # NaN passes neither comparison
+    return bool(smallest > 1e-12) and bool(largest < 1e12)
 
 
 def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
@@ -237,6 +256,8 @@ def _iterate(start: Tensor, triples: Sequence[Triple]) -> Tensor:
     """Apply X <- a X + (b A + c A²) X with A = X Xᵀ, once for each triple."""
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
         return _steps(start[0], triples, torch.addmm)[None]
+    if start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
+        return torch.stack([_steps(matrix, triples, torch.addmm) for matrix in start])
     return _steps(start, triples, torch.baddbmm)
 
 

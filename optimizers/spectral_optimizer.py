@@ -39,11 +39,13 @@ class SpectralOptimizer(Optimizer):
         rule_type: The rule of the matrices; its fields are options of a group.
         hyperparameters: What is legal for the options of a group of matrices.
         max_stack_bytes: Bytes of gradient that are stacked at once; several times as much is allocated for a moment.
+        max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
     max_stack_bytes: ClassVar[int] = 256 * 2**20
+    max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
 
     def __init__(
         self,
@@ -93,14 +95,14 @@ class SpectralOptimizer(Optimizer):
             What the closure returned, None without one.
 
         Raises:
-            RuntimeError: A sparse gradient.
+            ValueError: A sparse gradient, with the parameter's name.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_sparse_gradients(group["params"])
+            _refuse_sparse_gradients(group)
             if group["algorithm"] == ADAMW:
                 step_adamw(group, self.state)
             else:
@@ -132,11 +134,14 @@ class SpectralOptimizer(Optimizer):
                 alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
         for parameters in alike.values():
             num_bytes = max(1, parameters[0].numel() * parameters[0].element_size())
-            count = 1 if group["foreach"] is False else max(1, self.max_stack_bytes // num_bytes)
+            is_cpu = parameters[0].device.type == "cpu"
+            cap = min(self.max_stack_bytes, self.max_stack_bytes_on_cpu) if is_cpu else self.max_stack_bytes
+            count = 1 if group["foreach"] is False else max(1, cap // num_bytes)
             yield from (parameters[start : start + count] for start in range(0, len(parameters), count))
 
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
-        return self.rule_type(**{field.name: group[field.name] for field in fields(self.rule_type)})
+        options = [field.name for field in fields(self.rule_type) if field.name in group]
+        return self.rule_type(**{name: group[name] for name in options})
 
     def _check_group(self, group: dict[str, Any]) -> None:
         lr = group["lr"]
@@ -147,26 +152,34 @@ class SpectralOptimizer(Optimizer):
         check_values(ADAMW_HYPERPARAMETERS if is_adamw else self.hyperparameters, values)
         if not is_adamw:
             self._rule(group)
-        for parameter in group["params"]:
-            _check_parameter(parameter, is_matrix=not is_adamw)
+        for name, parameter in _named(group):
+            _check_parameter(name, parameter, is_matrix=not is_adamw)
 
 
-def _check_parameter(parameter: Tensor, *, is_matrix: bool) -> None:
-    if parameter.is_complex():
-        raise ValueError(f"complex parameters are not supported: got {parameter.dtype}")
+def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Give each parameter with what to call it in a message: its name where known, else its place in the group."""
+    places = [f"parameter {place} of its group" for place in range(len(group["params"]))]
+    yield from zip(group.get("param_names") or places, group["params"], strict=True)
+
+
+def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
+    if not parameter.is_floating_point():
+        raise ValueError(f"{name} is not real floating point, the only kind supported: got {parameter.dtype}")
     # A shard's polar factor is not the shard of the polar factor. Where the module is not loaded there is no DTensor.
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is not None and isinstance(parameter, distributed.DTensor):
-        raise ValueError(f"sharded parameters are not supported: got a DTensor of shape {tuple(parameter.shape)}")
+        shape = tuple(parameter.shape)
+        raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
     if is_matrix and parameter.ndim != 2:
         shape = tuple(parameter.shape)
-        raise ValueError(f'only matrices are supported outside groups with algorithm="adamw": got shape {shape}')
+        raise ValueError(f'{name} is no matrix, which only groups with algorithm="adamw" take: got shape {shape}')
 
 
-def _refuse_sparse_gradients(parameters: list[Tensor]) -> None:
-    for parameter in parameters:
+def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
+    for name, parameter in _named(group):
         if parameter.grad is not None and parameter.grad.layout != torch.strided:
-            raise RuntimeError(f"sparse gradients are not supported: got one of shape {tuple(parameter.shape)}")
+            shape = tuple(parameter.shape)
+            raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -183,4 +196,8 @@ def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weig
     rate = lr.reshape(()) if isinstance(lr, Tensor) else lr
     if weight_decay != 0:
         torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-    torch._foreach_sub_(parameters, (rate * update).to(parameters[0].dtype).unbind())
+    directions = update.to(parameters[0].dtype)
+    if isinstance(rate, Tensor):
+        torch._foreach_sub_(parameters, (rate * directions).to(parameters[0].dtype).unbind())
+    else:
+        torch._foreach_sub_(parameters, directions.unbind(), alpha=rate)

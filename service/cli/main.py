@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import run
+from service.cli import calibrate, run
 from service.errors import DataDirectoryError, ServiceError, SpecificationError
 
 EXIT_BAD_INPUT = 2
@@ -21,6 +21,7 @@ application = typer.Typer(
 )
 application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
+application.command(name="calibrate")(calibrate.calibrate)
 
 
 def main() -> None:
