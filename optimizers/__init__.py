@@ -5,7 +5,10 @@ spectral                  the loop they share, on tensors with any leading dimen
 spectral_optimizer        its torch.optim face: groups, state, equal shapes stacked
 adamw                     for the parameters that are not matrices
 momentum, outliers        stages
-polar, coefficients       the polar factor, and the numbers of its iterations
+polar                     the polar factor, by any of the solvers
+quintic, coefficients     polynomial iterations, and their numbers
+minimax                   where our own of these numbers come from
+rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype
 parameter_groups          which parameters are matrices for us
 hyperparameters, catalog  what may be set, and the optimizers by name
 diagnostics               what to watch
