@@ -38,8 +38,9 @@ POLAR_EXPRESS: Final[tuple[Triple, ...]] = (
 POLAR_EXPRESS_SAFETY: Final = 1.01
 
 # Ours: greedy minimax for singular values in [3e-3, 1], the best for each number of steps;
-# `python -m optimizers.minimax` derives and prints it. 3 rows send that interval to within 0.65 of 1, 4 to 0.20, 5 to 4.9e-3, 6 to 7.5e-8, 7 to
-# rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005]. The last row stands for all later.
+# `python -m optimizers.minimax` derives and prints it. 3 rows send that interval to within 0.65 of 1, 4 to 0.20,
+# 5 to 4.9e-3, 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005].
+# The last row stands for every further step.
 MINIMAX_LOWEST: Final = 3e-3
 MINIMAX: Final[tuple[Triple, ...]] = (
     (8.383673612923157, -24.765905857974516, 18.357081892887585),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
 import torch
@@ -52,7 +52,6 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "float64": torch.float64,
 }
 COMPUTE_DTYPES: Final = ("auto", *DTYPES)
-HALVES: Final = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,8 @@ class Solver:
     """What a solver can be told.
 
     Attributes:
-        is_iterative: Whether it is a quintic iteration, which reads `eps` and has the half precisions.
+        is_iterative: Whether it is a quintic iteration, which reads `eps`.
+        half_dtypes: The half precisions that it has.
         takes_steps: Whether it reads `steps`.
         takes_coefficients: Whether it reads `coefficients`.
         takes_bases: Whether those may be the name of one of `BASES`.
@@ -68,19 +68,22 @@ class Solver:
     """
 
     is_iterative: bool = False
+    half_dtypes: tuple[str, ...] = ()
     takes_steps: bool = False
     takes_coefficients: bool = False
     takes_bases: bool = False
     takes_lowest: bool = False
 
 
+QUINTIC: Final = Solver(is_iterative=True, half_dtypes=("float16", "bfloat16"), takes_steps=True)
 SOLVERS: Final[dict[str, Solver]] = {
-    "newton_schulz": Solver(is_iterative=True, takes_steps=True, takes_coefficients=True),
-    "minimax": Solver(is_iterative=True, takes_steps=True),
-    "polar_express": Solver(is_iterative=True, takes_steps=True),
-    "adanewton": Solver(is_iterative=True, takes_steps=True, takes_coefficients=True),
-    "gram": Solver(is_iterative=True, takes_steps=True, takes_coefficients=True, takes_bases=True),
-    "auto": Solver(is_iterative=True, takes_steps=True, takes_coefficients=True, takes_bases=True),
+    "newton_schulz": replace(QUINTIC, takes_coefficients=True),
+    "minimax": QUINTIC,
+    "polar_express": QUINTIC,
+    "adanewton": replace(QUINTIC, takes_coefficients=True),
+    # Not in bfloat16: the rounding of Q, 2⁻⁸ of up to 33 after two steps, carries iterates out of the interval to NaN.
+    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True),
+    "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True),
     "qdwh": Solver(takes_steps=True, takes_lowest=True),
     "zolo_pd": Solver(takes_lowest=True),
     "svd": Solver(),
@@ -115,8 +118,9 @@ def polar_factor(
             torch.optim.Muon uses 1e-7. At 0 the result does not depend on the scale of G. `qdwh`, `zolo_pd` and `svd`
             read none.
         compute_dtype: `auto` computes float64 input in float64, anything else in float32 on the CPU. On CUDA the
-            iterations then take bfloat16, the arithmetic of torch.optim.Muon, but float16 from the Schatten-8 norm
-            (`minimax`), which bounds every iterate: three more bits. `qdwh`, `zolo_pd` and `svd` have neither.
+            iterations then take bfloat16, the arithmetic of torch.optim.Muon, but float16, three more bits, from the
+            Schatten-8 norm (`minimax`) and in Gram form, which has no bfloat16: there `auto` takes the plain form.
+            `qdwh`, `zolo_pd` and `svd` have neither half.
         l0: Only for `qdwh` and `zolo_pd`, in (0, 1], by default `rational.LOWEST`: singular values from ℓ₀ σ₁ up
             converge. A rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀: 1e-6 in float64.
         out: Receives the result and is returned. It may be `matrix`.
@@ -166,8 +170,9 @@ def check_solver(
         raise ValueError(f"solver {solver!r} takes no l0: got {l0!r}")
     if l0 is not None:
         check_lowest(l0)
-    if compute_dtype in HALVES and not entry.is_iterative:
-        raise ValueError(f"solver {solver!r} computes in float32 or float64: got {compute_dtype!r}")
+    if compute_dtype in ("float16", "bfloat16") and compute_dtype not in entry.half_dtypes:
+        legal = ", ".join([*entry.half_dtypes, "float32 or float64"])
+        raise ValueError(f"solver {solver!r} computes in {legal}: got {compute_dtype!r}")
 
 
 def _check_coefficients(solver: str, coefficients: Coefficients) -> None:
@@ -221,8 +226,10 @@ def _polynomial(
     wide = matrix.mT if rows > columns else matrix
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
     quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients)
-    half = torch.float16 if quintic.by_schatten else torch.bfloat16
+    half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
     dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
+    if dtype == torch.bfloat16:
+        quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
     result = iterated(wide, counts, quintic, eps=eps, dtype=dtype).to(matrix.dtype)
     return result.mT if rows > columns else result
 

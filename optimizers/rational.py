@@ -77,7 +77,7 @@ def _by_qr(X: Tensor, shift: float) -> Tensor:
     """[X; √c I] = [Q₁; Q₂] R gives X (XᵀX + c I)⁻¹ = Q₁ Q₂ᵀ / √c."""
     rows, columns = X.shape[-2:]
     identity = torch.eye(columns, dtype=X.dtype, device=X.device).expand(*X.shape[:-2], columns, columns)
-    Q = torch.linalg.qr(torch.cat([X / math.sqrt(shift), identity], dim=-2)).Q
+    Q: Tensor = torch.linalg.qr(torch.cat([X / math.sqrt(shift), identity], dim=-2)).Q
     return Q[..., :rows, :] @ Q[..., rows:, :].mT / math.sqrt(shift)
 
 

@@ -55,22 +55,20 @@ def jacobi_sn_cn(u: float, complementary: float) -> tuple[float, float]:
     The complementary modulus k' is the argument because 1 − k'² would round to 1. Relative error about 1e-14, cn
     included, which tends to zero at K.
     """
-    scale, roots = 1.0, [complementary]
-    arithmetic = []
+    means, roots, mean, root = [], [], 1.0, complementary
     while True:
-        arithmetic.append(scale)
-        mean, geometric = (scale + roots[-1]) / 2, math.sqrt(scale * roots[-1])
-        if abs(scale - roots[-1]) <= 1e-9 * scale:  # the mean then agrees to 1e-18
+        means.append(mean)
+        roots.append(root)
+        mean, root = (mean + root) / 2, math.sqrt(mean * root)
+        if abs(means[-1] - roots[-1]) <= 1e-9 * means[-1]:  # the new mean then agrees to 1e-18
             break
-        scale = mean
-        roots.append(geometric)
-    sine, cosine = math.sin(mean * u), math.cos(mean * u)
-    ratio, dn = cosine / sine * mean, 1.0
-    for root, upper in zip(reversed(roots), reversed(arithmetic), strict=True):
-        product = ratio * dn
-        factor = ratio * ratio / upper
-        dn = (root + factor) / (upper + factor)
-        ratio = product
+    cotangent, dn = 1 / math.tan(mean * u), 1.0
+    ratio = mean * cotangent
+    for upper, lower in zip(reversed(means), reversed(roots), strict=True):
+        product = cotangent * ratio
+        ratio *= dn
+        dn = (lower + product) / (upper + product)
+        cotangent = ratio / upper
     sn = 1 / math.sqrt(1 + ratio * ratio)
     return sn, sn * ratio
 

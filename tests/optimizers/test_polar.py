@@ -205,7 +205,7 @@ def test_eps_shortens_what_is_smaller(solver):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("compute_dtype", ["auto", "bfloat16"])
 def test_a_non_finite_matrix_stays_non_finite_and_leaves_its_batch_alone(solver, bad, compute_dtype):
-    if not SOLVERS[solver].is_iterative and compute_dtype == "bfloat16":
+    if compute_dtype != "auto" and compute_dtype not in SOLVERS[solver].half_dtypes:
         compute_dtype = "float32"
     batch = gaussian(4, 5, 7, dtype=torch.float32)
     clean = polar_factor(batch, solver=solver, compute_dtype=compute_dtype)
@@ -299,6 +299,12 @@ def test_svd_drops_what_is_zero_to_rounding():
         ({"solver": "newton_schulz", "coefficients": []}, r"got \[\]"),
         ({"solver": "polar_express", "coefficients": CLASSIC}, "fixed coefficients"),
         ({"solver": "svd", "compute_dtype": "bfloat16"}, "got 'bfloat16'"),
+        ({"solver": "gram", "compute_dtype": "bfloat16"}, "float16, float32 or float64: got 'bfloat16'"),
+        ({"solver": "gram", "coefficients": "polar_expres"}, "did you mean 'polar_express'"),
+        ({"solver": "newton_schulz", "coefficients": "minimax"}, "are numbers: got 'minimax'"),
+        ({"solver": "minimax", "coefficients": CLASSIC}, "fixed coefficients"),
+        ({"solver": "minimax", "l0": 1e-3}, "takes no l0: got 0.001"),
+        ({"solver": "zolo_pd", "steps": 2}, "takes no steps: got 2"),
         ({"solver": "svd", "compute_dtype": "float8"}, "got 'float8'"),
     ],
 )
