@@ -7,8 +7,8 @@ adamw                     for the parameters that are not matrices
 momentum, outliers        stages
 polar                     the polar factor, by any of the solvers
 quintic, coefficients     polynomial iterations, and their numbers
-minimax                   where our own of these numbers come from
-rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype
+minimax                   where our own of these numbers come from; rebuild_coefficients prints them
+rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype; exact, by SVD
 parameter_groups          which parameters are matrices for us
 hyperparameters, catalog  what may be set, and the optimizers by name
 diagnostics               what to watch

@@ -37,11 +37,13 @@ POLAR_EXPRESS: Final[tuple[Triple, ...]] = (
 # [1e-3, 1] -> [0.84, 1.13], 6 -> [0.993, 1.002], 7 to within 1.1e-5 of 1.
 POLAR_EXPRESS_SAFETY: Final = 1.01
 
-# Ours: greedy minimax for singular values in [3e-3, 1], the best for each number of steps;
-# `python -m optimizers.minimax` derives and prints it. 3 rows send that interval to within 0.65 of 1, 4 to 0.20,
-# 5 to 4.9e-3, 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005].
-# The last row stands for every further step.
+# Ours: greedy minimax for singular values in [3e-3, 1], the best for each number of steps, derived and printed by
+# `python -m optimizers.rebuild_coefficients`. 3 rows send that interval to within 0.65 of 1, 4 to 0.20, 5 to 4.9e-3,
+# 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005]. The last row
+# stands for every further step. Momenta of a language model reach lower (κ 1e2 to 5e5): on them five rows for 1e-3 are
+# never worse than Polar Express', five rows for 3e-3 often are (docs/decisions/0101-minimax-default.md).
 MINIMAX_LOWEST: Final = 3e-3
+MINIMAX_LOWEST_OF_MOMENTA: Final = 1e-3
 MINIMAX: Final[tuple[Triple, ...]] = (
     (8.383673612923157, -24.765905857974516, 18.357081892887585),
     (4.043420433700426, -3.0114049938415306, 0.5695121503191819),
@@ -71,12 +73,7 @@ ROOT_TRIPLES: Final[dict[tuple[int, int], Triple]] = {
 
 def polar_express_triples(steps: int) -> tuple[Triple, ...]:
     """Give the first `steps` rows of Polar Express, made safe, its last row repeated beyond the table."""
-    return repeated([*(_made_safe(row, POLAR_EXPRESS_SAFETY) for row in POLAR_EXPRESS[:-1]), POLAR_EXPRESS[-1]], steps)
-
-
-def minimax_triples(steps: int) -> tuple[Triple, ...]:
-    """Give the first `steps` rows of our table, made safe, its last row repeated beyond the table."""
-    return repeated([*(_made_safe(row, MINIMAX_SAFETY) for row in MINIMAX[:-1]), MINIMAX[-1]], steps)
+    return repeated([*(made_safe(row, POLAR_EXPRESS_SAFETY) for row in POLAR_EXPRESS[:-1]), POLAR_EXPRESS[-1]], steps)
 
 
 def adanewton_triple(rows: int, columns: int) -> Triple:
@@ -89,6 +86,7 @@ def repeated(triples: Sequence[Triple], steps: int) -> tuple[Triple, ...]:
     return tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
 
 
-def _made_safe(triple: Triple, safety: float) -> Triple:
+def made_safe(triple: Triple, safety: float) -> Triple:
+    """Give p(s / safety): a row meant for values up to `safety` times too large."""
     a, b, c = triple
     return a / safety, b / safety**3, c / safety**5

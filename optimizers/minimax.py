@@ -10,15 +10,16 @@ step maps [l, u] onto [1 − E, 1 + E], the interval of the next one. This greed
 compositions of as many odd quintics (Amsel et al., arXiv 2505.16932, theorem 3.1), so the first k rows of a longer
 table are the best k, and one table serves every number of steps.
 
-`python -m optimizers.minimax` prints the table that `coefficients.MINIMAX` holds. Plain double arithmetic.
+`python -m optimizers.rebuild_coefficients` prints the table that `coefficients.MINIMAX` holds. Plain double arithmetic.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
-from optimizers.coefficients import MINIMAX, MINIMAX_LOWEST, Triple
+from optimizers.coefficients import MINIMAX, MINIMAX_LOWEST, MINIMAX_SAFETY, Triple, made_safe, repeated
 
 PADE: Final[Triple] = (15 / 8, -10 / 8, 3 / 8)
 """The limit l, u -> 1: value 1 at 1, first and second derivative zero. It converges cubically by itself."""
@@ -86,6 +87,18 @@ def greedy_composition(low: float, steps: int, *, cushion: float = 0.0) -> tuple
     return tuple(rows)
 
 
+@lru_cache
+def minimax_triples(steps: int, *, l0: float = MINIMAX_LOWEST) -> tuple[Triple, ...]:
+    """Give the first rows of the table for [ℓ₀, 1], made safe; its last, which converges by itself, is repeated.
+
+    Args:
+        steps: How many rows.
+        l0: Above 0, at most 1. `coefficients.MINIMAX` is the table of the default; others are derived, 1 ms, once.
+    """
+    rows = MINIMAX if l0 == MINIMAX_LOWEST else greedy_composition(l0, max(steps, len(MINIMAX)))
+    return repeated([*(made_safe(row, MINIMAX_SAFETY) for row in rows[:-1]), rows[-1]], steps)
+
+
 def _value(triple: Triple, s: float) -> float:
     a, b, c = triple
     return s * (a + s * s * (b + s * s * c))
@@ -108,8 +121,3 @@ def _equioscillating(points: list[float]) -> tuple[Triple, float]:
                 rows[index] = [x - factor * y for x, y in zip(rows[index], rows[column], strict=True)]
     a, b, c, error = (rows[index][4] / rows[index][index] for index in range(4))
     return (a, b, c), error
-
-
-if __name__ == "__main__":
-    for row in greedy_composition(MINIMAX_LOWEST, len(MINIMAX)):
-        print(f"    {row},")

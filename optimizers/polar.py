@@ -30,13 +30,15 @@ from optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
     MAX_STEPS,
+    MINIMAX_LOWEST,
     POLAR_EXPRESS_SAFETY,
     Triple,
     adanewton_triple,
-    minimax_triples,
     polar_express_triples,
     repeated,
 )
+from optimizers.exact import by_svd
+from optimizers.minimax import minimax_triples
 from optimizers.qdwh import qdwh
 from optimizers.quintic import GRAM_FROM, Quintic, iterated
 from optimizers.rational import LOWEST, check_lowest
@@ -78,12 +80,12 @@ class Solver:
 QUINTIC: Final = Solver(is_iterative=True, half_dtypes=("float16", "bfloat16"), takes_steps=True)
 SOLVERS: Final[dict[str, Solver]] = {
     "newton_schulz": replace(QUINTIC, takes_coefficients=True),
-    "minimax": QUINTIC,
+    "minimax": replace(QUINTIC, takes_lowest=True),
     "polar_express": QUINTIC,
     "adanewton": replace(QUINTIC, takes_coefficients=True),
     # Not in bfloat16: the rounding of Q, 2⁻⁸ of up to 33 after two steps, carries iterates out of the interval to NaN.
-    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True),
-    "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True),
+    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True, takes_lowest=True),
+    "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True, takes_lowest=True),
     "qdwh": Solver(takes_steps=True, takes_lowest=True),
     "zolo_pd": Solver(takes_lowest=True),
     "svd": Solver(),
@@ -121,8 +123,9 @@ def polar_factor(
             iterations then take bfloat16, the arithmetic of torch.optim.Muon, but float16, three more bits, from the
             Schatten-8 norm (`minimax`) and in Gram form, which has no bfloat16: there `auto` takes the plain form.
             `qdwh`, `zolo_pd` and `svd` have neither half.
-        l0: Only for `qdwh` and `zolo_pd`, in (0, 1], by default `rational.LOWEST`: singular values from ℓ₀ σ₁ up
-            converge. A rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀: 1e-6 in float64.
+        l0: In (0, 1]: singular values from ℓ₀ σ₁ up are meant to converge. For `minimax`, by default 3e-3; smaller
+            serves wider spectra and costs exactness on narrow ones. For `qdwh` and `zolo_pd`, by default
+            `rational.LOWEST`; a rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀.
         out: Receives the result and is returned. It may be `matrix`.
 
     Returns:
@@ -139,7 +142,7 @@ def polar_factor(
     if matrix.numel() == 0:
         result = matrix.clone()
     elif SOLVERS[solver].is_iterative:
-        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype)
+        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0)
     else:
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
         result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
@@ -166,7 +169,7 @@ def check_solver(
         _check_coefficients(solver, coefficients)
     if steps is not None:
         _check_steps(solver, steps)
-    if l0 is not None and not entry.takes_lowest:
+    if l0 is not None and not (entry.takes_lowest and coefficients in (None, "minimax")):
         raise ValueError(f"solver {solver!r} takes no l0: got {l0!r}")
     if l0 is not None:
         check_lowest(l0)
@@ -221,11 +224,12 @@ def _polynomial(
     coefficients: Coefficients | None,
     eps: float | Tensor,
     compute_dtype: str,
+    l0: float | None,
 ) -> Tensor:
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
-    quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients)
+    quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
     half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
     dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
     if dtype == torch.bfloat16:
@@ -236,7 +240,7 @@ def _polynomial(
 
 def _converged(matrix: Tensor, solver: str, steps: int | Tensor | None, l0: float, dtype: torch.dtype) -> Tensor:
     if solver == "svd":
-        return _exact(matrix, dtype)
+        return by_svd(matrix, dtype=dtype)
     if solver == "zolo_pd":
         return zolo_pd(matrix, dtype=dtype, l0=l0)
     if not isinstance(steps, Tensor):
@@ -259,7 +263,9 @@ def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
         raise ValueError(f"steps must broadcast over the leading dimensions: {shapes}") from error
 
 
-def _quintic(solver: str, rows: int, columns: int, steps: int, coefficients: Coefficients | None) -> Quintic:
+def _quintic(
+    solver: str, rows: int, columns: int, steps: int, coefficients: Coefficients | None, l0: float | None
+) -> Quintic:
     """Say what to iterate on a wide matrix."""
     has_forms = SOLVERS[solver].takes_bases
     in_gram_form = solver == "gram" or (solver == "auto" and columns > GRAM_FROM * rows)
@@ -269,7 +275,8 @@ def _quintic(solver: str, rows: int, columns: int, steps: int, coefficients: Coe
     if coefficients is not None:
         return Quintic(triples=repeated(_triples(coefficients), steps), in_gram_form=in_gram_form)
     if base == "minimax":
-        return Quintic(triples=minimax_triples(steps), by_schatten=True, in_gram_form=in_gram_form)
+        triples = minimax_triples(steps, l0=MINIMAX_LOWEST if l0 is None else l0)
+        return Quintic(triples=triples, by_schatten=True, in_gram_form=in_gram_form)
     if base == "polar_express":
         triples = polar_express_triples(steps)
         return Quintic(triples=triples, divisor=POLAR_EXPRESS_SAFETY, in_gram_form=in_gram_form)
@@ -283,15 +290,3 @@ def _triples(coefficients: Triple | Sequence[Triple]) -> list[Triple]:
     if not rows or any(not isinstance(row, Sequence) or len(row) != 3 for row in rows):
         raise ValueError(f"coefficients are (a, b, c) or a sequence of such triples: got {coefficients!r}")
     return [cast(Triple, tuple(map(float, cast(Triple, row)))) for row in rows]
-
-
-def _exact(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    wide = matrix.to(dtype)
-    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    finite = largest.isfinite()
-    scale = torch.where(finite & (largest > 0), largest, 1.0)
-    # LAPACK raises for the whole batch where one matrix is not finite, hence zeros in its place.
-    U, sigma, Vh = torch.linalg.svd(torch.where(finite, wide / scale, 0.0), full_matrices=False)
-    negligible = max(matrix.shape[-2:]) * torch.finfo(wide.dtype).eps * sigma[..., :1]
-    result = (U * (sigma > negligible).unsqueeze(-2)) @ Vh
-    return torch.where(finite, result, torch.nan).to(matrix.dtype)

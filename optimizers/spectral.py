@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
 from optimizers.momentum import average
 from optimizers.polar import SOLVERS, Coefficients, check_solver, polar_factor
 
@@ -81,6 +82,8 @@ class SpectralRule(ABC):
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
             iteration["eps"] = hyperparameters["eps"]
+            if solver.takes_lowest and self.coefficients in (None, "minimax"):
+                iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,

@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from optimizers.coefficients import CLASSIC, polar_express_triples
 from optimizers.diagnostics import polar_error
+from optimizers.muon import MuonRule
 from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polargrad import PolarGradRule
 from optimizers.qdwh import qdwh_schedule
 from optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
@@ -138,6 +140,29 @@ def test_minimax_costs_what_newton_schulz_costs_and_auto_is_never_dearer():
             columns == 40
         )
         assert flops(matrix, "auto") == min(flops(matrix, "minimax"), flops(matrix, "gram"))
+
+
+def test_minimax_for_a_lower_end_serves_wider_spectra_and_is_less_exact_on_narrow_ones():
+    wide = with_spectrum(torch.logspace(0, -3, 48, dtype=torch.float64), 48, 64).float()
+    narrow = gaussian(32, 128, dtype=torch.float32)
+    assert mean_error(wide, solver="minimax", l0=1e-3) < 0.7 * mean_error(wide, solver="minimax")
+    assert mean_error(narrow, solver="minimax", l0=1e-3) > 4 * mean_error(narrow, solver="minimax")
+    torch.testing.assert_close(
+        polar_factor(wide, solver="gram", l0=1e-3), polar_factor(wide, solver="minimax", l0=1e-3), rtol=0, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("solver", ["minimax", "gram", "auto"])
+def test_the_optimizers_take_the_lower_end_that_momenta_need(solver):
+    momentum = gaussian(8, 24)
+    options = {"ns_steps": 5, "eps": 0.0}
+    found = MuonRule(solver=solver).direction(momentum, options)
+    assert torch.equal(found, polar_factor(momentum, solver=solver, l0=1e-3))
+    found = PolarGradRule(solver=solver).direction(momentum, options)
+    assert torch.equal(found, polar_factor(momentum, solver=solver, l0=1e-3))
+    if solver != "minimax":
+        found = MuonRule(solver=solver, ns_coefficients=CLASSIC).direction(momentum, options)
+        assert torch.equal(found, polar_factor(momentum, solver=solver, coefficients=CLASSIC))
 
 
 @RATIONAL
