@@ -1,9 +1,11 @@
 """Spectral optimizers: mathematics on torch alone, usable in any training script.
 
 muon, polargrad, root     one rule each: its idea, its stages, its torch.optim class
+spectral_descent          the theory's Muon: exact, without momentum
 spectral                  the loop they share, on tensors with any leading dimensions
 spectral_optimizer        its torch.optim face: groups, state, equal shapes stacked
 adamw                     for the parameters that are not matrices
+gradient_descent          the theory's baseline
 momentum, outliers        stages
 polar                     the polar factor, by any of the solvers
 quintic, coefficients     polynomial iterations, and their numbers
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from optimizers.adamw import AdamWRule
 from optimizers.catalog import OPTIMIZERS, OptimizerEntry, build_optimizer
+from optimizers.gradient_descent import GradientDescentRule
 from optimizers.hyperparameters import Hyperparameter
 from optimizers.muon import Muon, MuonRule
 from optimizers.outliers import percentile_threshold, suppress_outliers
@@ -27,12 +30,14 @@ from optimizers.polar import SOLVERS, polar_factor
 from optimizers.polargrad import PolarGrad, PolarGradRule
 from optimizers.root import Root, RootRule
 from optimizers.spectral import SpectralRule, apply_update
+from optimizers.spectral_descent import SpectralDescent, SpectralDescentRule
 from optimizers.spectral_optimizer import SpectralOptimizer
 
 __all__ = [
     "OPTIMIZERS",
     "SOLVERS",
     "AdamWRule",
+    "GradientDescentRule",
     "Hyperparameter",
     "Muon",
     "MuonRule",
@@ -42,6 +47,8 @@ __all__ = [
     "PolarGradRule",
     "Root",
     "RootRule",
+    "SpectralDescent",
+    "SpectralDescentRule",
     "SpectralOptimizer",
     "SpectralRule",
     "apply_update",

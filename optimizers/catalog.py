@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
+from optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
 from optimizers.hyperparameters import Hyperparameter, check_values, table_of
 from optimizers.muon import Muon
 from optimizers.parameter_groups import split
 from optimizers.polargrad import PolarGrad
 from optimizers.root import Root
+from optimizers.spectral_descent import SpectralDescent
 from optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
 from optimizers.spelling import refuse_unknown
 
@@ -59,7 +61,12 @@ class OptimizerEntry:
     hyperparameters: dict[str, Hyperparameter]
 
 
-SPECTRAL_CLASSES: Final[dict[str, type[SpectralOptimizer]]] = {"muon": Muon, "polargrad": PolarGrad, "root": Root}
+SPECTRAL_CLASSES: Final[dict[str, type[SpectralOptimizer]]] = {
+    "muon": Muon,
+    "polargrad": PolarGrad,
+    "root": Root,
+    "spectral_descent": SpectralDescent,
+}
 
 OPTIMIZERS: Final[dict[str, OptimizerEntry]] = {
     "muon": OptimizerEntry("muon", "Momentum made orthogonal by Newton-Schulz.", {**Muon.hyperparameters, **BESIDE}),
@@ -69,7 +76,17 @@ OPTIMIZERS: Final[dict[str, OptimizerEntry]] = {
     "root": OptimizerEntry(
         "root", "Momentum without its outliers, made orthogonal.", {**Root.hyperparameters, **BESIDE}
     ),
+    "spectral_descent": OptimizerEntry(
+        "spectral_descent",
+        "The exact polar factor of the gradient, without momentum: Muon as the theory sees it.",
+        {**SpectralDescent.hyperparameters, **BESIDE},
+    ),
     "adamw": OptimizerEntry("adamw", "AdamW for every parameter, the baseline.", ADAMW_HYPERPARAMETERS),
+    "sgd": OptimizerEntry(
+        "sgd",
+        "Plain gradient descent for every parameter, the baseline of the theory.",
+        GRADIENT_DESCENT_HYPERPARAMETERS,
+    ),
 }
 
 
@@ -78,7 +95,7 @@ def build_optimizer(model: nn.Module, name: str, **hyperparameters: Any) -> torc
 
     Args:
         model: Split by `parameter_groups.split`.
-        name: A key of `OPTIMIZERS`. `adamw` trains every parameter and decays every one.
+        name: A key of `OPTIMIZERS`. `adamw` and `sgd` train every parameter and decay every one.
         hyperparameters: Keywords of the catalogue's entry; the others keep their defaults.
 
     Returns:
@@ -95,6 +112,8 @@ def build_optimizer(model: nn.Module, name: str, **hyperparameters: Any) -> torc
     check_values(table, hyperparameters)
     if name == "adamw":
         optimizer: torch.optim.Optimizer = _adamw(model, hyperparameters)
+    elif name == "sgd":
+        optimizer = torch.optim.SGD(model.named_parameters(), **_filled(table, hyperparameters))
     else:
         optimizer = _spectral(model, SPECTRAL_CLASSES[name], hyperparameters)
     for group in optimizer.param_groups:
@@ -103,7 +122,7 @@ def build_optimizer(model: nn.Module, name: str, **hyperparameters: Any) -> torc
 
 
 def _adamw(model: nn.Module, given: Mapping[str, Any]) -> torch.optim.AdamW:
-    values = {name: given.get(name, entry.default) for name, entry in ADAMW_HYPERPARAMETERS.items()}
+    values = _filled(ADAMW_HYPERPARAMETERS, given)
     return torch.optim.AdamW(model.named_parameters(), **{**values, "betas": tuple(values["betas"])})
 
 
@@ -111,12 +130,16 @@ def _spectral(model: nn.Module, kind: type[SpectralOptimizer], given: Mapping[st
     parts = split(model)
     if not parts.matrices:
         raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none\n{parts.report()}")
-    options = {name: given.get(name, entry.default) for name, entry in kind.hyperparameters.items()}
+    options = _filled(kind.hyperparameters, given)
     groups: list[dict[str, Any]] = [{"params": list(parts.matrices)}]
     if parts.rest:
         groups.append({"params": list(parts.rest), "algorithm": ADAMW, **_beside(options, given)})
     construct: Callable[..., SpectralOptimizer] = kind
     return construct(groups, **options)
+
+
+def _filled(table: Mapping[str, Hyperparameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given.get(name, entry.default) for name, entry in table.items()}
 
 
 def _beside(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

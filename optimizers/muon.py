@@ -77,7 +77,8 @@ class MuonRule(SpectralRule):
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
         """Multiply by the factor of the shape."""
-        return direction * SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
+        factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
+        return direction if factor == 1 else direction * factor
 
 
 MUON_HYPERPARAMETERS: Final = table_of(

@@ -9,18 +9,28 @@ outliers O are not zeroed but clamped, and always about a share 1 − q of the e
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from optimizers.spelling import refuse_unknown
 
-def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
+# `sampled` reads about this many entries. Of n independent draws the rank of the q-quantile has a standard deviation of
+# sqrt(q (1 − q) / n), here 0.0047 at q = 0.9 and 0.0078 at its largest, q = 0.5: the share that is clipped is that far
+# from 1 − q.
+SAMPLE_SIZE: Final = 4096
+QUANTILES: Final = ("exact", "sampled")
+
+
+def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
     """Clip each matrix of [..., rows, columns] at a percentile of its own magnitudes.
 
     Args:
         matrix: Any floating point dtype.
         percentile: In (0, 1], or a tensor of such that broadcasts over the leading dimensions as [..., 1, 1]. At 1 the
             result equals `matrix`, bit for bit.
+        quantile: As for `percentile_threshold`.
 
     Returns:
         A new tensor. A matrix whose threshold is zero (most entries are zero) is left as it is; one with a non-finite
@@ -29,30 +39,41 @@ def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
     Raises:
         ValueError: The percentile is not in (0, 1].
     """
-    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile))
+    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile))
 
 
-def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
+def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
     """Give the percentile of |entries| of each matrix, between neighbouring ranks by linear interpolation.
 
     Args:
         matrix: Shape [..., rows, columns].
         percentile: As for `suppress_outliers`.
+        quantile: `exact`, or `sampled` from about `SAMPLE_SIZE` entries at fixed places, the same at every step and in
+            every batch: where entries do not follow their place the share that is clipped is off by a standard
+            deviation of sqrt(q (1 − q) / SAMPLE_SIZE). At most twice that many entries are taken whole, so small
+            matrices are exact; a percentile of 1 is the largest of all entries in either.
 
     Returns:
         Shape [..., 1, 1]; NaN for a matrix with a non-finite entry.
 
     Raises:
-        ValueError: The percentile is not in (0, 1].
+        ValueError: The percentile is not in (0, 1], or the quantile is unknown.
     """
     check_percentile(percentile)
+    refuse_unknown("quantile", quantile, QUANTILES)
     magnitudes = matrix.abs().flatten(start_dim=-2)
-    if isinstance(percentile, Tensor):
-        threshold = _quantile_of_each(magnitudes, percentile.to(magnitudes.device).squeeze(-1))
-    else:
-        threshold = _quantile(magnitudes, percentile)
-    finite = magnitudes.amax(dim=-1, keepdim=True).isfinite()
-    return torch.where(finite, threshold, torch.nan).unsqueeze(-1)
+    largest = magnitudes.amax(dim=-1, keepdim=True)
+    read = magnitudes[..., :: sampling_stride(*matrix.shape[-2:])] if quantile == "sampled" else magnitudes
+    threshold = _threshold(read, largest, percentile)
+    return torch.where(largest.isfinite(), threshold, torch.nan).unsqueeze(-1)
+
+
+def sampling_stride(rows: int, columns: int) -> int:
+    """Give the distance between the entries that `sampled` reads, row by row: prime to the columns, so it meets all."""
+    stride = max(1, rows * columns // SAMPLE_SIZE)
+    while math.gcd(stride, columns) > 1:
+        stride -= 1
+    return stride
 
 
 def clip_outliers(matrix: Tensor, threshold: Tensor) -> Tensor:
@@ -89,6 +110,13 @@ def percentile_problem(value: float) -> str | None:
     if 1 < value <= 100:
         return f"is a fraction of 1, did you mean {value / 100:.2f}?"
     return "must lie in (0, 1]"
+
+
+def _threshold(magnitudes: Tensor, largest: Tensor, percentile: float | Tensor) -> Tensor:
+    if isinstance(percentile, Tensor):
+        own = percentile.to(magnitudes.device).squeeze(-1)
+        return torch.where(own == 1, largest, _quantile_of_each(magnitudes, own))
+    return largest if percentile == 1 else _quantile(magnitudes, percentile)
 
 
 def _quantile(magnitudes: Tensor, percentile: float) -> Tensor:

@@ -39,11 +39,13 @@ class SpectralOptimizer(Optimizer):
         rule_type: The rule of the matrices; its fields are options of a group.
         hyperparameters: What is legal for the options of a group of matrices.
         max_stack_bytes: Bytes of gradient that are stacked at once; several times as much is allocated for a moment.
+        max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
     max_stack_bytes: ClassVar[int] = 256 * 2**20
+    max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
 
     def __init__(
         self,
@@ -132,11 +134,14 @@ class SpectralOptimizer(Optimizer):
                 alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
         for parameters in alike.values():
             num_bytes = max(1, parameters[0].numel() * parameters[0].element_size())
-            count = 1 if group["foreach"] is False else max(1, self.max_stack_bytes // num_bytes)
+            is_cpu = parameters[0].device.type == "cpu"
+            cap = min(self.max_stack_bytes, self.max_stack_bytes_on_cpu) if is_cpu else self.max_stack_bytes
+            count = 1 if group["foreach"] is False else max(1, cap // num_bytes)
             yield from (parameters[start : start + count] for start in range(0, len(parameters), count))
 
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
-        return self.rule_type(**{field.name: group[field.name] for field in fields(self.rule_type)})
+        options = [field.name for field in fields(self.rule_type) if field.name in group]
+        return self.rule_type(**{name: group[name] for name in options})
 
     def _check_group(self, group: dict[str, Any]) -> None:
         lr = group["lr"]
@@ -183,4 +188,8 @@ def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weig
     rate = lr.reshape(()) if isinstance(lr, Tensor) else lr
     if weight_decay != 0:
         torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-    torch._foreach_sub_(parameters, (rate * update).to(parameters[0].dtype).unbind())
+    directions = update.to(parameters[0].dtype)
+    if isinstance(rate, Tensor):
+        torch._foreach_sub_(parameters, (rate * directions).to(parameters[0].dtype).unbind())
+    else:
+        torch._foreach_sub_(parameters, directions.unbind(), alpha=rate)

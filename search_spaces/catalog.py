@@ -6,13 +6,17 @@ from search_spaces.adamw import ADAMW
 from search_spaces.muon import MUON
 from search_spaces.polargrad import POLARGRAD
 from search_spaces.root import ROOT
+from search_spaces.sgd import SGD
 from search_spaces.space import Space, nearest_hint
+from search_spaces.spectral_descent import SPECTRAL_DESCENT
 
 DEFAULT_SPACES: dict[str, Space] = {
     "muon": MUON,
     "polargrad": POLARGRAD,
     "root": ROOT,
+    "spectral_descent": SPECTRAL_DESCENT,
     "adamw": ADAMW,
+    "sgd": SGD,
 }
 
 

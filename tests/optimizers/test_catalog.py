@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 import optimizers
-from optimizers import OPTIMIZERS, Muon, PolarGrad, Root, build_optimizer
+from optimizers import (
+    OPTIMIZERS,
+    GradientDescentRule,
+    Muon,
+    PolarGrad,
+    Root,
+    SpectralDescent,
+    apply_update,
+    build_optimizer,
+)
 from optimizers.catalog import BESIDE, SPECTRAL_CLASSES
 from search_spaces import DEFAULT_SPACES
 
@@ -58,7 +67,13 @@ def test_the_public_face_lists_what_it_has():
     assert all(hasattr(optimizers, name) for name in optimizers.__all__)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("muon", Muon), ("polargrad", PolarGrad), ("root", Root)])
+def test_the_names_of_optimizers_and_of_default_spaces_agree():
+    assert list(OPTIMIZERS) == list(DEFAULT_SPACES)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("muon", Muon), ("polargrad", PolarGrad), ("root", Root), ("spectral_descent", SpectralDescent)]
+)
 def test_one_object_trains_the_whole_model(name, kind):
     network = model()
     optimizer = build_optimizer(network, name, lr=0.02)
@@ -81,6 +96,20 @@ def test_adamw_is_torch_adamw_over_every_parameter():
     [group] = optimizer.param_groups
     assert len(group["params"]) == 6
     assert (group["lr"], group["initial_lr"], group["betas"]) == (0.01, 0.01, (0.8, 0.98))
+
+
+def test_sgd_is_torch_sgd_over_every_parameter_and_takes_the_steps_of_the_rule():
+    network = model()
+    optimizer = build_optimizer(network, "sgd", lr=0.3, weight_decay=0.02)
+    assert type(optimizer) is torch.optim.SGD
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    network(torch.randn(5, 6)).square().mean().backward()
+    optimizer.step()
+    for now, then in zip(network.parameters(), before, strict=True):
+        update, state = GradientDescentRule().update(now.grad, {}, {})
+        torch.testing.assert_close(now.detach(), apply_update(then, update, lr=0.3, weight_decay=0.02))
+        assert state == {}
+        assert update is not now.grad
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.outliers import clip_outliers, percentile_threshold, soft_threshold, suppress_outliers
+from optimizers.outliers import (
+    SAMPLE_SIZE,
+    clip_outliers,
+    percentile_threshold,
+    sampling_stride,
+    soft_threshold,
+    suppress_outliers,
+)
 from optimizers.polar import polar_factor
 from tests.optimizers.references import gaussian, quantile_reference
 
@@ -58,6 +65,48 @@ def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
         for j in range(2):
             alone = suppress_outliers(batch[i, j], percentile=float(percentiles[i]))
             torch.testing.assert_close(together[i, j], alone, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (96, 1000), (1000, 96), (1, 70000)])
+@pytest.mark.parametrize("percentile", [0.5, 0.9, 0.99])
+def test_the_sampled_percentile_is_off_by_no_more_than_it_says(shape, percentile):
+    batch = gaussian(12, *shape) ** 3
+    threshold = percentile_threshold(batch, percentile=percentile, quantile="sampled")
+    rank = (batch.abs() <= threshold).double().mean(dim=(-2, -1))
+    deviation = (percentile * (1 - percentile) / SAMPLE_SIZE) ** 0.5
+    assert (rank - percentile).abs().max() < 4 * deviation
+    assert (rank - percentile).square().mean().sqrt() < 1.5 * deviation
+    assert (rank - percentile).abs().max() > 0  # it did sample
+
+
+def test_the_sample_meets_every_column_and_is_the_same_each_time():
+    """Outliers of language models sit in a few columns; a stride that divides the columns would miss or double them."""
+    for rows, columns in [(256, 256), (1024, 512), (300, 700), (4096, 4096), (5, 7)]:
+        stride = sampling_stride(rows, columns)
+        read = torch.arange(rows * columns)[::stride]
+        assert len((read % columns).unique()) == columns
+        assert SAMPLE_SIZE <= len(read) < 4 * SAMPLE_SIZE or stride == 1
+    matrix = gaussian(256, 256)
+    first, second = (percentile_threshold(matrix, percentile=0.9, quantile="sampled") for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_small_matrices_are_read_whole_and_percentile_one_is_the_largest_entry_however_it_is_found():
+    small, large = gaussian(64, 100), gaussian(2, 256, 256)
+    exact = percentile_threshold(small, percentile=0.9)
+    assert torch.equal(percentile_threshold(small, percentile=0.9, quantile="sampled"), exact)
+    for percentile in (1.0, torch.ones(2, 1, 1)):
+        assert torch.equal(suppress_outliers(large, percentile=percentile, quantile="sampled"), large)
+    large[0, 255, 254] = torch.inf
+    assert suppress_outliers(large, percentile=0.9, quantile="sampled").isnan().all(dim=(-2, -1)).tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_an_unknown_quantile_is_refused():
+    with pytest.raises(ValueError, match=r"unknown quantile, did you mean 'sampled'\?: got 'sampeld'"):
+        percentile_threshold(gaussian(3, 3), percentile=0.9, quantile="sampeld")
 
 
 def test_a_matrix_of_mostly_zeros_is_left_as_it_is():

@@ -9,11 +9,19 @@ import torch
 
 from optimizers.adamw import AdamWRule
 from optimizers.coefficients import CLASSIC
+from optimizers.gradient_descent import GradientDescentRule
 from optimizers.muon import SCALES, MuonRule
 from optimizers.polargrad import PolarGradRule
 from optimizers.root import RootRule
 from optimizers.spectral import apply_update
-from tests.optimizers.references import gaussian, newton_schulz_reference, polar_reference, quantile_reference
+from optimizers.spectral_descent import SpectralDescentRule
+from tests.optimizers.references import (
+    gaussian,
+    newton_schulz_reference,
+    orthogonal,
+    polar_reference,
+    quantile_reference,
+)
 
 PLAIN = {"momentum": 0.9, "ns_steps": 5, "eps": 1e-7, "percentile": 0.85}
 RULES = {
@@ -23,6 +31,9 @@ RULES = {
     "polargrad polar first": PolarGradRule(polar_first=True, scale="nuclear", solver="newton_schulz"),
     "polargrad heavy ball": PolarGradRule(heavy_ball=True, nesterov=True),
     "root": RootRule(),
+    "spectral descent": SpectralDescentRule(),
+    "spectral descent newton_schulz": SpectralDescentRule(solver="newton_schulz"),
+    "root sampled": RootRule(quantile="sampled"),
     "root plain": RootRule(nesterov=False, solver="svd"),
 }
 every_rule = pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
@@ -60,6 +71,34 @@ def test_root_clips_what_it_follows_and_not_its_momentum(nesterov):
         limit = quantile_reference(followed, 0.85)
         expected = newton_schulz_reference(followed.clamp(-limit, limit), [CLASSIC] * 5) * 0.2 * math.sqrt(7)
         torch.testing.assert_close(update, expected, rtol=0, atol=1e-10)
+
+
+def test_spectral_descent_follows_its_formula_and_moves_only_what_the_gradient_spans():
+    low_rank = gaussian(9, 2) @ gaussian(2, 5, seed=1)
+    for gradient in (gaussian(7, 5), low_rank):
+        [update] = follow(SpectralDescentRule(), [gradient], PLAIN)
+        torch.testing.assert_close(update, polar_reference(gradient), rtol=0, atol=1e-10)
+    assert torch.linalg.matrix_rank(update) == 2
+
+
+@pytest.mark.parametrize("conditioning", [1e1, 1e4])
+def test_spectral_descent_needs_as_many_steps_whatever_the_conditioning_and_gradient_descent_does_not(conditioning):
+    """Matrix factorisation in the singular basis: each mode's relative error, at its worst."""
+    sigma = torch.logspace(0, -math.log10(conditioning), 4, dtype=torch.float64)
+    left, right = orthogonal(8, seed=1)[:, :4], orthogonal(6, seed=2)[:, :4]
+    target = left @ torch.diag(sigma) @ right.mT
+
+    def worst_mode(rule, rates):
+        U, V = 1e-4 * left, 1e-4 * right
+        for rate in rates:
+            residual = U @ V.mT - target
+            steps = [rule.update(gradient, {}, PLAIN)[0] for gradient in (residual @ V, residual.mT @ U)]
+            U, V = U - rate * steps[0], V - rate * steps[1]
+        return ((left.mT @ U @ V.mT @ right).diagonal() / sigma - 1).abs().max().item()
+
+    assert worst_mode(SpectralDescentRule(), [0.1 * 0.93**step for step in range(400)]) < 1e-2
+    plain = worst_mode(GradientDescentRule(), [0.5] * 400)
+    assert plain < 1e-2 if conditioning == 1e1 else plain > 0.9
 
 
 @pytest.mark.parametrize("heavy_ball", [False, True])
@@ -138,8 +177,10 @@ def test_a_non_finite_gradient_spoils_only_its_own_matrix(rule):
     clean = [gaussian(3, 6, 8, seed=seed) for seed in range(2)]
     spoiled = [gradient.clone() for gradient in clean]
     spoiled[0][1, 2, 3] = math.inf
-    for update, expected in zip(follow(rule, spoiled, PLAIN), follow(rule, clean, PLAIN), strict=True):
-        assert not update[1].isfinite().any()
+    remembers = bool(rule.initial_state(clean[0]))
+    updates = zip(follow(rule, spoiled, PLAIN), follow(rule, clean, PLAIN), strict=True)
+    for step, (update, expected) in enumerate(updates):
+        assert update[1].isfinite().any() == (step > 0 and not remembers)
         assert torch.equal(update[[0, 2]], expected[[0, 2]])
 
 
@@ -156,14 +197,12 @@ def test_nothing_is_changed_in_place_and_the_dtype_is_kept(rule):
         before = gradient.clone()
         update, new = rule.update(gradient, state, PLAIN)
         assert torch.equal(gradient, before)
-        assert not state["momentum_buffer"].any()
-        assert update.dtype == new["momentum_buffer"].dtype == dtype
+        assert all(not tensor.any() for tensor in state.values())
+        assert {update.dtype, *(tensor.dtype for tensor in new.values())} == {dtype}
 
 
 @pytest.mark.parametrize("rule", [MuonRule(solver="svd"), RootRule(solver="svd"), PolarGradRule()])
 def test_an_update_turns_with_the_gradient_where_entries_do_not_matter(rule):
-    from tests.optimizers.references import orthogonal
-
     P, Q = orthogonal(5, seed=1), orthogonal(7, seed=2)
     gradient, hyperparameters = gaussian(5, 7), {**PLAIN, "percentile": 1.0}
     turned = follow(rule, [P @ gradient @ Q], hyperparameters)[0]

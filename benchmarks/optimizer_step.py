@@ -1,0 +1,192 @@
+"""Time a step of our optimizers beside their peers': one process, interleaved, medians, ratios.
+
+    python -m benchmarks.optimizer_step [--device cuda] [--threads 2] [--repeats 15] [--json FILE]
+
+Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that what
+disturbs the machine disturbs all of them. A time is the median over the rounds; a ratio is the median of the rounds'
+ratios against the first line of the case, above 1 where the line is faster. Peers that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizers import Muon, PolarGrad, Root
+
+Shapes: TypeAlias = Sequence[tuple[int, int]]
+Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
+
+WARMUP_STEPS: Final = 3
+SQUARES_64: Final[Shapes] = [(64, 64)] * 24
+RECTANGLES_64: Final[Shapes] = [(64, 256), (256, 64)] * 12
+SQUARES_256: Final[Shapes] = [(256, 256)] * 24
+SMALL: Final[Shapes] = [(32, 32), (32, 64)] * 60
+
+
+def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
+    """Give torch's Muon first, ours in an arithmetic, and the peers' that can be built."""
+    contenders: dict[str, Build] = {
+        "torch.optim.Muon": lambda parameters: torch.optim.Muon(parameters),
+        f"ours, {compute_dtype}": lambda parameters: Muon(parameters, compute_dtype=compute_dtype),
+    }
+    zij, kozistr, heavyball = (_installed(name) for name in ("zij", "pytorch_optimizer", "heavyball"))
+    if zij is not None:
+        contenders["zij Muon"] = lambda parameters: zij.Muon(parameters)
+    if kozistr is not None:
+        contenders["pytorch_optimizer Muon"] = lambda parameters: kozistr.Muon(
+            [{"params": parameters, "use_muon": True}]
+        )
+    if heavyball is not None:
+        contenders["heavyball Muon"] = lambda parameters: heavyball.Muon(
+            parameters, compile_step=False, consume_grad=False
+        )
+    return contenders
+
+
+def polargrad_contenders() -> dict[str, Build]:
+    """Give zij's PolarGrad, unconverged as it comes and with the steps that converge, and ours."""
+    contenders: dict[str, Build] = {}
+    zij = _installed("zij")
+    if zij is not None:
+        contenders["zij PolarGrad, 4 QDWH steps"] = lambda parameters: zij.PolarGrad(parameters, inner_steps=4)
+        contenders["zij PolarGrad, 2 QDWH steps (default)"] = lambda parameters: zij.PolarGrad(parameters)
+    contenders["ours, svd"] = lambda parameters: PolarGrad(parameters)
+    return contenders
+
+
+def root_contenders(*, compute_dtype: str) -> dict[str, Build]:
+    """Give Muon with ROOT's direction and scale first: what the other lines take longer is the clipping."""
+    return {
+        "ours, no clipping": lambda parameters: Muon(
+            parameters, solver="adanewton", adjust_lr_fn="match_rms_adamw", compute_dtype=compute_dtype
+        ),
+        "ours, exact percentile": lambda parameters: Root(parameters, compute_dtype=compute_dtype),
+        "ours, sampled percentile": lambda parameters: Root(
+            parameters, quantile="sampled", compute_dtype=compute_dtype
+        ),
+    }
+
+
+def cases() -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
+    """Give the title, the shapes and the contenders of every table."""
+    for name, shapes in (
+        ("24 of 64x64", SQUARES_64),
+        ("24 of 64x256 and 256x64", RECTANGLES_64),
+        ("24 of 256x256", SQUARES_256),
+        ("120 small, 32x32 and 32x64", SMALL),
+    ):
+        for compute_dtype in ("bfloat16", "float32"):
+            yield f"Muon, {name}, {compute_dtype}", shapes, muon_contenders(compute_dtype=compute_dtype)
+    yield "PolarGrad, 24 of 64x64", SQUARES_64, polargrad_contenders()
+    for name, shapes in (("24 of 64x64", SQUARES_64), ("24 of 256x256", SQUARES_256)):
+        for compute_dtype in ("bfloat16", "float32"):
+            yield f"ROOT, {name}, {compute_dtype}", shapes, root_contenders(compute_dtype=compute_dtype)
+
+
+def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeats: int) -> list[dict[str, Any]]:
+    """Give for each contender its median milliseconds and its median ratio against the first."""
+    steps: dict[str, Callable[[], Any]] = {}
+    lines = []
+    for name, build in contenders.items():
+        step = build(_parameters(shapes, device)).step
+        try:
+            for _ in range(WARMUP_STEPS):
+                step()
+        except Exception as error:  # a peer's failure is a result of this table, and whatever it raises is shown
+            lines.append({"optimizer": name, "failed": f"{type(error).__name__}: {error}"[:120]})
+        else:
+            steps[name] = step
+    rounds = [{name: _milliseconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
+    first = next(iter(steps))
+    measured = [
+        {
+            "optimizer": name,
+            "milliseconds": median(times[name] for times in rounds),
+            "ratio": median(times[first] / times[name] for times in rounds),
+        }
+        for name in steps
+    ]
+    return measured + lines
+
+
+def main() -> None:
+    """Run every case, print as it goes, write JSON at the end."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    about = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU {platform.machine()}",
+        "threads": options.threads,
+        "repeats": options.repeats,
+    }
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    tables = {}
+    for title, shapes, contenders in cases():
+        if options.only in title:
+            tables[title] = measure(shapes, contenders, device=options.device, repeats=options.repeats)
+            _show(title, tables[title])
+    if options.json is not None:
+        options.json.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", default="", help="run the cases whose title contains this")
+    parser.add_argument("--json", type=Path, help="write the tables here, too")
+    return parser.parse_args()
+
+
+def _show(title: str, lines: list[dict[str, Any]]) -> None:
+    print(f"\n{title}")
+    for line in lines:
+        result = line.get("failed") or f"{line['milliseconds']:9.2f} ms  {line['ratio']:6.2f}x"
+        print(f"  {line['optimizer']:40}{result}", flush=True)
+
+
+def _parameters(shapes: Shapes, device: str) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    parameters = []
+    for shape in shapes:
+        parameter = nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(device))
+        parameter.grad = torch.randn(shape, generator=generator).to(device)
+        parameters.append(parameter)
+    return parameters
+
+
+def _milliseconds(step: Callable[[], Any], device: str) -> float:
+    _wait_for(device)
+    start = time.perf_counter()
+    step()
+    _wait_for(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _installed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
