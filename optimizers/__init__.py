@@ -7,7 +7,10 @@ spectral_optimizer        its torch.optim face: groups, state, equal shapes stac
 adamw                     for the parameters that are not matrices
 gradient_descent          the theory's baseline
 momentum, outliers        stages
-polar, coefficients       the polar factor, and the numbers of its iterations
+polar                     the polar factor, by any of the solvers
+quintic, coefficients     polynomial iterations, and their numbers
+minimax                   where our own of these numbers come from; rebuild_coefficients prints them
+rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype; exact, by SVD
 calibration               numbers fitted to a shape and to its momenta
 parameter_groups          which parameters are matrices for us
 hyperparameters, catalog  what may be set, and the optimizers by name

@@ -37,6 +37,28 @@ POLAR_EXPRESS: Final[tuple[Triple, ...]] = (
 # [1e-3, 1] -> [0.84, 1.13], 6 -> [0.993, 1.002], 7 to within 1.1e-5 of 1.
 POLAR_EXPRESS_SAFETY: Final = 1.01
 
+# Ours: greedy minimax for singular values in [3e-3, 1], the best for each number of steps, derived and printed by
+# `python -m optimizers.rebuild_coefficients`. 3 rows send that interval to within 0.65 of 1, 4 to 0.20, 5 to 4.9e-3,
+# 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005]. The last row
+# stands for every further step. Momenta of a language model reach lower (κ 1e2 to 5e5): on them five rows for 1e-3 are
+# never worse than Polar Express', five rows for 3e-3 often are (docs/decisions/0101-minimax-default.md).
+MINIMAX_LOWEST: Final = 3e-3
+MINIMAX_LOWEST_OF_MOMENTA: Final = 1e-3
+MINIMAX: Final[tuple[Triple, ...]] = (
+    (8.383673612923157, -24.765905857974516, 18.357081892887585),
+    (4.043420433700426, -3.0114049938415306, 0.5695121503191819),
+    (3.5055706172439063, -2.6266538356181113, 0.5257194048203241),
+    (2.490115939444252, -1.8342750827526682, 0.43683470689542436),
+    (1.917776248731451, -1.2967501911246464, 0.37970487539858633),
+    (1.875025658732206, -1.2500285094069146, 0.37500285095213604),
+    (1.8749998593826165, -1.2499997187652536, 0.3749998593826373),
+    (1.875, -1.25, 0.375),
+)
+
+# As POLAR_EXPRESS_SAFETY, for every row of MINIMAX but the last: without it an iterate that bfloat16 leaves above the
+# interval is amplified. With it 5 rows send [3e-3, 1] -> [0.987, 1.005]. The start is not divided.
+MINIMAX_SAFETY: Final = 1.01
+
 # He et al. 2025, "ROOT" (arXiv 2511.20626), constants of the official code, by (min, max) of the shape, for 5 steps.
 # Meant for the spectra of momenta of these shapes, not for an interval; none of them converges with more steps. What
 # 5 steps do to [1e-2, 1]: 2048² -> [0.77, 3.32] (all but a thin set of values, which escape an unstable fixed point at
@@ -51,7 +73,7 @@ ROOT_TRIPLES: Final[dict[tuple[int, int], Triple]] = {
 
 def polar_express_triples(steps: int) -> tuple[Triple, ...]:
     """Give the first `steps` rows of Polar Express, made safe, its last row repeated beyond the table."""
-    return repeated([*(_made_safe(row) for row in POLAR_EXPRESS[:-1]), POLAR_EXPRESS[-1]], steps)
+    return repeated([*(made_safe(row, POLAR_EXPRESS_SAFETY) for row in POLAR_EXPRESS[:-1]), POLAR_EXPRESS[-1]], steps)
 
 
 def adanewton_triple(rows: int, columns: int) -> Triple:
@@ -64,6 +86,7 @@ def repeated(triples: Sequence[Triple], steps: int) -> tuple[Triple, ...]:
     return tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
 
 
-def _made_safe(triple: Triple) -> Triple:
+def made_safe(triple: Triple, safety: float) -> Triple:
+    """Give p(s / safety): a row meant for values up to `safety` times too large."""
     a, b, c = triple
-    return a / POLAR_EXPRESS_SAFETY, b / POLAR_EXPRESS_SAFETY**3, c / POLAR_EXPRESS_SAFETY**5
+    return a / safety, b / safety**3, c / safety**5

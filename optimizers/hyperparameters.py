@@ -145,7 +145,7 @@ NS_STEPS: Final = Hyperparameter(
     low=1,
     high=99,
     elementwise=True,
-    sentence="Iterations of the polar solver; svd, which has none, does not read it.",
+    sentence="Iterations of the polar solver; qdwh stops once it converged, svd and zolo_pd have none to set.",
 )
 EPS: Final = Hyperparameter(
     name="eps",
@@ -153,12 +153,12 @@ EPS: Final = Hyperparameter(
     default=1e-7,
     low=0,
     elementwise=True,
-    sentence="Norm below which a matrix moves less than a full step; svd does not read it.",
+    sentence="Norm below which a matrix moves less than a full step; qdwh, zolo_pd and svd do not read it.",
 )
 COMPUTE_DTYPE: Final = Hyperparameter(
     name="compute_dtype",
     kind="choice",
     default="auto",
     choices=COMPUTE_DTYPES,
-    sentence="Arithmetic of the polar solver; auto is float64 for float64, else bfloat16 on CUDA, float32 elsewhere.",
+    sentence="Arithmetic of the polar solver; auto is float64 for float64, else float32, or half precision on CUDA.",
 )

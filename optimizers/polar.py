@@ -1,19 +1,26 @@
 """The polar factor U Vᵀ of a matrix G = U Σ Vᵀ: every singular value set to one.
 
     newton_schulz    X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X from X = G / ‖G‖_F, one triple (a, b, c) for all steps
+    minimax          the same from the Schatten-8 norm with our own triples for [3e-3, 1]: the most exact for its cost
     polar_express    the same with a triple of its own for each step (arXiv 2505.16932, table for [1e-3, 1])
     adanewton        the same with one triple for the shape (ROOT, arXiv 2511.20626), classic where none is published
+    gram             any of these four on X Xᵀ: fewer flops where columns > 1.5 rows, the same result but for rounding
+    auto             `gram` there, plain elsewhere; `minimax` unless told otherwise
+    qdwh, zolo_pd    rational iterations, to the accuracy of the dtype (`qdwh`, `zolotarev`)
     svd              exact
 
-The iterations work on the orientation with fewer rows, where X Xᵀ is smallest. They send a zero singular value to zero
-and are not exact: see `coefficients.py` for what each set of numbers reaches.
+The iterations work on the orientation with fewer rows, where X Xᵀ is smallest. They send a zero singular value to zero.
+The polynomial ones are not exact: `coefficients.py` says what each set of numbers reaches, `quintic.py` how it is
+iterated. Five steps of `minimax`, 15 products, leave an error ‖X − U Vᵀ‖_F / √m in float32 of 0.004 on a Gaussian
+matrix of 4:1 and 0.041 on a square one, where the classic triple leaves 0.15 and 0.21, Polar Express 0.086 and 0.11;
+one singular value 500 times the others is where it loses, 0.22 against 0.087 (`benchmarks/polar.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
 import torch
@@ -23,41 +30,67 @@ from optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
     MAX_STEPS,
+    MINIMAX_LOWEST,
     POLAR_EXPRESS_SAFETY,
     Triple,
     adanewton_triple,
     polar_express_triples,
     repeated,
 )
+from optimizers.exact import by_svd
+from optimizers.minimax import minimax_triples
+from optimizers.qdwh import qdwh
+from optimizers.quintic import GRAM_FROM, Quintic, iterated
+from optimizers.rational import LOWEST, check_lowest
 from optimizers.spelling import refuse_unknown
+from optimizers.zolotarev import zolo_pd
 
-Coefficients: TypeAlias = Triple | Sequence[Triple]
+Coefficients: TypeAlias = Triple | Sequence[Triple] | str
 
 DTYPES: Final[dict[str, torch.dtype]] = {
+    "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
 }
-# Measured on CPU in float32, 24 matrices: batched products win below 192 rows (2.5 times at 64), single ones from
-# there on (1.2 times at 256, one core or two). In bfloat16 the batch is never behind.
-LOOPED_ROWS: Final = 192
 COMPUTE_DTYPES: Final = ("auto", *DTYPES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Solver:
-    """What a solver can be told."""
+    """What a solver can be told.
 
-    is_iterative: bool
-    takes_coefficients: bool
+    Attributes:
+        is_iterative: Whether it is a quintic iteration, which reads `eps`.
+        half_dtypes: The half precisions that it has.
+        takes_steps: Whether it reads `steps`.
+        takes_coefficients: Whether it reads `coefficients`.
+        takes_bases: Whether those may be the name of one of `BASES`.
+        takes_lowest: Whether it reads `l0`.
+    """
+
+    is_iterative: bool = False
+    half_dtypes: tuple[str, ...] = ()
+    takes_steps: bool = False
+    takes_coefficients: bool = False
+    takes_bases: bool = False
+    takes_lowest: bool = False
 
 
+QUINTIC: Final = Solver(is_iterative=True, half_dtypes=("float16", "bfloat16"), takes_steps=True)
 SOLVERS: Final[dict[str, Solver]] = {
-    "newton_schulz": Solver(is_iterative=True, takes_coefficients=True),
-    "polar_express": Solver(is_iterative=True, takes_coefficients=False),
-    "adanewton": Solver(is_iterative=True, takes_coefficients=True),
-    "svd": Solver(is_iterative=False, takes_coefficients=False),
+    "newton_schulz": replace(QUINTIC, takes_coefficients=True),
+    "minimax": replace(QUINTIC, takes_lowest=True),
+    "polar_express": QUINTIC,
+    "adanewton": replace(QUINTIC, takes_coefficients=True),
+    # Not in bfloat16: the rounding of Q, 2⁻⁸ of up to 33 after two steps, carries iterates out of the interval to NaN.
+    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True, takes_lowest=True),
+    "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True, takes_lowest=True),
+    "qdwh": Solver(takes_steps=True, takes_lowest=True),
+    "zolo_pd": Solver(takes_lowest=True),
+    "svd": Solver(),
 }
+BASES: Final = ("newton_schulz", "minimax", "polar_express", "adanewton")
 
 
 def polar_factor(
@@ -68,6 +101,7 @@ def polar_factor(
     coefficients: Coefficients | None = None,
     eps: float | Tensor = 0.0,
     compute_dtype: str = "auto",
+    l0: float | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Give the orthogonal factor of the polar decomposition of each matrix of a batch.
@@ -75,15 +109,23 @@ def polar_factor(
     Args:
         matrix: Real floating point, shape [..., rows, columns]; any number of leading dimensions, none included.
         solver: A key of `SOLVERS`.
-        steps: Iterations, 1 to 99; 5 where not given. An integer tensor gives each matrix its own and must broadcast
-            over the leading dimensions (trailing dimensions of size one, as in [members, 1, 1], are dropped); it is
-            read on the host, so keep it on the CPU. Not for `svd`.
+        steps: Iterations, 1 to 99; 5 where not given, for `qdwh` as many as it takes to converge, and never more. An
+            integer tensor gives each matrix its own and must broadcast over the leading dimensions (trailing dimensions
+            of size one, as in [members, 1, 1], are dropped); it is read on the host, so keep it on the CPU. Not for
+            `svd` and `zolo_pd`.
         coefficients: One triple for all steps, or one a step, the last one repeated. Only for `newton_schulz` and
-            `adanewton`, which have their own where none is given.
-        eps: The iterations divide by max(‖G‖_F, eps), so a matrix smaller than eps gives less than its polar factor.
-            torch.optim.Muon uses 1e-7. At 0 the result does not depend on the scale of G. The exact solver reads none.
-        compute_dtype: `auto` computes float64 input in float64, anything else in bfloat16 on CUDA and float32
-            elsewhere (`svd`: float32). `bfloat16` is the arithmetic of torch.optim.Muon; `svd` has none of it.
+            `adanewton`, which have their own where none is given, and for `gram` and `auto`, which take as well the
+            name of one of `BASES`, by default "minimax", and normalise as that one does.
+        eps: The iterations divide by max(‖G‖, eps), so a matrix smaller than eps gives less than its polar factor.
+            torch.optim.Muon uses 1e-7. At 0 the result does not depend on the scale of G. `qdwh`, `zolo_pd` and `svd`
+            read none.
+        compute_dtype: `auto` computes float64 input in float64, anything else in float32 on the CPU. On CUDA the
+            iterations then take bfloat16, the arithmetic of torch.optim.Muon, but float16, three more bits, from the
+            Schatten-8 norm (`minimax`) and in Gram form, which has no bfloat16: there `auto` takes the plain form.
+            `qdwh`, `zolo_pd` and `svd` have neither half.
+        l0: In (0, 1]: singular values from ℓ₀ σ₁ up are meant to converge. For `minimax`, by default 3e-3; smaller
+            serves wider spectra and costs exactness on narrow ones. For `qdwh` and `zolo_pd`, by default
+            `rational.LOWEST`; a rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀.
         out: Receives the result and is returned. It may be `matrix`.
 
     Returns:
@@ -95,14 +137,15 @@ def polar_factor(
         ValueError: Fewer than two dimensions, an unknown solver or dtype, steps out of range, or an option that the
             solver would not read.
     """
-    check_solver(solver, steps=steps, coefficients=coefficients, compute_dtype=compute_dtype)
+    check_solver(solver, steps=steps, coefficients=coefficients, compute_dtype=compute_dtype, l0=l0)
     _check_matrix(matrix)
     if matrix.numel() == 0:
         result = matrix.clone()
-    elif not SOLVERS[solver].is_iterative:
-        result = _exact(matrix, _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32))
+    elif SOLVERS[solver].is_iterative:
+        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0)
     else:
-        result = _iterated(matrix, solver, steps, coefficients, eps, compute_dtype)
+        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
+        result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
     return result if out is None else out.copy_(result)
 
 
@@ -112,6 +155,7 @@ def check_solver(
     steps: int | Tensor | None = None,
     coefficients: Coefficients | None = None,
     compute_dtype: str = "auto",
+    l0: float | None = None,
 ) -> None:
     """Refuse what `polar_factor` would refuse whatever the matrix.
 
@@ -120,18 +164,33 @@ def check_solver(
     """
     refuse_unknown("solver", solver, SOLVERS)
     refuse_unknown("compute_dtype", compute_dtype, COMPUTE_DTYPES)
-    if coefficients is not None and not SOLVERS[solver].takes_coefficients:
-        raise ValueError(f"solver {solver!r} has fixed coefficients: got {coefficients!r}")
+    entry = SOLVERS[solver]
     if coefficients is not None:
-        _triples(coefficients)
+        _check_coefficients(solver, coefficients)
     if steps is not None:
         _check_steps(solver, steps)
-    if compute_dtype == "bfloat16" and not SOLVERS[solver].is_iterative:
-        raise ValueError(f"solver {solver!r} computes in float32 or float64: got {compute_dtype!r}")
+    if l0 is not None and not (entry.takes_lowest and coefficients in (None, "minimax")):
+        raise ValueError(f"solver {solver!r} takes no l0: got {l0!r}")
+    if l0 is not None:
+        check_lowest(l0)
+    if compute_dtype in ("float16", "bfloat16") and compute_dtype not in entry.half_dtypes:
+        legal = ", ".join([*entry.half_dtypes, "float32 or float64"])
+        raise ValueError(f"solver {solver!r} computes in {legal}: got {compute_dtype!r}")
+
+
+def _check_coefficients(solver: str, coefficients: Coefficients) -> None:
+    if not SOLVERS[solver].takes_coefficients:
+        raise ValueError(f"solver {solver!r} has fixed coefficients: got {coefficients!r}")
+    if not isinstance(coefficients, str):
+        _triples(coefficients)
+    elif SOLVERS[solver].takes_bases:
+        refuse_unknown(f"coefficients of {solver}", coefficients, BASES)
+    else:
+        raise ValueError(f"coefficients of {solver!r} are numbers: got {coefficients!r}")
 
 
 def _check_steps(solver: str, steps: int | Tensor) -> None:
-    if not SOLVERS[solver].is_iterative:
+    if not SOLVERS[solver].takes_steps:
         raise ValueError(f"solver {solver!r} takes no steps: got {steps!r}")
     if isinstance(steps, Tensor) and (steps.is_floating_point() or steps.dtype == torch.bool):
         raise ValueError(f"steps are whole numbers: got dtype {steps.dtype}")
@@ -158,53 +217,37 @@ def _dtype_for(matrix: Tensor, compute_dtype: str, *, on_accelerator: torch.dtyp
     return on_accelerator if matrix.is_cuda else torch.float32
 
 
-def _iterated(
+def _polynomial(
     matrix: Tensor,
     solver: str,
     steps: int | Tensor | None,
     coefficients: Coefficients | None,
     eps: float | Tensor,
     compute_dtype: str,
+    l0: float | None,
 ) -> Tensor:
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
-    safety = POLAR_EXPRESS_SAFETY if solver == "polar_express" else 1.0
-    start = _normalised(wide, eps=eps, safety=safety).to(
-        _dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16)
-    )
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
-    triples = _schedule(solver, rows, columns, max(counts), coefficients)
-    # Contiguous: a tall batch arrives as a transposed view, whose products are a third slower in float32.
-    flat = start.reshape(-1, *start.shape[-2:]).contiguous()
-    result = _narrowing(flat, counts, triples).reshape(start.shape).to(matrix.dtype)
+    quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
+    half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
+    dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
+    if dtype == torch.bfloat16:
+        quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
+    result = iterated(wide, counts, quintic, eps=eps, dtype=dtype).to(matrix.dtype)
     return result.mT if rows > columns else result
 
 
-def _normalised(matrix: Tensor, *, eps: float | Tensor, safety: float) -> Tensor:
-    """Divide each matrix by safety · max(‖G‖_F, eps); 1e-30 and 1e30 survive.
-
-    The detour through a power of two near the largest entry changes no digit of a matrix that did not need it, so
-    leaving it out where no matrix of the batch does keeps every matrix independent of the others, bit for bit.
-    """
-    wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
-    if _squares_survived(norm) and not isinstance(eps, Tensor):
-        return torch.div(wide, norm.clamp(min=eps) * safety)
-    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    scale = torch.where(largest.isfinite() & (largest > 0), largest / (2 * largest.frexp().mantissa), 1.0)
-    shrunk = wide / scale
-    norm = torch.linalg.vector_norm(shrunk, dim=(-2, -1), keepdim=True)
-    smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)  # `eps / scale` takes 1 / scale first
-    norm = torch.maximum(norm, smallest / scale)
-    return shrunk / (safety * torch.where(norm == 0, 1.0, norm))
-
-
-def _squares_survived(norm: Tensor) -> bool:
-    """Say whether norms of float32 can be trusted; on a device that would mean to wait for it, so nothing is known."""
-    if norm.device.type != "cpu" or torch.compiler.is_compiling() or norm.numel() == 0:
-        return False
-    smallest, largest = norm.aminmax()  # NaN passes neither comparison
-    return bool(smallest > 1e-12) and bool(largest < 1e12)
+def _converged(matrix: Tensor, solver: str, steps: int | Tensor | None, l0: float, dtype: torch.dtype) -> Tensor:
+    if solver == "svd":
+        return by_svd(matrix, dtype=dtype)
+    if solver == "zolo_pd":
+        return zolo_pd(matrix, dtype=dtype, l0=l0)
+    if not isinstance(steps, Tensor):
+        return qdwh(matrix, dtype=dtype, l0=l0, steps=steps)
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    each = zip(flat, _counts(steps, matrix.shape[:-2]), strict=True)
+    return torch.stack([qdwh(one, dtype=dtype, l0=l0, steps=count) for one, count in each]).reshape(matrix.shape)
 
 
 def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
@@ -220,62 +263,30 @@ def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
         raise ValueError(f"steps must broadcast over the leading dimensions: {shapes}") from error
 
 
-def _schedule(
-    solver: str, rows: int, columns: int, steps: int, coefficients: Coefficients | None
-) -> tuple[Triple, ...]:
+def _quintic(
+    solver: str, rows: int, columns: int, steps: int, coefficients: Coefficients | None, l0: float | None
+) -> Quintic:
+    """Say what to iterate on a wide matrix."""
+    has_forms = SOLVERS[solver].takes_bases
+    in_gram_form = solver == "gram" or (solver == "auto" and columns > GRAM_FROM * rows)
+    base = "minimax" if has_forms else solver
+    if isinstance(coefficients, str):
+        base, coefficients = coefficients, None
     if coefficients is not None:
-        return repeated(_triples(coefficients), steps)
-    if solver == "polar_express":
-        return polar_express_triples(steps)
-    return repeated([adanewton_triple(rows, columns) if solver == "adanewton" else CLASSIC], steps)
+        return Quintic(triples=repeated(_triples(coefficients), steps), in_gram_form=in_gram_form)
+    if base == "minimax":
+        triples = minimax_triples(steps, l0=MINIMAX_LOWEST if l0 is None else l0)
+        return Quintic(triples=triples, by_schatten=True, in_gram_form=in_gram_form)
+    if base == "polar_express":
+        triples = polar_express_triples(steps)
+        return Quintic(triples=triples, divisor=POLAR_EXPRESS_SAFETY, in_gram_form=in_gram_form)
+    triple = adanewton_triple(rows, columns) if base == "adanewton" else CLASSIC
+    return Quintic(triples=repeated([triple], steps), in_gram_form=in_gram_form)
 
 
-def _triples(coefficients: Coefficients) -> list[Triple]:
+def _triples(coefficients: Triple | Sequence[Triple]) -> list[Triple]:
     """Read one triple or a sequence of them."""
     rows = [coefficients] if coefficients and not isinstance(coefficients[0], Sequence) else list(coefficients)
     if not rows or any(not isinstance(row, Sequence) or len(row) != 3 for row in rows):
         raise ValueError(f"coefficients are (a, b, c) or a sequence of such triples: got {coefficients!r}")
     return [cast(Triple, tuple(map(float, cast(Triple, row)))) for row in rows]
-
-
-def _narrowing(start: Tensor, counts: list[int], triples: Sequence[Triple]) -> Tensor:
-    """Iterate each matrix of [batch, m, n] its own number of times: sorted, so that finished ones drop off the end."""
-    if len(set(counts)) == 1:
-        return _iterate(start, triples)
-    order = sorted(range(len(counts)), key=lambda index: -counts[index])
-    active, finished = start[order], []
-    for step, triple in enumerate(triples):
-        num_active = sum(count > step for count in counts)
-        finished.append(active[num_active:])
-        active = _iterate(active[:num_active], [triple])
-    ordered = torch.cat([active, *reversed(finished)])
-    return torch.empty_like(ordered).index_copy_(0, torch.tensor(order, device=start.device), ordered)
-
-
-def _iterate(start: Tensor, triples: Sequence[Triple]) -> Tensor:
-    """Apply X <- a X + (b A + c A²) X with A = X Xᵀ, once for each triple."""
-    if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        return _steps(start[0], triples, torch.addmm)[None]
-    if start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
-        return torch.stack([_steps(matrix, triples, torch.addmm) for matrix in start])
-    return _steps(start, triples, torch.baddbmm)
-
-
-def _steps(X: Tensor, triples: Sequence[Triple], multiply_add: Callable[..., Tensor]) -> Tensor:
-    for a, b, c in triples:
-        A = X @ X.mT
-        B = multiply_add(A, A, A, beta=b, alpha=c)
-        X = multiply_add(X, B, X, beta=a)
-    return X
-
-
-def _exact(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    wide = matrix.to(dtype)
-    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    finite = largest.isfinite()
-    scale = torch.where(finite & (largest > 0), largest, 1.0)
-    # LAPACK raises for the whole batch where one matrix is not finite, hence zeros in its place.
-    U, sigma, Vh = torch.linalg.svd(torch.where(finite, wide / scale, 0.0), full_matrices=False)
-    negligible = max(matrix.shape[-2:]) * torch.finfo(wide.dtype).eps * sigma[..., :1]
-    result = (U * (sigma > negligible).unsqueeze(-2)) @ Vh
-    return torch.where(finite, result, torch.nan).to(matrix.dtype)

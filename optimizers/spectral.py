@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
 from optimizers.momentum import average
-from optimizers.polar import Coefficients, check_solver, polar_factor
+from optimizers.polar import SOLVERS, Coefficients, check_solver, polar_factor
 
 State: TypeAlias = dict[str, Tensor]
 Hyperparameters: TypeAlias = Mapping[str, Any]
@@ -77,9 +78,12 @@ class SpectralRule(ABC):
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
         """Give the polar factor."""
-        iteration = (
-            {"steps": hyperparameters["ns_steps"], "eps": hyperparameters["eps"]} if self.solver != "svd" else {}
-        )
+        solver = SOLVERS[self.solver]
+        iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
+        if solver.is_iterative:
+            iteration["eps"] = hyperparameters["eps"]
+            if solver.takes_lowest and self.coefficients in (None, "minimax"):
+                iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,

@@ -21,10 +21,12 @@ def polar_reference(matrix: Tensor) -> Tensor:
     return U @ torch.diag((sigma > 1e-12 * sigma[0]).double()) @ Vh
 
 
-def newton_schulz_reference(matrix: Tensor, triples: list[tuple[float, float, float]], divisor: float = 1.0) -> Tensor:
+def newton_schulz_reference(
+    matrix: Tensor, triples: list[tuple[float, float, float]], divisor: float = 1.0, schatten: int = 2
+) -> Tensor:
     """Map the singular values by hand."""
     U, sigma, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
-    s = sigma / sigma.square().sum().sqrt() / divisor
+    s = sigma / (sigma / sigma[0]).pow(schatten).sum().pow(1 / schatten) / sigma[0] / divisor
     for a, b, c in triples:
         s = a * s + b * s**3 + c * s**5
     return U @ torch.diag(s) @ Vh
