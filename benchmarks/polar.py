@@ -160,7 +160,7 @@ def _reference(matrix: Tensor, spectrum: str, dtype: str) -> Tensor:
 
 
 def _error(factor: Tensor, exact: Tensor) -> float:
-    return (factor.double() - exact).norm().item() / math.sqrt(min(exact.shape))
+    return float((factor.double() - exact).norm()) / math.sqrt(min(exact.shape))
 
 
 def timed(matrix: Tensor, options: dict[str, Any], dtype: str) -> float:

@@ -12,8 +12,8 @@
 The iterations work on the orientation with fewer rows, where X Xᵀ is smallest. They send a zero singular value to zero.
 The polynomial ones are not exact: `coefficients.py` says what each set of numbers reaches, `quintic.py` how it is
 iterated. Five steps of `minimax`, 15 products, leave an error ‖X − U Vᵀ‖_F / √m in float32 of 0.004 on a Gaussian
-matrix of 4:1 and 0.041 on a square one, where the classic triple leaves 0.15 and 0.21, Polar Express 0.086 and 0.11;
-one singular value 500 times the others is where it loses, 0.22 against 0.087 (`benchmarks/polar.py`).
+matrix of 4:1 and 0.038 on a square one, where the classic triple leaves 0.15 and 0.21, Polar Express 0.085 and 0.11;
+one singular value 500 times the others is where it loses, 0.15 against 0.12 (`benchmarks/polar.py`).
 """
 
 from __future__ import annotations
