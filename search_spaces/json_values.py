@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+LARGEST_INTEGER = 2**63
+"""Beyond it databases and float conversions give up."""
+
 
 def is_number(value: object) -> bool:
-    """Tell whether a JSON value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a JSON value is a finite number; true and false are none, nor is an integer beyond ±2⁶³."""
+    if isinstance(value, int):
+        return is_integer(value) and abs(value) <= LARGEST_INTEGER
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from search_spaces.json_values import json_pointer
+from search_spaces.json_values import LARGEST_INTEGER, json_pointer
 from search_spaces.space import nearest_hint
 from service.campaign.sections import Section
 from service.errors import Problem
+
+DEEPEST = 32
 
 _S = TypeVar("_S", bound=Section)
 
@@ -56,17 +58,21 @@ class ProblemList:
             return None
 
 
-def json_problems(value: Any, pointer: str = "") -> Iterator[Problem]:
-    """Find what no JSON document can hold, or no text: numbers that are not finite, dates, sets, broken strings."""
-    if isinstance(value, Mapping):
+def json_problems(value: Any, pointer: str = "", *, depth: int = 0) -> Iterator[Problem]:
+    """Find what no JSON can hold, or no campaign: numbers too large, dates, sets, broken strings, deep nests."""
+    if depth > DEEPEST:
+        yield Problem(pointer[:200], f"nested more than {DEEPEST} levels deep")
+    elif isinstance(value, Mapping):
         for key, each in value.items():
             if isinstance(key, str) and _is_text(key):
-                yield from json_problems(each, pointer + json_pointer(key))
+                yield from json_problems(each, pointer + json_pointer(key), depth=depth + 1)
             else:
                 yield Problem(pointer, "keys must be strings", repr(key))
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
-            yield from json_problems(each, pointer + json_pointer(index))
+            yield from json_problems(each, pointer + json_pointer(index), depth=depth + 1)
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        yield Problem(pointer, "integers must lie within ±2^63", f"one of {value.bit_length()} bits")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(pointer, "numbers must be finite", repr(value))
     elif isinstance(value, str) and not _is_text(value):

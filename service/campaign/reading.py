@@ -6,6 +6,7 @@ both could be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -37,6 +38,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "tags": {},
 }
 _LONGEST_NAME = 200
+_LONGEST_TAG = 5000  # what MLflow keeps whole
+_TAG_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,98}[A-Za-z0-9])?", re.ASCII)  # narrower than MLflow's
+_RESERVED_TAGS = frozenset({"campaign", "kind", "state", "reason", "message", "arm", "trial", "point", "attempt"})
+_MOST_REPORTS = 10_000  # of a trial
 _NUM_REPORTS = 20  # reports per trial where `every_steps` is not given
 _REDUCTION_FACTOR = 3
 
@@ -55,6 +60,8 @@ def read_sections(document: object, *, catalog: Catalog) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         found.add("", "a mapping is needed", document)
     if not isinstance(document, Mapping) or any(not isinstance(key, str) for key in document):
+        raise SpecificationError(found.problems)
+    if found.problems:  # what is no JSON is not looked at any further
         raise SpecificationError(found.problems)
     sections = _Reading(document, catalog, found).sections()
     if found.problems:
@@ -122,8 +129,13 @@ class _Reading:
             self._found.add("/tags", "a mapping is needed", tags)
             return None
         for name, value in tags.items():
-            if not isinstance(value, str):
-                self._found.add(json_pointer("tags", name), "text is needed", value)
+            if not isinstance(value, str) or len(value) > _LONGEST_TAG:
+                self._found.add(json_pointer("tags", name), f"text is needed, at most {_LONGEST_TAG} characters", value)
+            elif name in _RESERVED_TAGS or name.startswith("mlflow."):
+                self._found.add(json_pointer("tags", name), "this tag is the service's own", name)
+            elif not _TAG_NAME.fullmatch(name):
+                message = "a tag's name is 1 to 100 letters, digits and _ - . between letters or digits"
+                self._found.add(json_pointer("tags", name), message, name)
         return dict(tags)
 
     def _describe(self, task: TaskSection) -> TaskDescription | None:
@@ -148,6 +160,9 @@ class _Reading:
             return objective.model_copy(update={"every_steps": -(-task.steps // _NUM_REPORTS)})
         if objective.every_steps > task.steps:
             message = f"must be at most the task's {task.steps} steps"
+            self._found.add("/objective/every_steps", message, objective.every_steps)
+        elif task.steps // objective.every_steps > _MOST_REPORTS:
+            message = f"gives more than {_MOST_REPORTS} reports of a trial of {task.steps} steps"
             self._found.add("/objective/every_steps", message, objective.every_steps)
         return objective
 

@@ -1,7 +1,7 @@
 """The sections of a specification: the keys a user may write, their types and their defaults.
 
 Each is strict (a number in quotes is no number), refuses keys it does not know and numbers that are not finite. What
-depends on other sections or on what is installed is checked in `checks.py`.
+depends on other sections or on what is installed is checked in `reading.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TaskSection(Section):
     model_config = ConfigDict(**{**_STRICT, "extra": "allow"})
 
     name: str
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10_000_000)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -72,8 +72,8 @@ class SearchSection(Section):
     """How each arm is searched; the numbers are per arm."""
 
     sampler: SamplerName = "random"
-    points: int = Field(ge=1)
-    seeds: int = Field(default=1, ge=1)  # trials per point
+    points: int = Field(ge=1, le=100_000)
+    seeds: int = Field(default=1, ge=1, le=1000)  # trials per point
     search_seed: int = Field(default=0, ge=0)
     deterministic: bool = False  # nothing depends on which trial ends first, at the price of waiting
 
@@ -114,5 +114,5 @@ class InitialPointSection(Section):
 class ResourcesSection(Section):
     """What a campaign may use."""
 
-    workers: int = Field(default=1, ge=1)
-    cpus: int = Field(default=1, ge=1)  # per worker
+    workers: int = Field(default=1, ge=1, le=1024)
+    cpus: int = Field(default=1, ge=1, le=1024)  # per worker

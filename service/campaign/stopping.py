@@ -102,7 +102,7 @@ class SuccessiveHalving:
         """Take over what the ledger knows.
 
         A live trial that has reported beyond a rung was kept there. One whose last report is the rung's is decided when
-        it is submitted again.
+        it is submitted again. The report with which a trial diverged was never submitted: `end` enters its NaN.
 
         Args:
             reports: For each trial, the objective at each step it has reported; trials without reports included.
@@ -110,8 +110,9 @@ class SuccessiveHalving:
         """
         for trial in sorted(reports):
             self.begin(trial)
+            last = max(reports[trial], default=0)
             for rung, values in self._values.items():
-                if rung in reports[trial]:
+                if rung in reports[trial] and not (rung == last and ended.get(trial, False)):
                     values[trial] = reports[trial][rung]
                     if max(reports[trial]) > rung and not self._deterministic:
                         self._decided[trial, rung] = RungDecision(RungVerdict.KEEP, f"was kept at step {rung}")

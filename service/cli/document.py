@@ -12,7 +12,16 @@ from service.errors import Problem, SpecificationError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that a key may stand once only and `1e-3` is a number."""
+    """YAML 1.1 as PyYAML reads it, except that a key may stand once only, `1e-3` is a number, and aliases are refused.
+
+    A campaign needs no aliases, and a few of them can expand beyond any memory.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, f"aliases are not taken, line {line}", None)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -43,6 +52,6 @@ def read_document(path: Path) -> Any:
         raise SpecificationError([Problem("", f"the campaign file cannot be read ({reason})", str(path))]) from error
     try:
         return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise SpecificationError([Problem("", f"the campaign file is not YAML ({reason})", str(path))]) from error

@@ -84,9 +84,9 @@ def list_text(folder: Path | None) -> Listing:
         CorpusError: The folder is missing or unreadable, or holds fewer than two files of text.
     """
     root = Path(sysconfig.get_paths()["stdlib"]) if folder is None else folder
-    if not root.is_dir():
-        raise CorpusError("there is no such folder", root)
     try:
+        if not root.is_dir():
+            raise CorpusError("there is no such folder", root)
         names = sorted(_library_sources(root) if folder is None else _texts(root))
     except OSError as error:
         raise CorpusError(f"cannot be read ({error})", root) from error

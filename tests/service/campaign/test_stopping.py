@@ -224,3 +224,24 @@ def test_the_lowest_live_trial_never_waits() -> None:
     rule.end(0)
     rule.end(1, diverged=True)
     assert rule.submit(10, [(2, 0.5)])[2].verdict is not WAIT
+
+
+def test_a_trial_that_diverged_at_a_rung_loses_there_and_not_at_the_next_one_after_a_restart() -> None:
+    """Live, its last report is never submitted; restored, it filled the rung and NaN went into the one above."""
+    live = SuccessiveHalving((20, 40), reduction_factor=3, deterministic=True)
+    for trial in range(4):
+        live.begin(trial)
+    live.submit(20, [(0, 1.0), (1, 2.0), (2, 3.0)])
+    live.end(3, diverged=True)
+    live.submit(40, [(0, 1.0)])
+
+    restored = SuccessiveHalving((20, 40), reduction_factor=3, deterministic=True)
+    reports = {0: {20: 1.0, 40: 1.0}, 1: {20: 2.0}, 2: {20: 3.0}, 3: {20: float("nan")}}
+    restored.restore(reports, ended={3: True})
+    for rule in (live, restored):
+        rule.begin(4)
+    assert live.submit(20, [(4, 2.5)])[4].reason == restored.submit(20, [(4, 2.5)])[4].reason
+    for trial in (1, 2):
+        for rule in (live, restored):
+            rule.end(trial)
+    assert live.submit(40, [(4, 2.5)])[4].reason == restored.submit(40, [(4, 2.5)])[4].reason
