@@ -38,7 +38,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "tags": {},
 }
 _LONGEST_NAME = 200
-_LONGEST_TAG = 5000  # what MLflow keeps whole
+_LONGEST_TAG = 5000  # characters; MLflow 3.17 keeps 8000
 _TAG_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,98}[A-Za-z0-9])?", re.ASCII)  # narrower than MLflow's
 _RESERVED_TAGS = frozenset({"campaign", "kind", "state", "reason", "message", "arm", "trial", "point", "attempt"})
 _MOST_REPORTS = 10_000  # of a trial

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import (
@@ -42,6 +42,7 @@ def _draws(domain: Domain, num_draws: int = 4000) -> list[object]:
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.kind)
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_point_of_the_cube_decodes_to_a_value_of_the_domain_that_comes_back_from_its_coordinates(
     domain: Domain, data: st.DataObject

@@ -284,7 +284,7 @@ _PLACES = [
 
 
 @settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )  # each example copies the document
 @given(place=st.sampled_from(_PLACES), value=_JSON)
 def test_whatever_stands_anywhere_is_read_or_refused_but_never_crashes(
