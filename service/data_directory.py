@@ -5,7 +5,7 @@ mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
 campaigns/<id>/owner.lock             held locked by the process that runs the campaign
                driver-<n>.log         what the driver of attempt n printed
                spool-<n>.jsonl        what attempt n decided, before the ledger knew
-               trials/<t>/a<n>/       what attempt n checkpointed of trial t
+               checkpoints/           states of trials: attempt-<n>/<slot>/<number>.ckpt
                tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
 """
 
@@ -15,7 +15,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.campaign import naming
 from service.errors import DataDirectoryError
 
 
@@ -65,9 +64,9 @@ class DataDirectory:
         """Ray Tune's own files of one attempt."""
         return self.campaign(campaign_id) / "tune" / f"attempt-{attempt}"
 
-    def checkpoints(self, campaign_id: str, attempt: int, trial: int) -> Path:
-        """The checkpoints that one attempt writes of one trial."""
-        return self.campaign(campaign_id) / naming.attempt_folder(trial, attempt)
+    def checkpoints(self, campaign_id: str) -> Path:
+        """The root of a campaign's checkpoints."""
+        return self.campaign(campaign_id) / "checkpoints"
 
     def check_writable(self) -> None:
         """Make sure that the directory exists or can be made, without making it.

@@ -1,17 +1,15 @@
-"""Identifiers and folders: the one place that formats them. Nobody else does string work on names.
+"""Identifiers: the one place that formats them. Nobody else does string work on names.
 
 campaign id   root-percentile-3f9a0c         slug of the name, and a suffix that makes it unique
 attempt id    root-percentile-3f9a0c-a2      also the submission id of its job
 trial name    root-percentile-3f9a0c-t00017  the trial's number in its campaign
 run name      root/00017                     what a tracker shows inside the campaign's own run
-folders       trials/00017/a2                under the campaign's folder; each attempt writes its own
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
 
 _LONGEST_SLUG = 60
 
@@ -63,13 +61,3 @@ def trial_name(campaign_id: str, number: int) -> str:
 def run_name(arm: str, number: int) -> str:
     """Name a trial's run within its campaign's own."""
     return f"{arm}/{number:05d}"
-
-
-def trial_folder(number: int) -> PurePosixPath:
-    """Give a trial's folder, relative to its campaign's."""
-    return PurePosixPath("trials") / f"{number:05d}"
-
-
-def attempt_folder(number: int, attempt: int) -> PurePosixPath:
-    """Give the folder that one attempt writes a trial's checkpoints to, relative to the campaign's."""
-    return trial_folder(number) / f"a{attempt}"

@@ -155,6 +155,21 @@ class ArmStudy:
             return NoPoint.WAITING
         return None
 
+    @property
+    def num_askable(self) -> int:
+        """Count the points that asks would give now, were none of them to find the space exhausted."""
+        if self.no_point is not None:
+            return 0
+        left = self._num_points - len(self._points)
+        if not self._is_adaptive:
+            return left
+        return min(left, self._lanes - (len(self._points) % self._lanes if self._deterministic else self._num_open()))
+
+    @property
+    def most_open(self) -> int:
+        """Count the points that may ever be open at the same time."""
+        return self._lanes if self._is_adaptive else self._num_points
+
     # Telling
 
     def report(self, point_index: int, seed_index: int, step: int, value: float) -> None:
@@ -207,6 +222,9 @@ class ArmStudy:
         self._points.append(point)
         self._histories.append([seeds.get(index, SeedHistory()) for index in range(self._num_seeds)])
         self._given.add(_fingerprint(point.config))
+
+    def _num_open(self) -> int:
+        return sum(point_outcome(seeds) is None for seeds in self._histories)
 
     def _num_open_before(self) -> int:
         """Count the open points that the next ask must take into account."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -116,3 +116,4 @@ class ResourcesSection(Section):
 
     workers: int = Field(default=1, ge=1, le=1024)
     cpus: int = Field(default=1, ge=1, le=1024)  # per worker
+    members: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"  # trials that train together in a worker

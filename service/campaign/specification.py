@@ -50,6 +50,16 @@ class Specification(BaseModel):
         """Write the canonical document; reading it gives an equal specification."""
         return self.model_dump(mode="json")
 
+    def members(self) -> int | None:
+        """Give how many trials train together in a worker; None where the first worker is to find it out.
+
+        What is measured differs from run to run, and with it the rounding of a fused step: a deterministic campaign
+        trains one trial at a time unless it is told a number.
+        """
+        if self.resources.members == "auto":
+            return 1 if self.search.deterministic else None
+        return self.resources.members
+
     def rungs(self) -> tuple[int, ...]:
         """Give the steps at which trials are compared: min_steps times the powers of the factor, before the end."""
         stopping = self.stopping

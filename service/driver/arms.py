@@ -16,7 +16,7 @@ from service.campaign.outcomes import SeedHistory
 from service.campaign.records import Observation, TrialRecord
 from service.campaign.search import ArmStudy, NoPoint, Point
 from service.campaign.specification import Specification
-from service.campaign.stopping import RungVerdict, SuccessiveHalving
+from service.campaign.stopping import RungDecision, RungVerdict, SuccessiveHalving
 
 
 class Fate(StrEnum):
@@ -43,6 +43,7 @@ class ArmTrial:
     num_losses: int = 0
     device_seconds: float = 0.0
     values: dict[int, float] = field(default_factory=dict)  # objective by step
+    is_new: bool = True  # no slot had it yet
 
 
 class Arm:
@@ -51,6 +52,10 @@ class Arm:
     Args:
         specification: The campaign's.
         index: Which arm this is.
+
+    Attributes:
+        index: Which arm this is.
+        device_seconds: Device time that its trials have used.
     """
 
     def __init__(self, specification: Specification, index: int) -> None:
@@ -61,11 +66,7 @@ class Arm:
         self._study = _study(specification, index)
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
-
-    @property
-    def device_seconds(self) -> float:
-        """Device time that the arm's trials have used."""
-        return sum(trial.device_seconds for trial in self._trials.values())
+        self.device_seconds = 0.0
 
     # Drawing
 
@@ -79,6 +80,14 @@ class Arm:
     def can_draw(self) -> bool:
         """Tell whether the study would give a point now."""
         return self._study.no_point is None
+
+    def num_drawable(self) -> int:
+        """Count the trials that could be drawn now; fewer may come where the space is exhausted."""
+        return self._study.num_askable * self._num_seeds
+
+    def most_at_once(self) -> int:
+        """Count the trials that can ever be open at the same time."""
+        return self._study.most_open * self._num_seeds
 
     def may_draw(self) -> bool:
         """Tell whether the study would give a point now or later."""
@@ -105,23 +114,31 @@ class Arm:
         trial.last_step, trial.values[step] = step, value
         self._study.report(trial.point, trial.seed_index, step, value)
 
-    def judge(self, trial: ArmTrial) -> tuple[Fate, str]:
-        """Decide what becomes of a trial that has reported, and why; asking again is harmless."""
-        step = trial.last_step
-        if step >= self._specification.task.steps:
-            return Fate.COMPLETE, f"step {step} is its last"
-        if self._stopping is None or step not in self._rungs:
-            return Fate.CONTINUE, ""
-        decision = self._stopping.submit(step, [(trial.number, trial.values[step])])[trial.number]
-        match decision.verdict:
-            case RungVerdict.KEEP:
-                return Fate.CONTINUE, decision.reason
-            case RungVerdict.STOP:
-                return Fate.STOP, decision.reason
-            case RungVerdict.WAIT:
-                return Fate.WAIT, decision.reason
-            case _:
-                assert_never(decision.verdict)
+    def charge(self, trial: ArmTrial, seconds: float) -> None:
+        """Count device time that a trial has used."""
+        trial.device_seconds += seconds
+        self.device_seconds += seconds
+
+    def judge(self, trials: Sequence[ArmTrial]) -> dict[ArmTrial, tuple[Fate, str]]:
+        """Decide what becomes of trials that have reported, and why; asking again is harmless.
+
+        All of them enter their rungs before any is judged.
+        """
+        fates: dict[ArmTrial, tuple[Fate, str]] = {}
+        at_rung: dict[int, list[ArmTrial]] = {}
+        for trial in trials:
+            step = trial.last_step
+            if step >= self._specification.task.steps:
+                fates[trial] = Fate.COMPLETE, f"step {step} is its last"
+            elif self._stopping is None or step not in self._rungs:
+                fates[trial] = Fate.CONTINUE, ""
+            else:
+                at_rung.setdefault(step, []).append(trial)
+        for step, rivals in at_rung.items():
+            assert self._stopping is not None
+            decisions = self._stopping.submit(step, [(each.number, each.values[step]) for each in rivals])
+            fates |= {each: _fate(decisions[each.number]) for each in rivals}
+        return fates
 
     def end(self, trial: ArmTrial, event: TrialEvent) -> None:
         """The trial has ended."""
@@ -152,6 +169,7 @@ class Arm:
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:
             self._trials[trial.number] = restored = _restored(self, trial, values[trial.number])
+            self.device_seconds += trial.device_seconds
             point = Point.from_ask(trial.point, trial.config, trial.ask)
             points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
         self._study.restore(points.values())
@@ -177,6 +195,18 @@ class Arm:
             seeds=self._num_seeds,
         )
         return ArmTrial(self, number, point.index, seed_index, config=point.config, ask=point.ask)
+
+
+def _fate(decision: RungDecision) -> tuple[Fate, str]:
+    match decision.verdict:
+        case RungVerdict.KEEP:
+            return Fate.CONTINUE, decision.reason
+        case RungVerdict.STOP:
+            return Fate.STOP, decision.reason
+        case RungVerdict.WAIT:
+            return Fate.WAIT, decision.reason
+        case _:
+            assert_never(decision.verdict)
 
 
 def make_arms(specification: Specification) -> list[Arm]:
@@ -225,6 +255,7 @@ def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTria
         num_losses=trial.num_losses,
         device_seconds=trial.device_seconds,
         values=values,
+        is_new=False,
     )
 
 

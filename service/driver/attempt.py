@@ -17,6 +17,7 @@ from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import ActorBoard, Conductor
 from service.driver.dispatcher import Dispatcher, StopKind
 from service.driver.exit_codes import ExitCode
+from service.driver.lanes import Lanes
 from service.driver.tune_driver import run_slots
 from service.driver.verdicts import start_board
 from service.driver.writer import Writer
@@ -24,8 +25,10 @@ from service.errors import FencedError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ledger.spool import Spool
+from trainers.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
+CHECKPOINT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
 
 _log = logging.getLogger(__name__)
@@ -87,10 +90,9 @@ class Attempt:
         )
         import_earlier_spools(self._ledger, self._campaign_id, attempt=self._number, spool=self._data.spool)
         arms = make_arms(self._specification)
-        maker = AssignmentMaker(
-            self._specification, data=self._data, campaign_id=self._campaign_id, attempt=self._number
-        )
-        dispatcher = Dispatcher(arms, assignment=maker.assignment, now=_milliseconds)
+        maker = AssignmentMaker(self._specification)
+        lanes = Lanes(arms, members=self._specification.members(), num_slots=self._specification.resources.workers)
+        dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds)
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
@@ -115,7 +117,12 @@ class Attempt:
             conductor,
             board=board,
             num_workers=resources.workers,
-            cpus=resources.cpus,
+            options=SlotOptions(
+                checkpoints=str(self._data.checkpoints(self._campaign_id)),
+                folder=f"attempt-{self._number}",
+                checkpoint_seconds=CHECKPOINT_SECONDS,
+                cpus=resources.cpus,
+            ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at,
         )

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.driver.dispatcher import Decision, Dispatcher, StopKind
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
-from trainers.ray_cohort import MemberReport, Verdict
+from trainers.slot import SlotReport, Verdict
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
 _CHECK_SECONDS = 1.0
@@ -98,11 +98,11 @@ class Conductor:
             self._slots[slot] = 0
         self._put("open", lambda: self._dispatcher.open_slot(slot))
 
-    def take(self, slot: str, number: int, reports: Sequence[MemberReport]) -> None:
+    def take(self, slot: str, report: SlotReport) -> None:
         """A slot reported."""
         with self._lock:
-            self._slots[slot] = number
-        self._put("report", lambda: self._take(slot, number, reports))
+            self._slots[slot] = report.number
+        self._put("report", lambda: self._take(slot, report))
 
     def close_slot(self, slot: str) -> None:
         """A slot ended as it was told to."""
@@ -150,9 +150,9 @@ class Conductor:
             raise RuntimeError(f"{MAX_BARREN_LOSSES} workers in a row were lost before any report; the last: {message}")
         return self._dispatcher.lose(slot, message)
 
-    def _take(self, slot: str, number: int, reports: Sequence[MemberReport]) -> Decision:
+    def _take(self, slot: str, report: SlotReport) -> Decision:
         self._barren_losses = 0
-        return self._dispatcher.take(slot, number, reports)
+        return self._dispatcher.take(slot, report)
 
     def _stop(self, kind: StopKind) -> Decision | None:
         self._board.stop()

@@ -5,24 +5,29 @@ to stop) returns a `Decision`: records to be put on the spool first, and verdict
 next work is not known yet gets its verdict with a later decision.
 
 Order of work: trials that wait (they lost their worker, or are further seeds of a drawn point) by number, then a new
-point of the arm that has used the least device time. Trial numbers do not depend on it (`naming.trial_number`).
+point of the arm that has used the least device time. Trial numbers do not depend on it (`naming.trial_number`). How
+many trials fit into a slot is `Lanes`' business.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from service.campaign.lifecycle import TrialEvent, TrialState
 from service.campaign.records import Observation, TrialRecord
 from service.driver.arms import Arm, ArmTrial, Fate
+from service.driver.lanes import Lanes
 from service.ledger import entries
 from service.ledger.spool import Record
-from trainers.ray_cohort import Assignment, Ending, MemberReport, Verdict
+from trainers.plan import Plan
+from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
-MAX_LOSSES = 3  # workers lost under one trial without a new observation
+MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
+HEAD_START_SECONDS = 2.0  # an arm keeps its lanes in a slot until it is so far ahead: cohorts of one arm are faster
 
 
 class StopKind(StrEnum):
@@ -42,27 +47,39 @@ class Decision:
 
 @dataclass
 class _Slot:
-    """A slot's state: its trial, and the number of the verdict that it waits for."""
+    """A slot's state: its members, and the number of the verdict that it waits for."""
 
-    trial: ArmTrial | None = None
+    members: dict[int, ArmTrial] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)  # members that wait at a rung for others
     waits_for: int | None = 0
     evict: tuple[int, ...] = ()
-    held: bool = False  # its trial waits at a rung for others
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a member could train."""
+        return len(self.members) > len(self.held)
 
 
 class Dispatcher:
-    """One attempt's membership: which trial is in which slot.
+    """One attempt's membership: which trials are in which slot.
 
     Args:
         arms: The campaign's arms, each with its study and stopping rule.
-        assignment: Makes the assignment of a trial (setting, folders).
+        lanes: How many trials fit into a slot.
+        assignment: Makes the assignment of a trial.
         now: The clock, in milliseconds since the epoch.
     """
 
     def __init__(
-        self, arms: Sequence[Arm], *, assignment: Callable[[ArmTrial], Assignment], now: Callable[[], int]
+        self,
+        arms: Sequence[Arm],
+        *,
+        lanes: Lanes,
+        assignment: Callable[[ArmTrial], Assignment],
+        now: Callable[[], int],
     ) -> None:
         self._arms = arms
+        self._lanes = lanes
         self._assignment = assignment
         self._now = now
         self._slots: dict[str, _Slot] = {}
@@ -91,29 +108,25 @@ class Dispatcher:
         self._slots[slot] = _Slot()
         return self._serve(Decision())
 
-    def take(self, slot: str, number: int, reports: Sequence[MemberReport]) -> Decision:
-        """A slot reported."""
+    def take(self, slot: str, report: SlotReport) -> Decision:
+        """A slot reported: everything is entered before anything is judged."""
         decision = Decision()
         state = self._slots[slot]
-        state.waits_for = number
-        for report in reports:
-            assert state.trial is not None, f"slot {slot} reports without a trial: got trial {report.trial}"
-            assert state.trial.number == report.trial, f"slot {slot} has {state.trial.number}: got {report.trial}"
-            self._take_report(state, report, decision)
+        state.waits_for = report.number
+        self._take_plans(state, report.plans, decision)
+        for member in report.members:
+            assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
+            self._enter(state.members[member.trial], member, decision)
+        for member in report.members:
+            self._settle(state, member, decision)
+        self._judge(state, [each.trial for each in report.members if each.ending is Ending.REACHED], decision)
         return self._serve(decision)
 
     def lose(self, slot: str, message: str) -> Decision:
-        """A slot's worker is gone: its trial waits for another, unless it loses workers again and again."""
+        """A slot's worker is gone: its trials wait for another, unless they lose workers again and again."""
         decision = Decision()
-        state = self._slots.pop(slot)
-        trial = state.trial
-        if trial is None or trial.state is not TrialState.RUNNING:
-            return self._serve(decision)
-        if trial.num_losses + 1 < MAX_LOSSES:
-            self._requeue(trial, message, decision)
-        else:
-            text = f"{MAX_LOSSES} workers were lost under it without a new observation; the last: {message}"
-            self._end(trial, TrialEvent.FAIL, "worker_lost", text, decision)
+        for trial in self._slots.pop(slot).members.values():
+            self._lose(trial, message, decision)
         return self._serve(decision)
 
     def close_slot(self, slot: str) -> None:
@@ -136,7 +149,7 @@ class Dispatcher:
         """Count the slots that have work or could get it now; grows by one per arm and slot that is filled."""
         if self._stop is not None:
             return 0
-        num_busy = sum(state.trial is not None for state in self._slots.values())
+        num_busy = sum(bool(state.members) for state in self._slots.values())
         return num_busy + len(self._waiting) + sum(arm.can_draw() for arm in self._arms)
 
     def is_over(self) -> bool:
@@ -145,30 +158,22 @@ class Dispatcher:
 
     # Reports
 
-    def _take_report(self, state: _Slot, report: MemberReport, decision: Decision) -> None:
-        trial = state.trial
-        assert trial is not None
-        is_new = bool(report.metrics) and report.step > trial.last_step
-        if is_new:
+    def _take_plans(self, state: _Slot, plans: Mapping[int, Plan], decision: Decision) -> None:
+        for number, plan in plans.items():
+            arm = state.members[number].arm
+            self._lanes.learn(arm.index, plan.num_members)
+            decision.records.append(entries.planned(trial=number, arm=arm.index, plan=plan.document(), at=self._now()))
+
+    def _enter(self, trial: ArmTrial, report: MemberReport, decision: Decision) -> None:
+        """Write down what a member did."""
+        if report.metrics and report.step > trial.last_step:
             decision.records.append(self._observation(trial, report))
             trial.num_losses = 0
+            trial.arm.observe(trial, report.step, report.metrics)
         elif report.seconds > 0:
             used = entries.device_seconds(trial=trial.number, seconds=report.seconds, at=report.produced_at)
             decision.records.append(used)
-        trial.device_seconds += report.seconds
-        match report.ending:
-            case Ending.REACHED:
-                if is_new:
-                    trial.arm.observe(trial, report.step, report.metrics)
-                self._judge(state, decision)
-            case Ending.DIVERGED:
-                if is_new:
-                    trial.arm.observe(trial, report.step, report.metrics)
-                self._end_in(state, TrialEvent.DIVERGE, "diverged", report.message, decision)
-            case Ending.FAILED:
-                self._end_in(state, TrialEvent.FAIL, "user_code", report.message, decision)
-            case Ending.INTERRUPTED:
-                pass
+        trial.arm.charge(trial, report.seconds)
 
     def _observation(self, trial: ArmTrial, report: MemberReport) -> Record:
         return entries.observation(
@@ -180,29 +185,62 @@ class Dispatcher:
             produced_at=report.produced_at,
         )
 
-    def _judge(self, state: _Slot, decision: Decision) -> None:
-        """Decide whether the slot's trial goes on, ends, or is held at a rung until others have come."""
-        trial = state.trial
-        assert trial is not None
-        fate, reason = trial.arm.judge(trial)
-        state.held = fate is Fate.WAIT
-        if fate is Fate.COMPLETE:
-            self._end_in(state, TrialEvent.COMPLETE, "end_of_schedule", reason, decision)
+    def _judge(self, state: _Slot, numbers: Sequence[int], decision: Decision) -> None:
+        """Decide which members go on, which end, and which are held at a rung until others have come."""
+        trials = [state.members[number] for number in numbers]
+        for arm in self._arms:
+            for trial, (fate, reason) in arm.judge([each for each in trials if each.arm is arm]).items():
+                self._follow(state, trial, fate, reason, decision)
+
+    def _follow(self, state: _Slot, trial: ArmTrial, fate: Fate, reason: str, decision: Decision) -> None:
+        state.held.discard(trial.number)
+        if fate is Fate.WAIT:
+            state.held.add(trial.number)
+        elif fate is Fate.COMPLETE:
+            self._end_in(state, trial, TrialEvent.COMPLETE, "end_of_schedule", reason, decision)
         elif fate is Fate.STOP:
-            self._end_in(state, TrialEvent.STOP, "stopping_rule", reason, decision)
+            self._end_in(state, trial, TrialEvent.STOP, "stopping_rule", reason, decision)
+
+    def _settle(self, state: _Slot, report: MemberReport, decision: Decision) -> None:
+        """Move a member whose stretch did not reach its step."""
+        match report.ending:
+            case Ending.DIVERGED:
+                trial = state.members[report.trial]
+                self._end_in(state, trial, TrialEvent.DIVERGE, "diverged", report.message, decision)
+            case Ending.FAILED:
+                trial = state.members[report.trial]
+                self._end_in(state, trial, TrialEvent.FAIL, "user_code", report.message, decision)
+            case Ending.LOST:
+                trial = self._take_out(state, report.trial)
+                self._lose(trial, report.message, decision)
+            case Ending.REACHED | Ending.INTERRUPTED:
+                pass
 
     # Moving trials
 
-    def _end_in(self, state: _Slot, event: TrialEvent, reason: str, message: str, decision: Decision) -> None:
-        trial = state.trial
-        assert trial is not None
+    def _end_in(
+        self, state: _Slot, trial: ArmTrial, event: TrialEvent, reason: str, message: str, decision: Decision
+    ) -> None:
+        self._take_out(state, trial.number)
         self._end(trial, event, reason, message, decision)
-        state.trial, state.held = None, False
-        state.evict += (trial.number,)
+
+    def _take_out(self, state: _Slot, number: int) -> ArmTrial:
+        state.held.discard(number)
+        state.evict += (number,)
+        return state.members.pop(number)
 
     def _end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str, decision: Decision) -> None:
         trial.arm.end(trial, event)
         decision.records.append(self._moved(trial, reason, message))
+
+    def _lose(self, trial: ArmTrial, message: str, decision: Decision) -> None:
+        """Let a trial wait for another worker; one that has lost too many, the last of them alone, fails."""
+        if trial.num_losses + 1 < MAX_LOSSES or not self._lanes.fills_a_slot(trial):
+            self._requeue(trial, message, decision)
+            return
+        num_lost = trial.num_losses + 1
+        text = f"{num_lost} workers were lost under it without a new observation; the last: {message}"
+        self._end(trial, TrialEvent.FAIL, "worker_lost", text, decision)
 
     def _requeue(self, trial: ArmTrial, message: str, decision: Decision) -> None:
         trial.arm.requeue(trial)
@@ -236,44 +274,85 @@ class Dispatcher:
         if self._stop is not None:
             self._let_go(state, decision)
             return self._give(name, state, Verdict(finish=True, checkpoint=self._stop is StopKind.PAUSE), decision)
-        if state.held:
-            self._judge(state, decision)
-        if state.held:
-            return False
-        if state.trial is not None:
-            return self._give(name, state, Verdict(), decision)
-        trial = self._next_trial(decision)
-        if trial is not None:
-            state.trial = trial
-            trial.arm.start(trial)
-            decision.records.append(self._moved(trial, "assigned", f"slot {name}"))
-            return self._give(name, state, Verdict(admit=(self._assignment(trial),)), decision)
-        if self._nothing_will_come():
+        self._judge(state, sorted(state.held), decision)
+        admitted = self._fill(name, state, decision)
+        if state.is_busy:
+            verdict = Verdict(
+                admit=tuple(self._assignment(trial) for trial in admitted),
+                hold=tuple(sorted(state.held)),
+                plan_for=max((self._lanes.plan_for(trial) for trial in admitted), default=0),
+            )
+            for trial in admitted:
+                trial.is_new = False
+            return self._give(name, state, verdict, decision)
+        if not state.members and self._nothing_will_come():
             return self._give(name, state, Verdict(finish=True), decision)
         return False
 
     def _give(self, name: str, state: _Slot, verdict: Verdict, decision: Decision) -> bool:
         assert state.waits_for is not None
-        full = Verdict(evict=state.evict, admit=verdict.admit, checkpoint=verdict.checkpoint, finish=verdict.finish)
-        decision.verdicts.append((name, state.waits_for, full))
+        decision.verdicts.append((name, state.waits_for, replace(verdict, evict=state.evict)))
         state.waits_for, state.evict = None, ()
         return True
 
     def _nothing_will_come(self) -> bool:
         """Whether a slot without work may end: what is still running can bring no further point."""
-        return not any(arm.may_draw() for arm in self._arms)
+        return not self._waiting and not any(arm.may_draw() for arm in self._arms)
 
-    def _next_trial(self, decision: Decision) -> ArmTrial | None:
+    # Filling slots
+
+    def _fill(self, name: str, state: _Slot, decision: Decision) -> list[ArmTrial]:
+        """Take trials into a slot until it is full or has its share of the work."""
+        share = self._fair_share()
+        admitted: list[ArmTrial] = []
+        while (trial := self._next_trial(state, share, decision)) is not None:
+            state.members[trial.number] = trial
+            trial.arm.start(trial)
+            decision.records.append(self._moved(trial, "assigned", f"slot {name}"))
+            admitted.append(trial)
+        return admitted
+
+    def _fair_share(self) -> int:
+        """Give the members of a slot where all of them have equally many: none starves while another is filled."""
+        num_in_slots = sum(len(state.members) for state in self._slots.values())
+        num_to_come = len(self._waiting) + sum(arm.num_drawable() for arm in self._arms)
+        return -(-(num_in_slots + num_to_come) // self._lanes.num_slots)
+
+    def _next_trial(self, state: _Slot, share: int, decision: Decision) -> ArmTrial | None:
         if self._waiting:
-            return self._waiting.pop(0)
-        for arm in sorted(self._arms, key=lambda each: (each.device_seconds, each.index)):
-            drawn = arm.draw()
+            head = self._waiting[0]
+            may_enter = self._is_awaited(state, head) or self._has_room(state, share, self._lanes.part_of(head))
+            return self._waiting.pop(0) if may_enter else None
+        for arm in self._arms_by_need(state):
+            drawn = arm.draw() if self._has_room(state, share, self._lanes.part_of_new(arm.index)) else []
             if drawn:
                 decision.records += [self._created(trial) for trial in drawn]
                 for trial in drawn[1:]:
                     self._wait(trial)
                 return drawn[0]
         return None
+
+    def _has_room(self, state: _Slot, share: int, part: float) -> bool:
+        if not state.members:
+            return True
+        occupied = sum(self._lanes.part_of(trial) for trial in state.members.values())
+        return len(state.members) < share and occupied + part <= 1.0 + 1e-9
+
+    @staticmethod
+    def _is_awaited(state: _Slot, trial: ArmTrial) -> bool:
+        """Whether the whole slot may be waiting for this trial: then it enters, or nobody would ever go on."""
+        return not state.is_busy and trial.number < min(state.held, default=0)
+
+    def _arms_by_need(self, state: _Slot) -> list[Arm]:
+        """List the arms: the least served first, but those in the slot before others that are hardly behind them."""
+        present = {trial.arm.index for trial in state.members.values()}
+        active = Counter(trial.arm.index for slot in self._slots.values() for trial in slot.members.values())
+
+        def need(arm: Arm) -> tuple[float, int, int]:
+            head_start = HEAD_START_SECONDS if arm.index in present else 0.0
+            return arm.device_seconds - head_start, active[arm.index], arm.index
+
+        return sorted(self._arms, key=need)
 
     def _created(self, trial: ArmTrial) -> Record:
         return entries.trial_created(
@@ -289,17 +368,15 @@ class Dispatcher:
     # Stopping
 
     def _let_go(self, state: _Slot, decision: Decision) -> None:
-        """Take the trial out of a slot that is about to end."""
-        trial = state.trial
-        if trial is None:
-            return
-        if self._stop is StopKind.CANCEL:
-            self._end_in(state, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
-        else:
-            state.trial, state.held = None, False
-            trial.arm.requeue(trial)
-            decision.records.append(self._moved(trial, "campaign_paused"))
-            self._wait(trial)
+        """Take the trials out of a slot that is about to end; it still writes their checkpoint."""
+        for trial in list(state.members.values()):
+            if self._stop is StopKind.CANCEL:
+                self._end_in(state, trial, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
+            else:
+                trial.arm.requeue(trial)
+                decision.records.append(self._moved(trial, "campaign_paused"))
+                self._wait(trial)
+        state.members, state.held = {}, set()
 
     def _cancel_waiting(self, decision: Decision) -> None:
         for trial in self._waiting:

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from service.driver.conductor import Conductor
 from trainers.ray_cohort import CohortSlot
+from trainers.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
 
@@ -73,7 +74,7 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A slot reported."""
-        self._conductor.take(result["slot"], result["report_number"], result["reports"])
+        self._conductor.take(result["slot"], result["report"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A slot ended as it was told to."""
@@ -118,7 +119,7 @@ def run_slots(
     *,
     board: Any,
     num_workers: int,
-    cpus: float,
+    options: SlotOptions,
     folder: Path,
     stop_asked_at: Callable[[], float | None],
 ) -> None:
@@ -128,11 +129,12 @@ def run_slots(
         conductor: Who knows the work and takes the reports.
         board: The verdict actor that slots wait at.
         num_workers: At most so many slots at a time.
-        cpus: Logical CPUs of a slot.
+        options: What is the same for all trials of a slot.
         folder: Where Tune keeps its own files; may be deleted at any moment.
         stop_asked_at: When a stop was asked for.
     """
-    trainable = tune.with_resources(tune.with_parameters(CohortSlot, verdicts=board), {"cpu": cpus})
+    equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
+    trainable = tune.with_resources(equipped, {"cpu": float(options.cpus)})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainers.ray_cohort import Verdict
+from trainers.slot import Verdict
 
 
 class VerdictBoard:

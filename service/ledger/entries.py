@@ -5,6 +5,7 @@ trial_moved     the trial changed its state, with reason and message
 trial_lost      the worker under the trial was lost; the trial waits again
 observation     the trial reported at a step
 device_seconds  the trial used a device for a while without a report that counts
+planned         it was found out, on the trial, how many of its arm are best trained together
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ def device_seconds(*, trial: int, seconds: float, at: int) -> Record:
     return {"kind": "device_seconds", "trial": trial, "device_seconds": seconds, "at": at}
 
 
+def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record:
+    """Say how many trials of an arm train together from now on, and why."""
+    return {"kind": "planned", "trial": trial, "arm": arm, "plan": dict(plan), "at": at}
+
+
 def enter(connection: Connection, campaign_id: str, attempt: int, records: Sequence[Record], *, sequence: int) -> int:
     """Enter records in order, inside the caller's transaction that holds the campaign's row.
 
@@ -101,6 +107,8 @@ class _Writer:
                 self._observe(record)
             case "device_seconds":
                 self._update_trial(record, {"device_seconds": trials.c.device_seconds + record["device_seconds"]})
+            case "planned":
+                self._tell(record, {"arm": record["arm"], **record["plan"]})
             case kind:
                 raise AssertionError(f"a record of unknown kind: got {kind!r}")
 

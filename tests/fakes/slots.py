@@ -6,16 +6,16 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from service.campaign.specification import Specification, parse
-from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.lanes import Lanes
 from service.ledger.spool import Record
-from trainers.ray_cohort import Assignment, Ending, MemberReport, Verdict
+from trainers.plan import Plan
+from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 STEPS = 90
 
@@ -46,8 +46,8 @@ def objective(trial: int, step: int) -> float:
 class _Slot:
     number: int = 0
     verdict: Verdict | None = None
-    assignment: Assignment | None = None
-    step: int = 0
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,7 +57,10 @@ class Simulation:
     Attributes:
         records: Everything that was decided, in order.
         assigned: Numbers of trials as they were assigned, in order.
-        deciding: Called with the records of each decision before its verdicts are followed.
+        value: The objective of a trial at a step.
+        members: K, None to let the first slot find `planned` out.
+        culprit: A trial under which every worker is lost.
+        largest: The most members that any slot had.
     """
 
     specification: Specification
@@ -66,10 +69,16 @@ class Simulation:
     records: list[Record] = field(default_factory=list)
     assigned: list[int] = field(default_factory=list)
     value: Callable[[int, int], float] = objective
+    members: int | None = 1
+    planned: int = 4
+    culprit: int | None = None
+    largest: int = 0
 
     def __post_init__(self) -> None:
-        maker = AssignmentMaker(self.specification, data=DataDirectory(Path("/nowhere")), campaign_id="c", attempt=1)
-        self.dispatcher = Dispatcher(make_arms(self.specification), assignment=maker.assignment, now=lambda: 0)
+        arms = make_arms(self.specification)
+        lanes = Lanes(arms, members=self.members, num_slots=self.specification.resources.workers)
+        maker = AssignmentMaker(self.specification)
+        self.dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 0)
         self._random = random.Random(self.seed)
         self._slots: dict[str, _Slot] = {}
         self._num_opened = 0
@@ -84,7 +93,7 @@ class Simulation:
             able = [name for name, slot in self._slots.items() if slot.verdict is not None]
             assert able, "no slot can go on: the dispatcher is stuck"
             name = self._random.choice(able)
-            if self._random.random() < self.loss_rate:
+            if self._random.random() < self.loss_rate or self._holds_culprit(self._slots[name]):
                 del self._slots[name]
                 self._carry_out(self.dispatcher.lose(name, "killed"))
             else:
@@ -125,28 +134,38 @@ class Simulation:
             slot.verdict = verdict
             self.assigned += [assignment.trial for assignment in verdict.admit]
 
+    def _holds_culprit(self, slot: _Slot) -> bool:
+        admitted = [each.trial for each in slot.verdict.admit] if slot.verdict is not None else []
+        return self.culprit is not None and self.culprit in [*slot.assignments, *admitted]
+
     def _go_on(self, name: str) -> int:
         """Let a slot follow its verdict; tell how many reports it made."""
         slot = self._slots[name]
         verdict, slot.verdict = slot.verdict, None
         assert verdict is not None
-        if slot.assignment is not None and slot.assignment.trial in verdict.evict:
-            slot.assignment = None
+        for trial in verdict.evict:
+            slot.assignments.pop(trial, None)
         if verdict.finish:
             del self._slots[name]
             self.dispatcher.close_slot(name)
             return 0
         for assignment in verdict.admit:
-            slot.assignment, slot.step = assignment, 0
-        assert slot.assignment is not None, "a slot without work was told to go on"
+            assert assignment.trial not in slot.assignments, "a member was admitted twice"
+            slot.assignments[assignment.trial], slot.steps[assignment.trial] = assignment, 0
+        self.largest = max(self.largest, len(slot.assignments))
         slot.number += 1
-        self._carry_out(self.dispatcher.take(name, slot.number, [self._train(slot, slot.assignment)]))
+        training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
+        assert training, "a slot without work was told to go on"
+        plans = {each.trial: Plan(self.planned) for each in verdict.admit if verdict.plan_for}
+        members = [self._train(slot, assignment) for assignment in training]
+        self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans)))
         return 1
 
     def _train(self, slot: _Slot, assignment: Assignment) -> MemberReport:
+        trial = assignment.trial
         if self.dispatcher.is_stopping:
-            return MemberReport(assignment.trial, slot.step, Ending.INTERRUPTED, {}, "", 1.0, 0)
-        slot.step = next(step for step in assignment.report_steps if step > slot.step)
-        value = self.value(assignment.trial, slot.step)
+            return MemberReport(trial, slot.steps[trial], Ending.INTERRUPTED, {}, "", 1.0, 0)
+        slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
+        value = self.value(trial, slot.steps[trial])
         ending = Ending.REACHED if math.isfinite(value) else Ending.DIVERGED
-        return MemberReport(assignment.trial, slot.step, ending, {"validation_loss": value}, "", 1.0, 0)
+        return MemberReport(trial, slot.steps[trial], ending, {"validation_loss": value}, "", 1.0, 0)

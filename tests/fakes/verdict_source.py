@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainers.ray_cohort import Verdict
+from trainers.slot import Verdict
 
 
 class ScriptedVerdicts:

@@ -98,7 +98,7 @@ def test_a_trial_through_a_checkpoint_file_equals_one_never_interrupted(
     whole, first, second = SoloTrial(this), SoloTrial(this), SoloTrial(this)
     whole.advance(24)
     first.advance(11)
-    second.restore(checkpoints.load(checkpoints.save(tmp_path, first.step, first.state())))
+    second.restore(checkpoints.load(checkpoints.save(tmp_path, 1, {0: first.state()}), 0))
     second.advance(24)
     assert_same_bits(whole, second)
     assert untimed(whole.report()) == untimed(second.report())

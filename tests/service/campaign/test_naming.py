@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import PurePosixPath
 
 import pytest
 
@@ -29,8 +28,6 @@ def test_everything_else_is_built_on_the_id() -> None:
     assert naming.attempt_id("root-3f9a", 2) == "root-3f9a-a2"
     assert naming.trial_name("root-3f9a", 17) == "root-3f9a-t00017"
     assert naming.run_name("root", 17) == "root/00017"
-    assert naming.trial_folder(17) == PurePosixPath("trials/00017")
-    assert naming.attempt_folder(17, 2) == PurePosixPath("trials/00017/a2")
 
 
 def test_trial_numbers_are_dense_unique_and_grow_with_the_points_of_each_arm() -> None:

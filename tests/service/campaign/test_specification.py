@@ -62,7 +62,7 @@ def test_the_canonical_document_holds_the_defaults_of_sections_task_and_space(
     assert canonical["arms"][1]["space"] == expected
     assert canonical["stopping"]["rule"] == "none"
     assert canonical["precision"] == "fp32"
-    assert canonical["resources"] == {"workers": 1, "cpus": 1}
+    assert canonical["resources"] == {"workers": 1, "cpus": 1, "members": "auto"}
 
 
 def test_without_every_steps_a_trial_reports_at_most_twenty_times_or_so(document: Document, catalog: Catalog) -> None:

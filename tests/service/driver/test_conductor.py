@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from service.campaign.lifecycle import TrialState
-from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import MAX_BARREN_LOSSES, Conductor
 from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.lanes import Lanes
 from service.driver.writer import Writer
 from service.errors import FencedError, LedgerError
 from service.ledger import Ledger
 from service.ledger.spool import Record, Spool, read
 from tests.fakes.slots import specification
-from trainers.ray_cohort import Ending, MemberReport, Verdict
+from trainers.slot import Ending, MemberReport, SlotReport, Verdict
 
 
 class FakeBoard:
@@ -61,8 +61,10 @@ class Bench:
         self.writer = Writer(self.ledger, "c", self.attempt)
         self.board = FakeBoard(self.path)
         asked = specification(search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
-        maker = AssignmentMaker(asked, data=DataDirectory(folder), campaign_id="c", attempt=1)
-        dispatcher = Dispatcher(make_arms(asked), assignment=maker.assignment, now=lambda: 0)
+        arms = make_arms(asked)
+        lanes = Lanes(arms, members=1, num_slots=3)
+        assignment = AssignmentMaker(asked).assignment
+        dispatcher = Dispatcher(arms, lanes=lanes, assignment=assignment, now=lambda: 0)
         self.conductor = Conductor(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
         self.conductor.start(Decision())
 
@@ -105,7 +107,7 @@ def reached(trial: int, step: int) -> MemberReport:
 def test_a_verdict_is_given_only_when_its_records_are_on_the_spool(bench: Bench) -> None:
     bench.conductor.open_slot("s")
     (assignment,) = bench.verdict("s", 0).admit
-    bench.conductor.take("s", 1, [reached(assignment.trial, 30)])
+    bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
     assert bench.verdict("s", 1) == Verdict()
     assert bench.board.spooled == [2, 3]  # drawn and started; observed
 
@@ -113,7 +115,7 @@ def test_a_verdict_is_given_only_when_its_records_are_on_the_spool(bench: Bench)
 def test_what_was_decided_reaches_the_ledger(bench: Bench) -> None:
     bench.conductor.open_slot("s")
     (assignment,) = bench.verdict("s", 0).admit
-    bench.conductor.take("s", 1, [reached(assignment.trial, 30)])
+    bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
     wait_until(lambda: [each.step for each in bench.ledger.observations("c")] == [30])
     assert bench.ledger.trials("c")[0].state is TrialState.RUNNING
 
@@ -147,7 +149,7 @@ def test_a_stop_is_carried_out_once(bench: Bench) -> None:
     (assignment,) = bench.verdict("s", 0).admit
     for _ in range(3):
         bench.conductor.stop(StopKind.CANCEL)
-    bench.conductor.take("s", 1, [MemberReport(assignment.trial, 7, Ending.INTERRUPTED, {}, "", 0.1, 0)])
+    bench.conductor.take("s", SlotReport(1, [MemberReport(assignment.trial, 7, Ending.INTERRUPTED, {}, "", 0.1, 0)]))
     assert bench.verdict("s", 1).finish
     bench.conductor.close_slot("s")
     wait_until(bench.conductor.is_over)

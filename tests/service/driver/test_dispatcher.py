@@ -12,12 +12,14 @@ from service.ledger import Ledger
 from tests.fakes.slots import STEPS, Simulation, objective, specification
 
 SEEDS = range(8)
+MEMBERS = [1, 4, None]
 ENDED = {"COMPLETED", "STOPPED", "DIVERGED", "FAILED", "CANCELLED"}
 
 
+@pytest.mark.parametrize("members", MEMBERS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_point_is_tried_once_and_every_trial_ends(seed: int) -> None:
-    simulation = Simulation(specification(), seed=seed)
+def test_every_point_is_tried_once_and_every_trial_ends(seed: int, members: int | None) -> None:
+    simulation = Simulation(specification(), seed=seed, members=members)
     simulation.run()
     states = simulation.final_states()
     assert sorted(states) == list(range(18))
@@ -26,9 +28,10 @@ def test_every_point_is_tried_once_and_every_trial_ends(seed: int) -> None:
     assert max(Counter(simulation.observed()).values()) == 1
 
 
+@pytest.mark.parametrize("members", MEMBERS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_lost_slots_cost_no_trial_and_double_no_observation(seed: int) -> None:
-    simulation = Simulation(specification(stopping={"rule": "none"}), seed=seed, loss_rate=0.1)
+def test_lost_slots_cost_no_trial_and_double_no_observation(seed: int, members: int | None) -> None:
+    simulation = Simulation(specification(stopping={"rule": "none"}), seed=seed, loss_rate=0.1, members=members)
     simulation.run()
     observed = simulation.observed()
     assert max(Counter(observed).values()) == 1
@@ -47,12 +50,13 @@ def test_a_trial_that_loses_every_worker_fails_after_three() -> None:
     assert set(lost.values()) == {MAX_LOSSES - 1}
 
 
+@pytest.mark.parametrize("members", [1, 4])
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(sampler: str) -> None:
+def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(sampler: str, members: int) -> None:
     search = {"sampler": sampler, "points": 24, "deterministic": True}
     outcomes = []
     for seed in SEEDS:
-        simulation = Simulation(specification(search=search), seed=seed, loss_rate=0.05 * (seed % 2))
+        simulation = Simulation(specification(search=search), seed=seed, loss_rate=0.05 * (seed % 2), members=members)
         simulation.run()
         configs = {each["trial"]: each["config"] for each in simulation.records if each["kind"] == "trial_created"}
         outcomes.append((configs, simulation.final_states(), sorted(simulation.observed())))
@@ -67,16 +71,17 @@ def test_what_is_not_deterministic_does_depend_on_it() -> None:
     assert len({tuple(sorted(run.final_states().items())) for run in runs}) > 1
 
 
+@pytest.mark.parametrize("members", MEMBERS)
 @pytest.mark.parametrize("num_reports", [0, 1, 5, 17])
-def test_a_cancel_ends_every_slot_and_every_trial(num_reports: int) -> None:
-    simulation = Simulation(specification(), seed=num_reports)
+def test_a_cancel_ends_every_slot_and_every_trial(num_reports: int, members: int | None) -> None:
+    simulation = Simulation(specification(), seed=num_reports, members=members)
     simulation.run(stop_after=num_reports or None, kind=StopKind.CANCEL)
     assert set(simulation.final_states().values()) <= ENDED
 
 
-@pytest.mark.parametrize("num_reports", [1, 5, 17])
-def test_a_pause_leaves_what_is_not_done_pending(num_reports: int) -> None:
-    simulation = Simulation(specification(), seed=num_reports)
+@pytest.mark.parametrize(("num_reports", "members"), [(1, 1), (5, 1), (17, 1), (1, 4), (5, 4), (3, None)])
+def test_a_pause_leaves_what_is_not_done_pending(num_reports: int, members: int | None) -> None:
+    simulation = Simulation(specification(), seed=num_reports, members=members)
     simulation.run(stop_after=num_reports, kind=StopKind.PAUSE)
     states = simulation.final_states()
     assert "PENDING" in states.values()
@@ -107,6 +112,52 @@ def test_a_new_attempt_goes_on_where_the_ledger_stands(
     both = first.observed() + second.observed()
     assert sorted(both) == sorted(whole.observed())
     assert first.final_states() | second.final_states() == whole.final_states()
+
+
+def test_a_lane_that_is_freed_is_filled_at_once() -> None:
+    simulation = Simulation(specification(search={"sampler": "random", "points": 24}), members=4)
+    simulation.run()
+    assert simulation.largest == 4
+    assert sorted(simulation.assigned) == list(range(48))
+
+
+def test_no_slot_takes_so_many_that_another_starves() -> None:
+    few = specification(search={"sampler": "random", "points": 3}, stopping={"rule": "none"})
+    simulation = Simulation(few, members=64)
+    simulation.run()
+    assert simulation.largest == 2  # six trials in three slots
+
+
+def test_what_the_first_member_finds_out_fills_the_slots_of_its_arm() -> None:
+    many = specification(search={"sampler": "random", "points": 24}, stopping={"rule": "none"})
+    simulation = Simulation(many, members=None, planned=6)
+    simulation.run()
+    plans = [(each["arm"], each["plan"]["members"]) for each in simulation.records if each["kind"] == "planned"]
+    assert {arm for arm, _ in plans} == {0, 1}
+    assert {members for _, members in plans} == {6}
+    assert simulation.largest == 6
+
+
+def test_trials_that_report_together_are_judged_together() -> None:
+    """Asynchronous halving keeps the first to come; of nine that come together exactly three go on."""
+    one_arm = specification(
+        arms=[{"optimizer": "muon", "space": "default"}],
+        search={"sampler": "random", "points": 9},
+        resources={"workers": 1},
+    )
+    simulation = Simulation(one_arm, members=9, value=lambda trial, step: 1.0 + trial)
+    simulation.run()
+    kept = sorted({trial for trial, step in simulation.observed() if step == STEPS})
+    assert kept == [0, 1, 2]
+
+
+def test_a_trial_that_takes_its_worker_down_is_soon_alone_and_fails_alone() -> None:
+    many = specification(search={"sampler": "random", "points": 20}, stopping={"rule": "none"})
+    simulation = Simulation(many, members=16, culprit=4, value=lambda trial, step: 1.0)
+    simulation.run()
+    states = simulation.final_states()
+    assert {trial for trial, state in states.items() if state == "FAILED"} == {4}
+    assert set(states.values()) == {"FAILED", "COMPLETED"}
 
 
 def _in_ledger(

@@ -11,16 +11,20 @@ import pytest
 
 from tests.fakes.verdict_source import ScriptedVerdicts
 from trainers import checkpoints
-from trainers.ray_cohort import Assignment, BoardLostError, Ending, MemberReport, Slot, Verdict
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
+from trainers.slot import Assignment, BoardLostError, Ending, MemberReport, Slot, SlotOptions, Verdict
 from trainers.tasks import task_from_options
 
 GO_ON = Verdict()
 END = Verdict(finish=True)
 
 
-def assignment(folder: Path, trial: int = 0, *, earlier: tuple[str, ...] = (), **changes: Any) -> Assignment:
+def options(folder: Path, *, attempt: int = 1, checkpoint_seconds: float = 0.0) -> SlotOptions:
+    return SlotOptions(str(folder), f"attempt-{attempt}", checkpoint_seconds, cpus=1)
+
+
+def assignment(trial: int = 0, *, is_new: bool = True, **changes: Any) -> Assignment:
     setting = TrialSetting(
         task=task_from_options("matrix_completion", {"rows": 12, "columns": 9, "rank": 2}),
         optimizer="adamw",
@@ -34,20 +38,21 @@ def assignment(folder: Path, trial: int = 0, *, earlier: tuple[str, ...] = (), *
         trial=trial,
         setting=replace(setting, **changes),
         report_steps=(10, 20, 30),
-        checkpoint_folder=str(folder / f"trial-{trial}"),
-        earlier_folders=earlier,
-        checkpoint_seconds=0.0,
-        cpus=1,
+        is_new=is_new,
     )
 
 
-def play(*verdicts: Verdict) -> list[MemberReport]:
+def play(folder: Path, *verdicts: Verdict, attempt: int = 1, name: str = "s") -> list[MemberReport]:
     """Let a slot follow a script to its end and list what its members did."""
-    slot = Slot("s", ScriptedVerdicts(verdicts))
+    slot = Slot(name, ScriptedVerdicts(verdicts), options(folder, attempt=attempt))
     reports: list[MemberReport] = []
-    while (outcome := slot.step()) is not None:
-        reports += outcome[1]
+    while (report := slot.step()) is not None:
+        reports += report.members
     return reports
+
+
+def saved(folder: Path, trial: int = 0) -> dict[str, Any] | None:
+    return checkpoints.Shelf(folder).latest(trial).state
 
 
 def numbers(reports: list[MemberReport]) -> list[tuple[int, float]]:
@@ -55,66 +60,74 @@ def numbers(reports: list[MemberReport]) -> list[tuple[int, float]]:
 
 
 def test_a_member_trains_to_each_report_step_and_no_further(tmp_path: Path) -> None:
-    reports = play(Verdict(admit=(assignment(tmp_path),)), GO_ON, GO_ON, END)
+    reports = play(tmp_path, Verdict(admit=(assignment(),)), GO_ON, GO_ON, END)
     assert [(report.step, report.ending) for report in reports] == [(step, Ending.REACHED) for step in (10, 20, 30)]
     assert all(math.isfinite(report.metrics["validation_loss"]) for report in reports)
 
 
 def test_reports_are_numbered_and_asking_starts_at_zero(tmp_path: Path) -> None:
-    verdicts = ScriptedVerdicts([Verdict(admit=(assignment(tmp_path),)), GO_ON, END])
-    slot = Slot("s", verdicts)
-    numbers_given = [outcome[0] for outcome in iter(slot.step, None) if outcome is not None]
+    verdicts = ScriptedVerdicts([Verdict(admit=(assignment(),)), GO_ON, END])
+    slot = Slot("s", verdicts, options(tmp_path))
+    numbers_given = [report.number for report in iter(slot.step, None) if report is not None]
     assert (numbers_given, verdicts.asked) == ([1, 2], [0, 1, 2])
 
 
 def test_an_evicted_member_makes_room_for_the_next(tmp_path: Path) -> None:
-    first, second = assignment(tmp_path, 0), assignment(tmp_path, 1)
-    reports = play(Verdict(admit=(first,)), Verdict(evict=(0,), admit=(second,)), GO_ON, END)
+    first, second = assignment(0), assignment(1)
+    reports = play(tmp_path, Verdict(admit=(first,)), Verdict(evict=(0,), admit=(second,)), GO_ON, END)
     assert [(report.trial, report.step) for report in reports] == [(0, 10), (1, 10), (1, 20)]
+
+
+def test_members_that_join_later_report_at_their_own_steps(tmp_path: Path) -> None:
+    other = assignment(1, optimizer="muon", hyperparameters={"lr": 0.01})
+    reports = play(tmp_path, Verdict(admit=(assignment(0),)), Verdict(admit=(other, assignment(2))), END)
+    steps = [(report.trial, report.step) for report in reports]
+    assert (steps[0], sorted(steps[1:])) == ((0, 10), [(0, 20), (1, 10), (2, 10)])
+
+
+def test_a_member_that_is_held_keeps_its_place_and_does_not_train(tmp_path: Path) -> None:
+    both = Verdict(admit=(assignment(0), assignment(1)))
+    reports = play(tmp_path, both, Verdict(hold=(0,)), GO_ON, END)
+    assert [(each.trial, each.step) for each in reports] == [(0, 10), (1, 10), (1, 20), (0, 20), (1, 30)]
 
 
 def test_a_checkpoint_knows_only_what_has_been_acknowledged(tmp_path: Path) -> None:
     """A report whose verdict never came may be lost with its worker, so no checkpoint may lie behind it."""
-    folder = tmp_path / "trial-0"
-    slot = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(tmp_path),)), GO_ON]))
+    slot = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(),)), GO_ON]), options(tmp_path))
     slot.step()
-    assert checkpoints.latest(folder).state is None
+    assert saved(tmp_path) is None
     slot.step()
-    state = checkpoints.latest(folder).state
+    state = saved(tmp_path)
     assert state is not None
     assert state["step"] == 10
 
 
-def test_a_member_of_a_lost_worker_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
-    whole = play(Verdict(admit=(assignment(tmp_path / "whole"),)), GO_ON, GO_ON, END)
-    play(Verdict(admit=(assignment(tmp_path),)), GO_ON, END)  # its last checkpoint is at step 20
-    rest = play(Verdict(admit=(assignment(tmp_path),)), END)
-    assert numbers(rest) == numbers(whole)[2:]
-
-
-def test_a_checkpoint_of_an_earlier_attempt_is_found(tmp_path: Path) -> None:
-    play(Verdict(admit=(assignment(tmp_path / "one"),)), GO_ON, END)
-    later = assignment(tmp_path / "two", earlier=(str(tmp_path / "one" / "trial-0"),))
-    assert [report.step for report in play(Verdict(admit=(later,)), END)] == [30]
+@pytest.mark.parametrize(("attempt", "name"), [(1, "another"), (2, "s")])
+def test_a_member_of_a_lost_worker_goes_on_with_the_same_numbers(tmp_path: Path, attempt: int, name: str) -> None:
+    whole = play(tmp_path / "whole", Verdict(admit=(assignment(),)), GO_ON, GO_ON, END)
+    play(tmp_path / "lost", Verdict(admit=(assignment(),)), GO_ON, END)  # its last checkpoint is at step 20
+    again = Verdict(admit=(assignment(is_new=False),))
+    assert numbers(play(tmp_path / "lost", again, END, attempt=attempt, name=name)) == numbers(whole)[2:]
 
 
 def test_a_torn_checkpoint_costs_steps_and_nothing_else(tmp_path: Path) -> None:
-    whole = play(Verdict(admit=(assignment(tmp_path),)), GO_ON, GO_ON, END)
-    for path in (tmp_path / "trial-0").iterdir():
+    whole = play(tmp_path, Verdict(admit=(assignment(),)), GO_ON, GO_ON, END)
+    for path in tmp_path.rglob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:-7])
-    assert numbers(play(Verdict(admit=(assignment(tmp_path),)), GO_ON, GO_ON, END)) == numbers(whole)
+    again = Verdict(admit=(assignment(is_new=False),))
+    assert numbers(play(tmp_path, again, GO_ON, GO_ON, END)) == numbers(whole)
 
 
 def test_code_that_raises_fails_its_trial_with_the_traceback_and_not_the_slot(tmp_path: Path) -> None:
-    broken = assignment(tmp_path, 0, optimizer="nothing")
-    reports = play(Verdict(admit=(broken,)), Verdict(evict=(0,), admit=(assignment(tmp_path, 1),)), END)
+    broken = assignment(0, optimizer="nothing")
+    reports = play(tmp_path, Verdict(admit=(broken,)), Verdict(evict=(0,), admit=(assignment(1),)), END)
     assert [(report.trial, report.ending) for report in reports] == [(0, Ending.FAILED), (1, Ending.REACHED)]
     assert "got 'nothing'" in reports[0].message
     assert "Traceback" in reports[0].message
 
 
 def test_a_member_that_diverges_says_why(tmp_path: Path) -> None:
-    (report,) = play(Verdict(admit=(assignment(tmp_path, hyperparameters={"lr": 1e30}),)), END)
+    (report,) = play(tmp_path, Verdict(admit=(assignment(hyperparameters={"lr": 1e30}),)), END)
     assert report.ending is Ending.DIVERGED
     assert report.message
     assert math.isnan(report.metrics["validation_loss"])
@@ -129,23 +142,23 @@ class DeadBoard(ScriptedVerdicts):
 
 def test_a_board_that_dies_ends_the_slot_and_fails_no_trial(tmp_path: Path) -> None:
     """Asked inside a stretch, a dead board looked like a mistake in the user's code: the trial was lost for good."""
-    long = replace(assignment(tmp_path, steps=10_000_000), report_steps=(10_000_000,))
-    slot = Slot("s", DeadBoard([Verdict(admit=(long,))]))
+    long = replace(assignment(steps=10_000_000), report_steps=(10_000_000,))
+    slot = Slot("s", DeadBoard([Verdict(admit=(long,))]), options(tmp_path))
     with pytest.raises(BoardLostError, match="the actor died"):
         slot.step()
 
 
 def test_a_stop_interrupts_a_long_stretch_and_leaves_a_checkpoint(tmp_path: Path) -> None:
-    long = replace(assignment(tmp_path, steps=10_000_000), report_steps=(10_000_000,))
+    long = replace(assignment(steps=10_000_000), report_steps=(10_000_000,))
     verdicts = ScriptedVerdicts([Verdict(admit=(long,)), Verdict(finish=True, checkpoint=True)])
     verdicts.stopping = True
-    slot = Slot("s", verdicts)
+    slot = Slot("s", verdicts, options(tmp_path))
     outcome = slot.step()
     assert outcome is not None
-    (report,) = outcome[1]
+    (report,) = outcome.members
     assert (report.ending, report.metrics) == (Ending.INTERRUPTED, {})
     assert 0 < report.step < 10_000_000
     assert slot.step() is None
-    state = checkpoints.latest(tmp_path / "trial-0").state
+    state = saved(tmp_path)
     assert state is not None
     assert state["step"] == report.step

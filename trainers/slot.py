@@ -1,0 +1,293 @@
+"""A worker slot: a process that trains cohorts of trials as long as there is work for it.
+
+A slot asks the driver for a verdict, does what it says (drop these members, take in those, write a checkpoint, end),
+trains every member that is not held to its next report step, and hands the reports over. Reports and verdicts are
+numbered: the verdict on report `k` must be there before the slot goes on, and verdict 0 gives it its first work.
+
+A checkpoint is written after the verdict on its members' last reports, never before: whatever a checkpoint knows, the
+driver has on disk already. A lost worker therefore costs the steps since its last checkpoint and no observation.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from trainers import checkpoints
+from trainers.cohorts import Cohort, cohort_for, structure_of
+from trainers.plan import Plan, make_plan
+from trainers.setting import TrialSetting
+from trainers.solo import Outcome
+
+_log = logging.getLogger(__name__)
+
+
+class Ending(StrEnum):
+    """How a member's stretch ended."""
+
+    REACHED = "reached"  # the next report step
+    DIVERGED = "diverged"  # by the definition of `trainers.divergence`
+    FAILED = "failed"  # its code raised
+    LOST = "lost"  # the code of its cohort raised, and which member is to blame is not known
+    INTERRUPTED = "interrupted"  # the driver is stopping
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial given to a slot.
+
+    Attributes:
+        trial: Its number.
+        setting: What to train and how.
+        report_steps: Absolute steps at which to report, ascending; the last is the end.
+        is_new: Whether no slot had it before, so that there is no checkpoint to look for.
+    """
+
+    trial: int
+    setting: TrialSetting
+    report_steps: tuple[int, ...]
+    is_new: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the driver wants of a slot after a report.
+
+    Attributes:
+        evict: Members to drop.
+        admit: Trials to take in.
+        hold: Members that wait for others, in the slot and without training.
+        plan_for: Where not 0, find out how many trials like the admitted one are best trained together, up to so many.
+        checkpoint: Write a checkpoint, due or not.
+        finish: End.
+    """
+
+    evict: tuple[int, ...] = ()
+    admit: tuple[Assignment, ...] = ()
+    hold: tuple[int, ...] = ()
+    plan_for: int = 0
+    checkpoint: bool = False
+    finish: bool = False
+
+
+@dataclass(frozen=True)
+class MemberReport:
+    """What a member did in one stretch.
+
+    Attributes:
+        trial: Its number.
+        step: The step it stands at.
+        ending: How the stretch ended.
+        metrics: What the engine measured; empty where the stretch was interrupted, lost or failed.
+        message: Why it diverged or failed; the traceback of its code.
+        seconds: Its share of the stretch's wall time.
+        produced_at: Milliseconds since the epoch.
+    """
+
+    trial: int
+    step: int
+    ending: Ending
+    metrics: dict[str, float]
+    message: str
+    seconds: float
+    produced_at: int
+
+
+@dataclass(frozen=True)
+class SlotReport:
+    """What a slot did in one stretch.
+
+    Attributes:
+        number: Counts the slot's reports from 1.
+        members: What each member did; one that was held is left out.
+        plans: What was found out for the trials that the verdict asked to plan for.
+    """
+
+    number: int
+    members: list[MemberReport]
+    plans: dict[int, Plan] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SlotOptions:
+    """What is the same for all trials of a slot.
+
+    Attributes:
+        checkpoints: The root of the campaign's checkpoints, those of earlier attempts included.
+        folder: Where below it this slot's attempt writes; each slot has a folder of its own name in it.
+        checkpoint_seconds: Write a checkpoint when the last one is older than this.
+        cpus: Threads to train with.
+    """
+
+    checkpoints: str
+    folder: str
+    checkpoint_seconds: float
+    cpus: int
+
+
+class BoardLostError(Exception):
+    """The driver's board does not answer: the slot ends, and its trials go on elsewhere."""
+
+
+class VerdictSource(Protocol):
+    """Where a slot's verdicts come from; in production an actor beside the driver."""
+
+    def verdict(self, slot: str, number: int) -> Verdict:
+        """Wait for the verdict on a report."""
+
+    def is_stopping(self) -> bool:
+        """Tell whether the driver wants every slot to end. Raises BoardLostError, like `verdict`."""
+
+
+class Slot:
+    """Follows verdicts and makes reports; knows no Ray.
+
+    Args:
+        name: The slot's name.
+        verdicts: Where its verdicts come from; `is_stopping` is asked at most once a second inside a stretch.
+        options: What is the same for all its trials.
+    """
+
+    def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
+        torch.set_num_threads(options.cpus)
+        self._name = name
+        self._verdicts = verdicts
+        self._options = options
+        self._folder = Path(options.checkpoints) / options.folder / name
+        self._assignments: dict[int, Assignment] = {}
+        self._cohorts: dict[object, Cohort] = {}
+        self._number = 0
+        self._saved_at = time.monotonic()
+
+    def step(self) -> SlotReport | None:
+        """Follow the next verdict and train one stretch.
+
+        Returns:
+            What was done; None where the verdict was to end.
+        """
+        verdict = self._verdicts.verdict(self._name, self._number)
+        self._evict(verdict.evict)
+        self._checkpoint(force=verdict.checkpoint)
+        if verdict.finish:
+            return None
+        plans = _plans(verdict)
+        reports = self._admit(verdict.admit)
+        for cohort in self._cohorts.values():
+            reports += self._train(cohort, held=verdict.hold)
+        self._number += 1
+        return SlotReport(self._number, reports, plans)
+
+    # Members
+
+    def _evict(self, trials: Sequence[int]) -> None:
+        for cohort in self._cohorts.values():
+            if mine := [trial for trial in trials if trial in cohort.trials]:
+                cohort.evict(mine)
+        for trial in trials:
+            self._assignments.pop(trial, None)
+        self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
+
+    def _admit(self, assignments: Sequence[Assignment]) -> list[MemberReport]:
+        """Take trials in, each from its latest checkpoint; where its code refuses to start, say so."""
+        is_any_old = any(not assignment.is_new for assignment in assignments)
+        shelf = checkpoints.Shelf(Path(self._options.checkpoints)) if is_any_old else None
+        failures = []
+        for assignment in assignments:
+            start = time.monotonic()
+            self._assignments[assignment.trial] = assignment
+            try:
+                key = structure_of(assignment.setting)
+                cohort = self._cohorts.setdefault(key, cohort_for(assignment.setting))
+                cohort.admit(assignment.trial, assignment.setting, _latest(shelf, assignment))
+            except Exception:
+                failures.append(_failure(assignment.trial, 0, traceback.format_exc(), time.monotonic() - start))
+        self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
+        return failures
+
+    def _checkpoint(self, *, force: bool) -> None:
+        """Write a checkpoint if one is due or asked for."""
+        now = time.monotonic()
+        if not self._cohorts or not (force or now - self._saved_at >= self._options.checkpoint_seconds):
+            return
+        states = {trial: cohort.state(trial) for cohort in self._cohorts.values() for trial in cohort.trials}
+        checkpoints.save(self._folder, self._number, states)
+        checkpoints.prune(self._folder)
+        self._saved_at = time.monotonic()
+
+    # Training
+
+    def _train(self, cohort: Cohort, *, held: Sequence[int]) -> list[MemberReport]:
+        """Train a cohort's members to their next report steps and report."""
+        trials = [trial for trial in cohort.trials if trial not in held]
+        targets = {trial: self._next_report_step(cohort, trial) for trial in trials}
+        if not targets:
+            return []
+        start = time.monotonic()
+        try:
+            outcomes = cohort.advance(targets, should_stop=self._verdicts.is_stopping)
+        except BoardLostError:
+            raise
+        except Exception:
+            ending = Ending.LOST if len(trials) > 1 else Ending.FAILED
+            seconds = (time.monotonic() - start) / len(trials)
+            return [_failure(each, cohort.step(each), traceback.format_exc(), seconds, ending) for each in trials]
+        measured = {trial: _measured(cohort, trial, outcomes[trial]) for trial in trials}
+        seconds = (time.monotonic() - start) / len(trials)
+        return [_report(cohort, trial, outcomes[trial], measured[trial], seconds) for trial in trials]
+
+    def _next_report_step(self, cohort: Cohort, trial: int) -> int:
+        return next(step for step in self._assignments[trial].report_steps if step > cohort.step(trial))
+
+
+def _plans(verdict: Verdict) -> dict[int, Plan]:
+    """Find out what the verdict asks; a trial that cannot even be tried out says why where it trains."""
+    plans = {}
+    for assignment in verdict.admit if verdict.plan_for else ():
+        with suppress(Exception):
+            plans[assignment.trial] = make_plan(assignment.setting, most=verdict.plan_for)
+    return plans
+
+
+def _latest(shelf: checkpoints.Shelf | None, assignment: Assignment) -> checkpoints.State | None:
+    if shelf is None or assignment.is_new:
+        return None
+    latest = shelf.latest(assignment.trial)
+    for refusal in latest.refused:
+        _log.warning("trial %d: %s", assignment.trial, refusal)
+    return latest.state
+
+
+def _measured(cohort: Cohort, trial: int, outcome: Outcome) -> dict[str, float] | str:
+    """Give a member's metrics, or the traceback where its evaluation raised."""
+    if outcome is Outcome.INTERRUPTED:
+        return {}
+    try:
+        return cohort.report(trial)
+    except Exception:
+        return traceback.format_exc()
+
+
+def _report(
+    cohort: Cohort, trial: int, outcome: Outcome, measured: Mapping[str, float] | str, seconds: float
+) -> MemberReport:
+    if isinstance(measured, str):
+        return _failure(trial, cohort.step(trial), measured, seconds)
+    reason = cohort.reason(trial)
+    return MemberReport(trial, cohort.step(trial), Ending(outcome), dict(measured), reason, seconds, _milliseconds())
+
+
+def _failure(trial: int, step: int, message: str, seconds: float, ending: Ending = Ending.FAILED) -> MemberReport:
+    return MemberReport(trial, step, ending, {}, message, seconds, _milliseconds())
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
