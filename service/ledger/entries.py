@@ -10,15 +10,28 @@ planned         it was found out, on the trial, how many of its arm are best tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, select, update
 
 from service.campaign.lifecycle import TrialState
 from service.ledger.numbers import from_json, kind_of, metrics_to_json
 from service.ledger.spool import Record
 from service.ledger.tables import events, observations, trials
+
+_MUTABLE: Final = (
+    "state",
+    "reason",
+    "message",
+    "since",
+    "num_losses",
+    "last_step",
+    "objective",
+    "objective_kind",
+    "device_seconds",
+)
+"""The columns of a trial that change after it was created."""
 
 
 def trial_created(
@@ -67,6 +80,8 @@ def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record
 def enter(connection: Connection, campaign_id: str, attempt: int, records: Sequence[Record], *, sequence: int) -> int:
     """Enter records in order, inside the caller's transaction that holds the campaign's row.
 
+    Rows are read, changed and written in bulk: what is entered is the same as one record after the other.
+
     Args:
         connection: The open transaction.
         campaign_id: Which campaign.
@@ -77,44 +92,72 @@ def enter(connection: Connection, campaign_id: str, attempt: int, records: Seque
     Returns:
         The campaign's new last sequence number.
     """
-    writer = _Writer(connection, campaign_id, attempt, sequence)
+    batch = _Batch(connection, campaign_id, attempt, records, sequence)
     for record in records:
-        writer.enter(record)
-    return writer.sequence
+        batch.enter(record)
+    batch.write()
+    return batch.sequence
 
 
-class _Writer:
+class _Batch:
     """One transaction's worth of records of one campaign."""
 
-    def __init__(self, connection: Connection, campaign_id: str, attempt: int, sequence: int) -> None:
+    def __init__(
+        self, connection: Connection, campaign_id: str, attempt: int, records: Sequence[Record], sequence: int
+    ) -> None:
         self._connection = connection
         self._campaign_id = campaign_id
         self._attempt = attempt
         self.sequence = sequence
+        numbers = {record["trial"] for record in records}
+        self._known = self._steps_of({each["trial"] for each in records if each["kind"] == "observation"})
+        self._old = {row["number"]: dict(row) for row in self._rows_of(numbers)}
+        self._new: dict[int, dict[str, Any]] = {}
+        self._changed: set[int] = set()
+        self._observations: list[dict[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
 
     def enter(self, record: Record) -> None:
         match record["kind"]:
             case "trial_created":
                 self._create_trial(record)
             case "trial_moved":
-                self._update_trial(record, {"state": record["state"], **_reason(record)})
+                self._row(record).update({"state": record["state"], **_reason(record)})
                 self._tell(record, {"state": record["state"], "reason": record["reason"], "message": record["message"]})
             case "trial_lost":
-                losses = {"num_losses": trials.c.num_losses + 1, "state": TrialState.PENDING}
-                self._update_trial(record, losses | _reason(record))
+                row = self._row(record)
+                row.update({"num_losses": row["num_losses"] + 1, "state": TrialState.PENDING, **_reason(record)})
                 self._tell(record, {"state": TrialState.PENDING, "message": record["message"]})
             case "observation":
                 self._observe(record)
             case "device_seconds":
-                self._update_trial(record, {"device_seconds": trials.c.device_seconds + record["device_seconds"]})
+                self._row(record)["device_seconds"] += record["device_seconds"]
             case "planned":
                 self._tell(record, {"arm": record["arm"], **record["plan"]})
             case kind:
                 raise AssertionError(f"a record of unknown kind: got {kind!r}")
 
+    def write(self) -> None:
+        """Write what has been entered."""
+        mine = (trials.c.campaign_id == self._campaign_id) & (trials.c.number == bindparam("which"))
+        change = update(trials).where(mine).values({name: bindparam(f"new_{name}") for name in _MUTABLE})
+        changes = [
+            {"which": number, **{f"new_{name}": self._old[number][name] for name in _MUTABLE}}
+            for number in sorted(self._changed)
+        ]
+        statements: list[tuple[Executable, list[dict[str, Any]]]] = [
+            (insert(trials), list(self._new.values())),
+            (change, changes),
+            (insert(observations), self._observations),
+            (insert(events), self._events),
+        ]
+        for statement, rows in statements:
+            if rows:
+                self._connection.execute(statement, rows)
+
     def _create_trial(self, record: Record) -> None:
         place = {name: record[name] for name in ("arm", "point", "seed_index", "config", "ask")}
-        values = {
+        self._new[record["trial"]] = {
             "campaign_id": self._campaign_id,
             "number": record["trial"],
             "state": TrialState.PENDING,
@@ -125,16 +168,20 @@ class _Writer:
             "attempt": self._attempt,
             "num_losses": 0,
             "last_step": 0,
+            "objective": None,
+            "objective_kind": None,
             "device_seconds": 0.0,
+            **place,
         }
-        self._connection.execute(insert(trials).values(values | place))
         self._tell(record, place)
 
     def _observe(self, record: Record) -> None:
-        used = {"device_seconds": trials.c.device_seconds + record["device_seconds"]}
-        if self._is_known(record):
-            self._update_trial(record, used)
+        row = self._row(record)
+        row["device_seconds"] += record["device_seconds"]
+        key = record["trial"], record["step"]
+        if key in self._known:
             return
+        self._known.add(key)
         self.sequence += 1
         values = {
             "campaign_id": self._campaign_id,
@@ -145,21 +192,20 @@ class _Writer:
             "produced_at": record["at"],
             "metrics": record["metrics"],
         }
-        self._connection.execute(insert(observations).values(values))
+        self._observations.append(values)
         objective = from_json(record["objective"])
         kind = kind_of(objective)
         column = {"objective": objective if kind == "finite" else None, "objective_kind": kind}
-        self._update_trial(record, {"last_step": record["step"], "num_losses": 0} | used | column)
+        row.update({"last_step": record["step"], "num_losses": 0} | column)
 
-    def _is_known(self, record: Record) -> bool:
-        same = (observations.c.campaign_id == self._campaign_id) & (observations.c.trial == record["trial"])
-        query = select(observations.c.step).where(same & (observations.c.step == record["step"]))
-        return self._connection.execute(query).first() is not None
-
-    def _update_trial(self, record: Record, values: Mapping[str, Any]) -> None:
-        mine = (trials.c.campaign_id == self._campaign_id) & (trials.c.number == record["trial"])
-        changed = self._connection.execute(update(trials).where(mine).values(**values)).rowcount
-        assert changed == 1, f"no such trial: got {record['trial']}"
+    def _row(self, record: Record) -> dict[str, Any]:
+        """Give a trial's row, to be changed."""
+        number = record["trial"]
+        if number in self._new:
+            return self._new[number]
+        assert number in self._old, f"no such trial: got {number}"
+        self._changed.add(number)
+        return self._old[number]
 
     def _tell(self, record: Record, body: Mapping[str, Any]) -> None:
         self.sequence += 1
@@ -171,7 +217,28 @@ class _Writer:
             "trial": record["trial"],
             "body": dict(body),
         }
-        self._connection.execute(insert(events).values(values))
+        self._events.append(values)
+
+    def _rows_of(self, numbers: Set[int]) -> Iterator[RowMapping]:
+        columns = [trials.c.number, *(trials.c[name] for name in _MUTABLE)]
+        for some in _pieces(numbers):
+            mine = (trials.c.campaign_id == self._campaign_id) & trials.c.number.in_(some)
+            yield from self._connection.execute(select(*columns).where(mine)).mappings()
+
+    def _steps_of(self, numbers: Set[int]) -> set[tuple[int, int]]:
+        """List what has been observed of these trials."""
+        known: set[tuple[int, int]] = set()
+        for some in _pieces(numbers):
+            mine = (observations.c.campaign_id == self._campaign_id) & observations.c.trial.in_(some)
+            query = select(observations.c.trial, observations.c.step).where(mine)
+            known |= {(row.trial, row.step) for row in self._connection.execute(query)}
+        return known
+
+
+def _pieces(numbers: Set[int]) -> Iterator[list[int]]:
+    """Split numbers into lists that a statement can hold: SQLite takes 32 766 parameters, older ones 999."""
+    ordered = sorted(numbers)
+    return (ordered[start : start + 900] for start in range(0, len(ordered), 900))
 
 
 def _reason(record: Record) -> dict[str, Any]:

@@ -57,6 +57,16 @@ def test_a_torn_file_is_refused_by_name(tmp_path: Path, kept_bytes: int) -> None
         checkpoints.load(path, 0)
 
 
+def problem_with(path: Path) -> str | None:
+    """Say why a file that held STATE is refused; None where it still gives it."""
+    try:
+        loaded = checkpoints.load(path, 0)
+    except CheckpointError as error:
+        return str(error)
+    assert as_plain(loaded) == as_plain(STATE), "damage was laundered"
+    return None
+
+
 def test_a_flipped_bit_is_refused_by_name_or_lies_where_nothing_is_read(tmp_path: Path) -> None:
     path = checkpoints.save(tmp_path, 7, {0: STATE})
     whole = path.read_bytes()
@@ -65,11 +75,9 @@ def test_a_flipped_bit_is_refused_by_name_or_lies_where_nothing_is_read(tmp_path
         flipped = bytearray(whole)
         flipped[position] ^= 1 << position % 8
         path.write_bytes(flipped)
-        try:
-            assert as_plain(checkpoints.load(path, 0)) == as_plain(STATE), f"byte {position} was laundered"
-        except CheckpointError as error:
-            assert "0000000007.ckpt" in str(error)
-            num_refused += 1
+        problem = problem_with(path)
+        assert problem is None or "0000000007.ckpt" in problem
+        num_refused += problem is not None
     assert num_refused > 0.9 * len(whole) / 31
 
 

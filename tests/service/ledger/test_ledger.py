@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,41 @@ def test_entering_a_batch_again_adds_nothing(ledger: Ledger) -> None:
     before = (ledger.campaign("c"), ledger.trials("c"))
     ledger.append("c", attempt, batch)
     assert (ledger.campaign("c"), ledger.trials("c")) == before
+
+
+@pytest.mark.parametrize("size", [2, 5, 1000])
+def test_records_entered_in_bulk_give_what_they_give_one_by_one(tmp_path: Path, size: int) -> None:
+    records = _story(random.Random(size), num_trials=7, num_records=200)
+    books = []
+    for piece in (1, size):
+        with Ledger.at(tmp_path / f"{piece}.sqlite") as ledger:
+            ledger.create_campaign("c", name="test", specification=SPECIFICATION)
+            attempt, pairs = ledger.begin_attempt("c"), numbered(records)
+            for start in range(0, len(pairs), piece):
+                ledger.append("c", attempt, pairs[start : start + piece])
+            changes = list(ledger.changes("c", after=0, limit=10_000))
+            books.append((ledger.trials("c"), ledger.observations("c"), changes[2:]))
+    assert repr(books[0]) == repr(books[1])  # NaN is not equal to itself
+    assert any(trial.num_losses for trial in books[0][0]), "the story must have losses that count"
+
+
+def _story(dice: random.Random, *, num_trials: int, num_records: int) -> list[Record]:
+    """Draw records of every kind about a few trials, with steps that come twice."""
+    story = [created(0)]
+    for at in range(num_records):
+        known = len([record for record in story if record["kind"] == "trial_created"])
+        trial = dice.randrange(known)
+        makers: list[Callable[[], Record]] = [
+            partial(observed, trial, dice.randrange(1, 30), dice.choice([1.0, math.nan])),
+            partial(entries.trial_moved, trial=trial, state=TrialState.RUNNING, reason=f"r{at}", at=at),
+            partial(entries.trial_lost, trial=trial, message="killed", at=at),
+            partial(entries.device_seconds, trial=trial, seconds=0.25, at=at),
+            partial(entries.planned, trial=trial, arm=0, plan={"members": 4}, at=at),
+        ]
+        if known < num_trials:
+            makers.append(partial(created, known))
+        story.append(dice.choice(makers)())
+    return story
 
 
 def test_a_batch_that_overlaps_enters_only_what_is_new(ledger: Ledger) -> None:
