@@ -73,8 +73,9 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
         self._conductor = conductor
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A slot reported."""
-        self._conductor.take(result["slot"], result["report"])
+        """A slot reported; the result with which it ends has no report."""
+        if result["report"] is not None:
+            self._conductor.take(result["slot"], result["report"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A slot ended as it was told to."""
