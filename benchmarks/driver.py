@@ -1,0 +1,177 @@
+"""Time what the driver adds to training: decisions, spool and ledger, with trials that train nothing.
+
+    python -m benchmarks.driver [--trials 10000] [--reports 20] [--members 256] [--slots 2] [--json FILE]
+
+Slots without processes answer every verdict at once, so that the driver is never waited for. Shown are milliseconds of
+the driver's decisions for each report of a member, reports a second into the ledger until it holds everything, and
+bytes of memory for each trial, from the resident size before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import queue
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.campaign.specification import Specification, parse
+from service.driver.arms import make_arms
+from service.driver.assignments import AssignmentMaker
+from service.driver.conductor import Conductor
+from service.driver.dispatcher import Decision, Dispatcher
+from service.driver.lanes import Lanes
+from service.driver.writer import Writer
+from service.ledger import Ledger
+from service.ledger.spool import Spool
+from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
+
+METRICS = {
+    "loss": 0.5,
+    "validation_loss": 0.25,
+    "lr": 0.01,
+    "step_time_seconds": 1e-4,
+    "throughput": 1e4,
+    "optimizer_share": 0.5,
+    "timing_valid": 0.0,
+}
+
+
+class NullSlot:
+    """A slot whose members report without training."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._assignments: dict[int, Assignment] = {}
+        self._reported: dict[int, int] = {}
+        self._number = 0
+
+    def follow(self, verdict: Verdict) -> SlotReport | None:
+        """Give the next report; None at the end."""
+        for trial in verdict.evict:
+            del self._assignments[trial]
+        if verdict.finish:
+            return None
+        for assignment in verdict.admit:
+            self._assignments[assignment.trial] = assignment
+            self._reported[assignment.trial] = 0
+        self._number += 1
+        return SlotReport(self._number, [self._report(each) for each in self._assignments.values()])
+
+    def _report(self, assignment: Assignment) -> MemberReport:
+        place = self._reported[assignment.trial]
+        self._reported[assignment.trial] += 1
+        step = assignment.report_steps[place]
+        return MemberReport(assignment.trial, step, Ending.REACHED, dict(METRICS), "", 1e-3, 1_000_000)
+
+
+class LoopBoard:
+    """A board that hands verdicts to the slots of this process."""
+
+    def __init__(self) -> None:
+        self.verdicts: queue.SimpleQueue[tuple[str, Verdict]] = queue.SimpleQueue()
+
+    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+        """Give a verdict."""
+        self.verdicts.put((slot, verdict))
+
+    def stop(self) -> None:
+        """Nothing is interrupted here."""
+
+
+def campaign(*, num_trials: int, num_reports: int, num_slots: int, members: int) -> Specification:
+    """Make a campaign of one arm."""
+    return parse(
+        {
+            "name": "null",
+            "task": {"name": "matrix_completion", "rows": 8, "columns": 6, "rank": 1, "steps": num_reports * 10},
+            "objective": {"metric": "validation_loss", "mode": "minimize", "every_steps": 10},
+            "arms": [{"optimizer": "muon", "space": {"lr": {"log_uniform": [1e-3, 1.0]}}}],
+            "search": {"sampler": "random", "points": num_trials},
+            "resources": {"workers": num_slots, "members": members},
+        }
+    )
+
+
+def measure(specification: Specification, folder: Path) -> dict[str, float]:
+    """Run the campaign; give what the table shows."""
+    resident = psutil.Process().memory_info().rss
+    num_reports = specification.search.points * len(specification.report_steps())
+    with Ledger.at(folder / "ledger.sqlite") as ledger:
+        ledger.create_campaign("c", name="null", specification=specification.document())
+        attempt = ledger.begin_attempt("c")
+        writer, board, arms = Writer(ledger, "c", attempt), LoopBoard(), make_arms(specification)
+        num_slots = specification.resources.workers
+        lanes = Lanes(arms, members=specification.members(), num_slots=num_slots)
+        maker = AssignmentMaker(specification)
+        dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 1_000_000)
+        spool = Spool(folder / "spool.jsonl")
+        conductor = Conductor(dispatcher, spool=spool, writer=writer, board=board)
+        start, used = time.perf_counter(), time.process_time()
+        conductor.start(Decision())
+        _train(conductor, board, num_slots=num_slots)
+        decided = time.perf_counter() - start
+        assert writer.close(timeout_seconds=600), f"the writer failed: got {writer.failure}"
+        entered, cpu = time.perf_counter() - start, time.process_time() - used
+        grown = psutil.Process().memory_info().rss - resident
+        conductor.close()
+        spool.close()
+        held = len(ledger.observations("c"))
+    assert held == num_reports, f"the ledger must hold {num_reports} reports: got {held}"
+    return {
+        "reports": num_reports,
+        "ms_per_report": 1e3 * decided / num_reports,
+        "cpu_ms_per_report": 1e3 * cpu / num_reports,
+        "reports_per_second_into_ledger": num_reports / entered,
+        "bytes_per_trial": grown / specification.search.points,
+    }
+
+
+def _train(conductor: Conductor, board: LoopBoard, *, num_slots: int) -> None:
+    slots = {f"slot-{index}": NullSlot(f"slot-{index}") for index in range(num_slots)}
+    for name in slots:
+        conductor.open_slot(name)
+    while slots:
+        name, verdict = board.verdicts.get(timeout=60)
+        report = slots[name].follow(verdict)
+        if report is None:
+            conductor.close_slot(name)
+            del slots[name]
+        else:
+            conductor.take(name, report)
+    assert conductor.failure is None, f"the conductor failed: got {conductor.failure}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--reports", type=int, default=20)
+    parser.add_argument("--members", type=int, default=256)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    specification = campaign(
+        num_trials=arguments.trials,
+        num_reports=arguments.reports,
+        num_slots=arguments.slots,
+        members=arguments.members,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        line: dict[str, Any] = measure(specification, Path(folder))
+    line |= {"trials": arguments.trials, "members": arguments.members, "slots": arguments.slots}
+    for name, value in line.items():
+        print(f"{name:32} {value:12.4g}" if isinstance(value, float) else f"{name:32} {value:12}")
+    if arguments.json is not None:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        arguments.json.write_text(json.dumps({"machine": machine, **line}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
