@@ -144,7 +144,8 @@ def run_spectune(size: int, num_trials: int, folder: Path) -> dict[str, float]:
         "resources": {"workers": WORKERS, "cpus": 1},
     }
     (folder / "campaign.yaml").write_text(json.dumps(campaign))  # JSON is YAML
-    command = [Path(sys.executable).with_name("spectune"), "run", folder / "campaign.yaml", "--data-dir", folder]
+    spectune = str(Path(sys.executable).with_name("spectune"))
+    command = [spectune, "run", str(folder / "campaign.yaml"), "--data-dir", str(folder)]
     start, began_at = time.perf_counter(), time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
