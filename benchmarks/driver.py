@@ -3,8 +3,8 @@
     python -m benchmarks.driver [--trials 10000] [--reports 20] [--members 256] [--slots 2] [--json FILE]
 
 Slots without processes answer every verdict at once, so that the driver is never waited for. Shown are milliseconds of
-the driver's decisions for each report of a member, reports a second into the ledger until it holds everything, and, from
-a second run under tracemalloc, the bytes that the driver keeps for each trial when all have ended.
+wall time for each report of a member, reports a second into the ledger until it holds all of them, and, from a second
+run under tracemalloc, the bytes that the driver keeps for each trial when all have ended.
 """
 
 from __future__ import annotations
