@@ -11,8 +11,10 @@ One line a file:
     solo            one trial: a plain module and the normal loop
     divergence      when a trial is beyond hope
     step_timing     how long steps take
-    checkpoints     a trial's state in a file that is whole or refused
-    ray_cohort      the worker slot: where training meets Ray Tune
+    cohorts         trials in training in one process, whichever engine trains them
+    checkpoints     the states of a slot's trials in a file whose entries are whole or refused
+    slot            a worker that trains cohorts, told by verdicts what to do
+    ray_cohort      the slot as Ray Tune sees it
 """
 
 from __future__ import annotations
