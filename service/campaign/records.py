@@ -33,6 +33,13 @@ class CampaignRecord:
     attempt: int
     sequence: int
 
+    @property
+    def objective(self) -> Mapping[str, Any]:
+        """The objective of its specification; the first where there are two."""
+        given = self.specification["objective"]
+        first: Mapping[str, Any] = given[0] if isinstance(given, list) else given
+        return first
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from search_spaces import Space, parse_space
 from service.campaign.outcomes import Mode
-from service.campaign.search import SamplerName
+from service.campaign.samplers import SamplerName
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 
@@ -72,6 +72,7 @@ class SearchSection(Section):
     """How each arm is searched; the numbers are per arm."""
 
     sampler: SamplerName = "random"
+    levels: int | None = Field(default=None, ge=2, le=1000)  # values of each real domain in a grid
     points: int = Field(ge=1, le=100_000)
     seeds: int = Field(default=1, ge=1, le=1000)  # trials per point
     search_seed: int = Field(default=0, ge=0)

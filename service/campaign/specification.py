@@ -15,7 +15,7 @@ from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
 from service.campaign.reading import read_sections
-from service.campaign.sampling import NUM_STARTUP
+from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
     ArmSection,
     InitialPointSection,
@@ -36,7 +36,7 @@ class Specification(BaseModel):
 
     name: str
     task: TaskSection
-    objective: ObjectiveSection
+    objectives: tuple[ObjectiveSection, ...]  # one or two
     arms: tuple[ArmSection, ...]
     search: SearchSection
     schedule: ScheduleSection
@@ -48,7 +48,14 @@ class Specification(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Write the canonical document; reading it gives an equal specification."""
-        return self.model_dump(mode="json")
+        document = self.model_dump(mode="json", exclude={"objectives"})
+        objectives = [objective.model_dump(mode="json") for objective in self.objectives]
+        return {**document, "objective": objectives[0] if len(objectives) == 1 else objectives}
+
+    @property
+    def objective(self) -> ObjectiveSection:
+        """The objective; the first where there are two."""
+        return self.objectives[0]
 
     def rungs(self) -> tuple[int, ...]:
         """Give the steps at which trials are compared: min_steps times the powers of the factor, before the end."""
@@ -92,10 +99,15 @@ class Specification(BaseModel):
         return [Problem("/stopping/min_steps", message, rungs[0])]
 
     def _sampler_warnings(self) -> list[Problem]:
-        if self.search.sampler != "tpe" or self.search.points > NUM_STARTUP:
+        search = self.search
+        sampler = ADAPTIVE_SAMPLERS.get(search.sampler)
+        if sampler is None:
             return []
-        message = f"tpe draws at random until {NUM_STARTUP} points have ended, so this is random search"
-        return [Problem("/search/points", message, self.search.points)]
+        needed = max(sampler.num_startup(arm.search_space, search.points) for arm in self.arms)
+        if search.points > needed:
+            return []
+        message = f"{search.sampler} draws at random until {needed} points have ended, so this is random search"
+        return [Problem("/search/points", message, search.points)]
 
 
 def parse(document: object, *, catalog: Catalog | None = None) -> Specification:

@@ -43,6 +43,7 @@ class ArmTrial:
     num_losses: int = 0
     device_seconds: float = 0.0
     values: dict[int, float] = field(default_factory=dict)  # objective by step
+    further: tuple[float, ...] = ()  # the further objectives at the last step
 
 
 class Arm:
@@ -102,7 +103,7 @@ class Arm:
         """Enter a report with a step that is new."""
         assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
         value = self.objective(metrics)
-        trial.last_step, trial.values[step] = step, value
+        trial.last_step, trial.values[step], trial.further = step, value, self._further(metrics)
         self._study.report(trial.point, trial.seed_index, step, value)
 
     def judge(self, trial: ArmTrial) -> tuple[Fate, str]:
@@ -126,13 +127,18 @@ class Arm:
     def end(self, trial: ArmTrial, event: TrialEvent) -> None:
         """The trial has ended."""
         trial.state = next_trial_state(trial.state, event)
-        self._study.finish(trial.point, trial.seed_index, trial.state, trial.values.get(trial.last_step))
+        value = trial.values.get(trial.last_step)
+        self._study.finish(trial.point, trial.seed_index, trial.state, value, trial.further)
         if self._stopping is not None:
             self._stopping.end(trial.number, diverged=trial.state is TrialState.DIVERGED)
 
     def objective(self, metrics: Mapping[str, float]) -> float:
         """Pick the objective out of a report."""
         return metrics[self._specification.objective.metric]
+
+    def _further(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Pick the further objectives out of a report."""
+        return tuple(metrics[objective.metric] for objective in self._specification.objectives[1:])
 
     # Rebuilding
 
@@ -147,11 +153,15 @@ class Arm:
             Trials that had to be made: a crash in the middle of writing a new point down may lose some of its seeds.
         """
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in trials}
+        further: dict[tuple[int, int], tuple[float, ...]] = {}
         for observation in observations:
             values[observation.trial][observation.step] = self.objective(observation.metrics)
+            further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:
-            self._trials[trial.number] = restored = _restored(self, trial, values[trial.number])
+            self._trials[trial.number] = restored = _restored(
+                self, trial, values[trial.number], further.get((trial.number, trial.last_step), ())
+            )
             point = Point.from_ask(trial.point, trial.config, trial.ask)
             points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
         self._study.restore(points.values())
@@ -192,7 +202,8 @@ def _study(specification: Specification, index: int) -> ArmStudy:
         sampler=search.sampler,
         points=search.points,
         seeds=search.seeds,
-        mode=specification.objective.mode,
+        modes=tuple(objective.mode for objective in specification.objectives),
+        num_levels=search.levels,
         search_seed=search.search_seed,
         arm_index=index,
         initial_points=specification.initial_points_of(index),
@@ -212,7 +223,7 @@ def _stopping_rule(specification: Specification) -> SuccessiveHalving | None:
     )
 
 
-def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTrial:
+def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float], further: tuple[float, ...]) -> ArmTrial:
     return ArmTrial(
         arm,
         trial.number,
@@ -225,6 +236,7 @@ def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTria
         num_losses=trial.num_losses,
         device_seconds=trial.device_seconds,
         values=values,
+        further=further,
     )
 
 
@@ -234,4 +246,5 @@ def _history(trial: ArmTrial) -> SeedHistory:
         reports=trial.values,
         outcome=trial.state if is_over else None,
         value=trial.values.get(trial.last_step) if is_over else None,
+        further=trial.further if is_over else (),
     )
