@@ -221,7 +221,12 @@ class _Reading:
         elif task and stopping.min_steps >= task.steps:
             message = f"must be below the task's {task.steps} steps"
             self._found.add("/stopping/min_steps", message, stopping.min_steps)
-        return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
+        if stopping.rule != "median":
+            return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
+        if stopping.reduction_factor is not None:
+            message = "the rule 'median' does not take it"
+            self._found.add("/stopping/reduction_factor", message, stopping.reduction_factor)
+        return stopping
 
     def _initial_points(
         self, arms: Sequence[ArmSection | None], search: SearchSection | None

@@ -97,8 +97,8 @@ class ScheduleSection(Section):
 class StoppingSection(Section):
     """Which trials are stopped early."""
 
-    rule: Literal["none", "successive_halving"] = "none"
-    min_steps: int | None = Field(default=None, ge=1)  # the first rung
+    rule: Literal["none", "successive_halving", "hyperband", "median"] = "none"
+    min_steps: int | None = Field(default=None, ge=1)  # the first rung; nothing is stopped before
     reduction_factor: int | None = Field(default=None, ge=2)  # 3 if not given
 
 

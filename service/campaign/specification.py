@@ -58,23 +58,33 @@ class Specification(BaseModel):
         return self.objectives[0]
 
     def rungs(self) -> tuple[int, ...]:
-        """Give the steps at which trials are compared: min_steps times the powers of the factor, before the end."""
-        stopping = self.stopping
-        if stopping.min_steps is None or stopping.reduction_factor is None:
+        """Give the steps at which trials are compared, all before the end.
+
+        They are min_steps times the powers of the factor or, for the median, every report from min_steps on.
+        """
+        stopping, steps = self.stopping, self.task.steps
+        if stopping.rule == "none" or stopping.min_steps is None:
             return ()
+        if stopping.rule == "median":
+            return tuple(step for step in range(self._every, steps, self._every) if step >= stopping.min_steps)
+        assert stopping.reduction_factor is not None, "parse fills it in: got None"
         rungs = []
         rung = stopping.min_steps
-        while rung < self.task.steps:
+        while rung < steps:
             rungs.append(rung)
             rung *= stopping.reduction_factor
         return tuple(rungs)
 
     def report_steps(self) -> tuple[int, ...]:
         """Give the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""
+        steps = self.task.steps
+        return tuple(sorted({*range(self._every, steps + 1, self._every), *self.rungs(), steps}))
+
+    @property
+    def _every(self) -> int:
         every = self.objective.every_steps
         assert every is not None, "parse fills it in: got None"
-        steps = self.task.steps
-        return tuple(sorted({*range(every, steps + 1, every), *self.rungs(), steps}))
+        return every
 
     def initial_points_of(self, arm_index: int) -> list[dict[str, Any]]:
         """List the points that are tried first in an arm."""

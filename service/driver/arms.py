@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, assert_never
 
 from service.campaign import naming
@@ -16,7 +17,7 @@ from service.campaign.outcomes import SeedHistory
 from service.campaign.records import Observation, TrialRecord
 from service.campaign.search import ArmStudy, NoPoint, Point
 from service.campaign.specification import Specification
-from service.campaign.stopping import RungVerdict, SuccessiveHalving
+from service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
 
 
 class Fate(StrEnum):
@@ -130,7 +131,7 @@ class Arm:
         value = trial.values.get(trial.last_step)
         self._study.finish(trial.point, trial.seed_index, trial.state, value, trial.further)
         if self._stopping is not None:
-            self._stopping.end(trial.number, diverged=trial.state is TrialState.DIVERGED)
+            self._stopping.end(trial.number, trial.state)
 
     def objective(self, metrics: Mapping[str, float]) -> float:
         """Pick the objective out of a report."""
@@ -166,7 +167,7 @@ class Arm:
             points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
         self._study.restore(points.values())
         if self._stopping is not None:
-            ended = {each.number: each.state is TrialState.DIVERGED for each in trials if each.state.is_terminal}
+            ended = {each.number: each.state for each in trials if each.state.is_terminal}
             self._stopping.restore(values, ended=ended)
         wanted = [self._trial(point, index) for point, _ in points.values() for index in range(self._num_seeds)]
         return [self._enter(trial) for trial in wanted if trial.number not in self._trials]
@@ -211,16 +212,19 @@ def _study(specification: Specification, index: int) -> ArmStudy:
     )
 
 
-def _stopping_rule(specification: Specification) -> SuccessiveHalving | None:
-    factor = specification.stopping.reduction_factor
-    if specification.stopping.rule == "none" or factor is None:
+def _stopping_rule(specification: Specification) -> StoppingRule | None:
+    stopping, rungs = specification.stopping, specification.rungs()
+    mode, deterministic = specification.objective.mode, specification.search.deterministic
+    if stopping.rule == "none":
         return None
-    return SuccessiveHalving(
-        specification.rungs(),
-        reduction_factor=factor,
-        mode=specification.objective.mode,
-        deterministic=specification.search.deterministic,
-    )
+    if stopping.rule == "median":
+        return Median(rungs, mode=mode, deterministic=deterministic)
+    factor = stopping.reduction_factor
+    assert factor is not None, "parse fills it in: got None"
+    if stopping.rule == "successive_halving":
+        return SuccessiveHalving(rungs, reduction_factor=factor, mode=mode, deterministic=deterministic)
+    point_of = partial(naming.point_index, num_arms=len(specification.arms), seeds=specification.search.seeds)
+    return Hyperband(rungs, reduction_factor=factor, point_of=point_of, mode=mode, deterministic=deterministic)
 
 
 def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float], further: tuple[float, ...]) -> ArmTrial:

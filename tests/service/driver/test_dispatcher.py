@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -91,16 +92,27 @@ def test_device_time_is_shared_equally_between_arms() -> None:
 
 
 @pytest.mark.parametrize("num_reports", [3, 11, 23])
+@pytest.mark.parametrize(
+    ("sampler", "rule"), [("tpe", "successive_halving"), ("sobol", "hyperband"), ("grid", "median")]
+)
 def test_a_new_attempt_goes_on_where_the_ledger_stands(
-    num_reports: int, tmp_path_factory: pytest.TempPathFactory
+    num_reports: int, sampler: str, rule: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    search = {"sampler": "tpe", "points": 24, "deterministic": True}
-    whole = Simulation(specification(search=search))
+    sections: dict[str, Any] = {
+        "search": {"sampler": sampler, "points": 24, "deterministic": True},
+        "stopping": {"rule": rule, "min_steps": 30},
+    }
+    if sampler == "grid":
+        sections["arms"] = [
+            {"optimizer": name, "space": {"lr": {"uniform": [1e-4, 0.1]}}} for name in ("muon", "adamw")
+        ]
+        sections["search"]["levels"] = 24
+    whole = Simulation(specification(**sections))
     whole.run()
 
-    first = Simulation(specification(search=search), seed=1)
+    first = Simulation(specification(**sections), seed=1)
     first.run(stop_after=num_reports, kind=StopKind.PAUSE)
-    second = Simulation(specification(search=search), seed=2)
+    second = Simulation(specification(**sections), seed=2)
     second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
 
