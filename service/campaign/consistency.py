@@ -13,6 +13,8 @@ from service.campaign.samplers import ADAPTIVE_SAMPLERS, points_problem, space_p
 from service.campaign.search import fingerprint
 from service.campaign.sections import (
     ArmSection,
+    BudgetSection,
+    FinalsSection,
     InitialPointSection,
     ObjectiveSection,
     SearchSection,
@@ -58,6 +60,18 @@ def check_objectives(
         found.add("/search/sampler", f"this sampler needs {needed}, not {len(objectives)}", search.sampler)
     if stopping and stopping.rule != "none" and len(objectives) > 1:
         found.add("/stopping/rule", "with two objectives no trial is stopped early: give 'none'", stopping.rule)
+
+
+def check_amounts(
+    search: SearchSection, num_arms: int, finals: FinalsSection | None, budget: BudgetSection | None, found: ProblemList
+) -> None:
+    """Refuse finals of more points than there are, and a budget that cannot hold one point of every arm."""
+    if finals and finals.keep > search.points:
+        found.add("/finals/keep", f"more than the {search.points} points of an arm", finals.keep)
+    least = num_arms * search.seeds
+    if budget and budget.trials is not None and budget.trials < least:
+        message = f"must be at least {least}, or not every arm could try one point"
+        found.add("/budget/trials", message, budget.trials)
 
 
 def _check_grid(

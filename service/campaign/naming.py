@@ -48,6 +48,25 @@ def trial_number(*, arm: int, point: int, seed_index: int, num_arms: int, seeds:
     return (point * num_arms + arm) * seeds + seed_index
 
 
+def final_number(*, arm: int, rank: int, seed_index: int, num_arms: int, seeds: int, num_search_trials: int) -> int:
+    """Number a trial of the finals: behind every trial that the search could have.
+
+    Args:
+        arm: Index of the arm.
+        rank: The point's rank within its arm, 0 for the best.
+        seed_index: Which of the finals' seeds, from 0.
+        num_arms: How many arms the campaign has.
+        seeds: How many seeds the finals have.
+        num_search_trials: How many trials the search has at most.
+    """
+    return num_search_trials + (rank * num_arms + arm) * seeds + seed_index
+
+
+def audit_number(of: int, *, first: int) -> int:
+    """Number the audit of a stopped trial: behind search and finals, which end before `first`."""
+    return first + of
+
+
 def point_index(number: int, *, num_arms: int, seeds: int) -> int:
     """Tell which point of its arm a trial belongs to, from what `trial_number` gave."""
     return number // (num_arms * seeds)

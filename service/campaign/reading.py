@@ -10,14 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from search_spaces.json_values import json_pointer
+from search_spaces.json_values import is_number, json_pointer
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
-from service.campaign.consistency import check_objectives, check_search
+from service.campaign.consistency import check_amounts, check_objectives, check_search
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
     PRECISIONS,
     ArmSection,
+    BudgetSection,
+    FinalsSection,
     InitialPointSection,
     ObjectiveSection,
     ResourcesSection,
@@ -33,8 +35,11 @@ _NEEDED = ("name", "task", "objective", "arms", "search")
 _DEFAULTS: Mapping[str, Any] = {
     "schedule": {},
     "stopping": {},
+    "finals": None,
     "precision": "fp32",
     "initial_points": [],
+    "target": None,
+    "budget": {},
     "resources": {},
     "tags": {},
 }
@@ -89,6 +94,10 @@ class _Reading:
         stopping = self._stopping(task)
         if search:
             check_search(search, arms, initial_points, self._found)
+        finals = self._read("finals", FinalsSection) if self._document["finals"] is not None else None
+        budget = self._read("budget", BudgetSection)
+        if search:
+            check_amounts(search, len(arms), finals, budget, self._found)
         if objectives:
             check_objectives(objectives, search, stopping, self._found)
         return {
@@ -99,8 +108,11 @@ class _Reading:
             "search": search,
             "schedule": self._schedule(),
             "stopping": stopping,
+            "finals": finals,
             "precision": self._precision(),
             "initial_points": initial_points,
+            "target": self._target(),
+            "budget": budget,
             "resources": self._read("resources", ResourcesSection),
             "tags": self._tags(),
         }
@@ -130,6 +142,12 @@ class _Reading:
         if precision not in PRECISIONS:
             self._found.add_unknown("/precision", "precision", str(precision), PRECISIONS)
         return precision
+
+    def _target(self) -> Any:
+        target = self._document["target"]
+        if target is not None and not is_number(target):
+            self._found.add("/target", "a number is needed: the objective at which the campaign ends", target)
+        return target
 
     def _tags(self) -> Any:
         tags = self._document["tags"]
@@ -212,8 +230,8 @@ class _Reading:
         if stopping is None:
             return None
         if stopping.rule == "none":
-            for option in ("min_steps", "reduction_factor"):
-                if (value := getattr(stopping, option)) is not None:
+            for option in ("min_steps", "reduction_factor", "audit"):
+                if (value := getattr(stopping, option)) not in (None, 0):
                     self._found.add(json_pointer("stopping", option), "the rule 'none' does not take it", value)
             return stopping
         if stopping.min_steps is None:

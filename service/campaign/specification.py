@@ -18,6 +18,8 @@ from service.campaign.reading import read_sections
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
     ArmSection,
+    BudgetSection,
+    FinalsSection,
     InitialPointSection,
     ObjectiveSection,
     ResourcesSection,
@@ -27,6 +29,8 @@ from service.campaign.sections import (
     TaskSection,
 )
 from service.errors import Problem
+
+_TELLING_AUDIT = 10
 
 
 class Specification(BaseModel):
@@ -41,8 +45,11 @@ class Specification(BaseModel):
     search: SearchSection
     schedule: ScheduleSection
     stopping: StoppingSection
+    finals: FinalsSection | None
     precision: Literal["fp32", "bf16", "fp64"]
     initial_points: tuple[InitialPointSection, ...]
+    target: float | None  # the objective at which the campaign ends
+    budget: BudgetSection
     resources: ResourcesSection
     tags: dict[str, str]
 
@@ -86,6 +93,16 @@ class Specification(BaseModel):
         assert every is not None, "parse fills it in: got None"
         return every
 
+    @property
+    def num_search_trials(self) -> int:
+        """How many trials the search has at most: every point with every seed in every arm."""
+        return self.search.points * self.search.seeds * len(self.arms)
+
+    @property
+    def trials_per_arm(self) -> int | None:
+        """How many trials an arm may have in all: its equal share of the budget; None where there is no limit."""
+        return None if self.budget.trials is None else self.budget.trials // len(self.arms)
+
     def initial_points_of(self, arm_index: int) -> list[dict[str, Any]]:
         """List the points that are tried first in an arm."""
         name = self.arms[arm_index].name
@@ -93,7 +110,7 @@ class Specification(BaseModel):
 
     def warnings(self) -> list[Problem]:
         """List what can be run but is probably not what is wanted."""
-        warnings = self._rung_warnings() + self._sampler_warnings()
+        warnings = self._rung_warnings() + self._sampler_warnings() + self._audit_warnings() + self._budget_warnings()
         for index, arm in enumerate(self.arms):
             warnings += _arm_warnings(arm, json_pointer("arms", index))
         return warnings
@@ -118,6 +135,20 @@ class Specification(BaseModel):
             return []
         message = f"{search.sampler} draws at random until {needed} points have ended, so this is random search"
         return [Problem("/search/points", message, search.points)]
+
+    def _budget_warnings(self) -> list[Problem]:
+        finals = self.finals.keep * self.finals.seeds if self.finals else 0
+        wanted = self.search.points * self.search.seeds + finals + self.stopping.audit
+        if self.trials_per_arm is None or self.trials_per_arm >= wanted:
+            return []
+        message = f"an arm's share is {self.trials_per_arm} trials, but search, finals and audit may take {wanted}"
+        return [Problem("/budget/trials", message, self.budget.trials)]
+
+    def _audit_warnings(self) -> list[Problem]:
+        if not 0 < self.stopping.audit < _TELLING_AUDIT:
+            return []
+        message = f"fewer than {_TELLING_AUDIT} finished trials tell little about how often stopping is wrong"
+        return [Problem("/stopping/audit", message, self.stopping.audit)]
 
 
 def parse(document: object, *, catalog: Catalog | None = None) -> Specification:

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, assert_never
 
 from service.campaign import naming
+from service.campaign.finals import extra_trials
 from service.campaign.lifecycle import TrialEvent, TrialState, next_trial_state
 from service.campaign.outcomes import SeedHistory
-from service.campaign.records import Observation, TrialRecord
+from service.campaign.records import Observation, Phase, TrialRecord
 from service.campaign.search import ArmStudy, NoPoint, Point
 from service.campaign.specification import Specification
 from service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
@@ -46,6 +47,11 @@ class ArmTrial:
     values: dict[int, float] = field(default_factory=dict)  # objective by step
     further: tuple[float, ...] = ()  # the further objectives at the last step
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search asked for it and learns from it; finals and audits are beyond it."""
+        return Phase(self.ask.get("phase", Phase.SEARCH)) is Phase.SEARCH
+
 
 class Arm:
     """One arm of a campaign.
@@ -63,6 +69,7 @@ class Arm:
         self._study = _study(specification, index)
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
+        self._has_extra = specification.finals is not None or specification.stopping.audit > 0
 
     @property
     def device_seconds(self) -> float:
@@ -72,19 +79,44 @@ class Arm:
     # Drawing
 
     def draw(self) -> list[ArmTrial]:
-        """Ask the study for a point and make its trials, one per seed; empty where there is none now."""
-        point = self._study.ask()
-        if point is None:
-            return []
-        return [self._enter(self._trial(point, seed_index)) for seed_index in range(self._num_seeds)]
+        """Make new trials: those of the next point, one per seed, or what is beyond the search; empty for none now."""
+        point = self._study.ask() if self._has_room() else None
+        if point is not None:
+            return [self._enter(self._trial(point, seed_index)) for seed_index in range(self._num_seeds)]
+        return [self._enter(trial) for trial in self._extra()]
 
     def can_draw(self) -> bool:
-        """Tell whether the study would give a point now."""
-        return self._study.no_point is None
+        """Tell whether there would be new trials now."""
+        return (self._has_room() and self._study.no_point is None) or self._is_extra_due()
 
     def may_draw(self) -> bool:
-        """Tell whether the study would give a point now or later."""
-        return self._study.no_point in (None, NoPoint.WAITING)
+        """Tell whether there would be new trials now or later."""
+        return (self._has_room() and self._study.no_point in (None, NoPoint.WAITING)) or self._has_extra
+
+    def _has_room(self) -> bool:
+        """Tell whether the arm's share of the budget has room for a point."""
+        room = self._specification.trials_per_arm
+        return room is None or len(self._trials) + self._num_seeds <= room
+
+    def _is_extra_due(self) -> bool:
+        """Tell whether the search has ended and what is beyond it has not begun."""
+        is_asked = not self._has_room() or self._study.no_point not in (None, NoPoint.WAITING)
+        return self._has_extra and is_asked and all(trial.state.is_terminal for trial in self._searched())
+
+    def _extra(self) -> list[ArmTrial]:
+        """Make the trials beyond the search, once it has ended, as far as the budget has room."""
+        if not self._is_extra_due():
+            return []
+        self._has_extra = False
+        extra = extra_trials(self._specification, self.index, [_record(trial) for trial in self._trials.values()])
+        room = self._specification.trials_per_arm
+        return [
+            ArmTrial(self, each.number, each.point, each.seed_index, config=each.config, ask=each.ask)
+            for each in extra[: None if room is None else max(0, room - len(self._trials))]
+        ]
+
+    def _searched(self) -> list[ArmTrial]:
+        return [trial for trial in self._trials.values() if trial.is_searched]
 
     def unfinished(self) -> list[ArmTrial]:
         """List the trials that have not ended, by number."""
@@ -105,14 +137,15 @@ class Arm:
         assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
         value = self.objective(metrics)
         trial.last_step, trial.values[step], trial.further = step, value, self._further(metrics)
-        self._study.report(trial.point, trial.seed_index, step, value)
+        if trial.is_searched:
+            self._study.report(trial.point, trial.seed_index, step, value)
 
     def judge(self, trial: ArmTrial) -> tuple[Fate, str]:
         """Decide what becomes of a trial that has reported, and why; asking again is harmless."""
         step = trial.last_step
         if step >= self._specification.task.steps:
             return Fate.COMPLETE, f"step {step} is its last"
-        if self._stopping is None or step not in self._rungs:
+        if self._stopping is None or not trial.is_searched or step not in self._rungs:
             return Fate.CONTINUE, ""
         decision = self._stopping.submit(step, [(trial.number, trial.values[step])])[trial.number]
         match decision.verdict:
@@ -128,6 +161,8 @@ class Arm:
     def end(self, trial: ArmTrial, event: TrialEvent) -> None:
         """The trial has ended."""
         trial.state = next_trial_state(trial.state, event)
+        if not trial.is_searched:
+            return
         value = trial.values.get(trial.last_step)
         self._study.finish(trial.point, trial.seed_index, trial.state, value, trial.further)
         if self._stopping is not None:
@@ -163,19 +198,21 @@ class Arm:
             self._trials[trial.number] = restored = _restored(
                 self, trial, values[trial.number], further.get((trial.number, trial.last_step), ())
             )
-            point = Point.from_ask(trial.point, trial.config, trial.ask)
-            points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
+            if trial.phase is Phase.SEARCH:
+                point = Point.from_ask(trial.point, trial.config, trial.ask)
+                points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
         self._study.restore(points.values())
         if self._stopping is not None:
-            ended = {each.number: each.state for each in trials if each.state.is_terminal}
-            self._stopping.restore(values, ended=ended)
+            searched = [trial for trial in trials if trial.phase is Phase.SEARCH]
+            ended = {trial.number: trial.state for trial in searched if trial.state.is_terminal}
+            self._stopping.restore({trial.number: values[trial.number] for trial in searched}, ended=ended)
         wanted = [self._trial(point, index) for point, _ in points.values() for index in range(self._num_seeds)]
         return [self._enter(trial) for trial in wanted if trial.number not in self._trials]
 
     def _enter(self, trial: ArmTrial) -> ArmTrial:
         """Let a new trial take part."""
         self._trials[trial.number] = trial
-        if self._stopping is not None:
+        if self._stopping is not None and trial.is_searched:
             self._stopping.begin(trial.number)
         return trial
 
@@ -241,6 +278,28 @@ def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float], further: t
         device_seconds=trial.device_seconds,
         values=values,
         further=further,
+    )
+
+
+def _record(trial: ArmTrial) -> TrialRecord:
+    """Write a trial as the ledger would; its story is left out."""
+    return TrialRecord(
+        number=trial.number,
+        arm=trial.arm.index,
+        point=trial.point,
+        seed_index=trial.seed_index,
+        config=trial.config,
+        ask=trial.ask,
+        state=trial.state,
+        reason="",
+        message="",
+        since=0,
+        created_at=0,
+        attempt=0,
+        num_losses=trial.num_losses,
+        last_step=trial.last_step,
+        objective=trial.values.get(trial.last_step),
+        device_seconds=trial.device_seconds,
     )
 
 

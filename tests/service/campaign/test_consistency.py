@@ -159,3 +159,63 @@ def test_mistakes_in_two_objectives_are_told_at_their_place(
 ) -> None:
     plain["objective"] = objective
     assert _refusals(_search(plain), catalog)[0].startswith(refusal)
+
+
+# Finals, audits, budgets
+
+
+@pytest.mark.parametrize(
+    ("sections", "refusal"),
+    [
+        ({"finals": {"keep": 33}}, "/finals/keep: more than the 32 points of an arm: got 33"),
+        ({"finals": {"seeds": 1}}, "/finals/seeds: input must be greater than or equal to 2: got 1"),
+        ({"finals": {"kep": 1}}, "/finals/kep: unknown key; did you mean 'keep'?: got 'kep'"),
+        ({"budget": {"trials": 0}}, "/budget/trials: input must be greater than or equal to 1: got 0"),
+        ({"budget": {"device_seconds": 0}}, "/budget/device_seconds: input must be greater than 0: got 0"),
+        ({"budget": {"wall_second": 1}}, "/budget/wall_second: unknown key; did you mean 'wall_seconds'?"),
+        ({"stopping": {"rule": "none", "audit": 3}}, "/stopping/audit: the rule 'none' does not take it: got 3"),
+        ({"target": "low"}, "/target: a number is needed: the objective at which the campaign ends: got 'low'"),
+        ({"stopping": {"rule": "median"}}, "/stopping/min_steps: missing"),
+        (
+            {"stopping": {"rule": "median", "min_steps": 200, "reduction_factor": 3}},
+            "/stopping/reduction_factor: the rule 'median' does not take it: got 3",
+        ),
+        ({"stopping": {"rule": "hyperban"}}, "/stopping/rule: input must be 'none', 'successive_halving', 'hyperband'"),
+    ],
+)
+def test_mistakes_in_amounts_are_told_at_their_place(
+    plain: Document, catalog: Catalog, sections: Document, refusal: str
+) -> None:
+    (told,) = _refusals(_search({**plain, **sections}), catalog)
+    assert told.startswith(refusal)
+
+
+def test_a_budget_that_cannot_hold_a_point_of_every_arm_is_refused(document: Document, catalog: Catalog) -> None:
+    document["budget"] = {"trials": 3}
+    assert _refusals(document, catalog) == [
+        "/budget/trials: must be at least 4, or not every arm could try one point: got 3"
+    ]
+
+
+def test_a_budget_too_small_for_the_finals_draws_a_warning(plain: Document, catalog: Catalog) -> None:
+    document = _search({**plain, "finals": {"seeds": 8}, "budget": {"trials": 39}})
+    (warning,) = parse(document, catalog=catalog).warnings()
+    assert str(warning) == (
+        "/budget/trials: an arm's share is 39 trials, but search, finals and audit may take 40: got 39"
+    )
+    document["budget"] = {"trials": 40}
+    assert parse(document, catalog=catalog).warnings() == []
+
+
+def test_a_small_audit_draws_a_warning(plain: Document, catalog: Catalog) -> None:
+    plain["stopping"] = {"rule": "median", "min_steps": 200, "audit": 9}
+    (warning,) = parse(_search(plain), catalog=catalog).warnings()
+    assert warning.pointer == "/stopping/audit"
+
+
+def test_the_median_compares_at_every_report_from_its_first_step_on(plain: Document, catalog: Catalog) -> None:
+    plain["stopping"] = {"rule": "median", "min_steps": 150}
+    plain["objective"]["every_steps"] = 100
+    specification = parse(_search(plain), catalog=catalog)
+    assert specification.rungs() == (200, 300)
+    assert specification.report_steps() == (100, 200, 300, 400)
