@@ -1,4 +1,4 @@
-"""Axes: the coordinates that a domain is searched on, each with its map from the unit interval.
+"""Axes: the coordinates that a domain is searched on, each with its map from the unit interval and back.
 
 A domain may need several (weight decay: zero or not, and how much), and they are always the same ones, whatever the
 values: samplers that model all axes together (multivariate TPE) need a search space that does not change.
@@ -30,6 +30,16 @@ class RealAxis:
             value = self.low + unit * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
+    def encode(self, value: float) -> float:
+        """Map [low, high] onto [0, 1]; the inverse of `decode`."""
+        low, high, at = (math.log(each) if self.log else each for each in (self.low, self.high, value))
+        return min(max((at - low) / (high - low), 0.0), 1.0)
+
+    def levels(self, num_levels: int) -> list[float]:
+        """List `num_levels` values, evenly spread, both ends included."""
+        inner = [self.decode(index / (num_levels - 1)) for index in range(1, num_levels - 1)]
+        return [self.low, *inner, self.high]
+
 
 @dataclass(frozen=True)
 class WholeAxis:
@@ -41,8 +51,19 @@ class WholeAxis:
 
     def decode(self, unit: float) -> int:
         """Map [0, 1] onto low ... high, increasing; each integer owns the interval half a unit around it."""
-        around = RealAxis(self.low - 0.5, self.high + 0.5, self.log)
-        return min(max(math.floor(around.decode(unit) + 0.5), self.low), self.high)
+        return min(max(math.floor(self._around.decode(unit) + 0.5), self.low), self.high)
+
+    def encode(self, value: int) -> float:
+        """Map an integer to where it lies in [0, 1], inside the interval that it owns."""
+        return self._around.encode(value)
+
+    def levels(self, num_levels: int) -> range:
+        """List every integer, however many levels are asked for."""
+        return range(self.low, self.high + 1)
+
+    @property
+    def _around(self) -> RealAxis:
+        return RealAxis(self.low - 0.5, self.high + 0.5, self.log)
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,14 @@ class OptionAxis:
             if unit < total:
                 return index
         return len(self.shares) - 1
+
+    def encode(self, value: int) -> float:
+        """Map an index to the middle of its share of [0, 1]."""
+        return sum(self.shares[:value]) + self.shares[value] / 2
+
+    def levels(self, num_levels: int) -> range:
+        """List every index, however many levels are asked for."""
+        return range(len(self.shares))
 
 
 Axis: TypeAlias = RealAxis | WholeAxis | OptionAxis

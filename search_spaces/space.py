@@ -69,6 +69,17 @@ class Space(Mapping[str, Domain]):
         """Map a point of the unit cube to coordinates on the axes."""
         return dict(zip(self.axes, decode_all(tuple(self.axes.values()), unit), strict=True))
 
+    def unit_at(self, coordinates: Mapping[str, Coordinate]) -> list[float]:
+        """Map coordinates on all axes to a point of the unit cube that `coordinates_at` maps back."""
+        return [axis.encode(coordinates[name]) for name, axis in self.axes.items()]  # type: ignore[arg-type]
+
+    def grid(self, num_levels: int) -> Iterator[dict[str, Any]]:
+        """Give every configuration of the grid once: all values that can be counted, `num_levels` of each real domain.
+
+        A hyperparameter whose `when` does not hold is left out, so that nothing is given twice.
+        """
+        yield from self._grid_below({}, self._by_dependence, num_levels)
+
     def config(self, coordinates: Mapping[str, Coordinate]) -> dict[str, Any]:
         """Turn coordinates on all axes into a configuration; what does not count in it is left out."""
         values: dict[str, Any] = {}
@@ -111,6 +122,18 @@ class Space(Mapping[str, Domain]):
     def document(self) -> dict[str, Any]:
         """Write the space as a specification does."""
         return {name: domain.document() for name, domain in self.items()}
+
+    def _grid_below(self, values: dict[str, Any], names: Sequence[str], num_levels: int) -> Iterator[dict[str, Any]]:
+        """Give the configurations of the grid that begin with some values; `names` are those still open."""
+        if not names:
+            yield {name: values[name] for name in self if name in values}
+            return
+        name, domain = names[0], self[names[0]]
+        if isinstance(domain, When) and not domain.holds(values):
+            yield from self._grid_below(values, names[1:], num_levels)
+            return
+        for value in domain.levels(num_levels):
+            yield from self._grid_below({**values, name: value}, names[1:], num_levels)
 
     @cached_property
     def _by_dependence(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Standings within each arm, from the trials' summaries alone.
 
+The search ranks points; the finals tell how good the best ones are, with seeds that played no part in choosing them.
 Only final values of COMPLETED trials are compared. A point is ranked once all its trials have ended and it counts as
 COMPLETED (`outcomes.py`), by the mean over its completed seeds; equal points by their lowest trial number.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode, SeedHistory, final_values, point_outcome
-from service.campaign.records import TrialRecord
+from service.campaign.records import Phase, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,25 @@ class ArmStanding:
 
     Attributes:
         arm: Its index.
-        ranked: Its completed points, the best first.
+        ranked: The points that completed in the search, the best first.
+        finals: The points that completed in the finals, the best first.
         num_trials: How many of its trials are in each state; every state is there.
     """
 
     arm: int
     ranked: tuple[PointStanding, ...]
+    finals: tuple[PointStanding, ...]
     num_trials: Mapping[TrialState, int]
 
     @property
     def best(self) -> PointStanding | None:
-        """The best point; None before any has completed."""
+        """The best point of the search; None before any has completed."""
         return self.ranked[0] if self.ranked else None
+
+    @property
+    def final(self) -> PointStanding | None:
+        """The best point of the finals; None before any has completed."""
+        return self.finals[0] if self.finals else None
 
 
 def leaderboard(trials: Iterable[TrialRecord], *, num_arms: int, mode: Mode) -> tuple[ArmStanding, ...]:
@@ -71,11 +79,19 @@ def leaderboard(trials: Iterable[TrialRecord], *, num_arms: int, mode: Mode) -> 
 
 
 def _arm_standing(arm: int, trials: Sequence[TrialRecord], mode: Mode) -> ArmStanding:
+    counts = Counter(trial.state for trial in trials)
+    return ArmStanding(
+        arm=arm,
+        ranked=_ranked([trial for trial in trials if trial.phase is Phase.SEARCH], mode),
+        finals=_ranked([trial for trial in trials if trial.phase is Phase.FINAL], mode),
+        num_trials={state: counts[state] for state in TrialState},
+    )
+
+
+def _ranked(trials: Sequence[TrialRecord], mode: Mode) -> tuple[PointStanding, ...]:
     standings = [_point_standing(list(group)) for _, group in groupby(trials, key=lambda trial: trial.point)]
     sign = 1.0 if mode == "minimize" else -1.0
-    ranked = sorted((each for each in standings if each), key=lambda each: (sign * each.value, each.trials))
-    counts = Counter(trial.state for trial in trials)
-    return ArmStanding(arm=arm, ranked=tuple(ranked), num_trials={state: counts[state] for state in TrialState})
+    return tuple(sorted((each for each in standings if each), key=lambda each: (sign * each.value, each.trials)))
 
 
 def _point_standing(trials: Sequence[TrialRecord]) -> PointStanding | None:

@@ -1,8 +1,6 @@
 """Identifiers: the one place that formats them. Nobody else does string work on names.
 
 campaign id   root-percentile-3f9a0c         slug of the name, and a suffix that makes it unique
-attempt id    root-percentile-3f9a0c-a2      also the submission id of its job
-trial name    root-percentile-3f9a0c-t00017  the trial's number in its campaign
 run name      root/00017                     what a tracker shows inside the campaign's own run
 """
 
@@ -32,11 +30,6 @@ def campaign_id(name: str, *, suffix: str) -> str:
     return f"{slug(name) or 'campaign'}-{suffix}"
 
 
-def attempt_id(campaign_id: str, attempt: int) -> str:
-    """Name an attempt of a campaign."""
-    return f"{campaign_id}-a{attempt}"
-
-
 def trial_number(*, arm: int, point: int, seed_index: int, num_arms: int, seeds: int) -> int:
     """Number a trial within its campaign, whatever order the trials are created in.
 
@@ -53,9 +46,28 @@ def trial_number(*, arm: int, point: int, seed_index: int, num_arms: int, seeds:
     return (point * num_arms + arm) * seeds + seed_index
 
 
-def trial_name(campaign_id: str, number: int) -> str:
-    """Name a trial uniquely in the whole service."""
-    return f"{campaign_id}-t{number:05d}"
+def final_number(*, arm: int, rank: int, seed_index: int, num_arms: int, seeds: int, num_search_trials: int) -> int:
+    """Number a trial of the finals: behind every trial that the search could have.
+
+    Args:
+        arm: Index of the arm.
+        rank: The point's rank within its arm, 0 for the best.
+        seed_index: Which of the finals' seeds, from 0.
+        num_arms: How many arms the campaign has.
+        seeds: How many seeds the finals have.
+        num_search_trials: How many trials the search has at most.
+    """
+    return num_search_trials + (rank * num_arms + arm) * seeds + seed_index
+
+
+def audit_number(of: int, *, first: int) -> int:
+    """Number the audit of a stopped trial: behind search and finals, which end before `first`."""
+    return first + of
+
+
+def point_index(number: int, *, num_arms: int, seeds: int) -> int:
+    """Tell which point of its arm a trial belongs to, from what `trial_number` gave."""
+    return number // (num_arms * seeds)
 
 
 def run_name(arm: str, number: int) -> str:

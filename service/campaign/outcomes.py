@@ -28,11 +28,13 @@ class SeedHistory:
         reports: The objective at each step that reported it; may be NaN or infinite.
         outcome: How the trial ended; None while it has not.
         value: The final objective of a COMPLETED trial.
+        further: The final values of further objectives, where the campaign has them.
     """
 
     reports: Mapping[int, float] = field(default_factory=dict)
     outcome: TrialState | None = None
     value: float | None = None
+    further: tuple[float, ...] = ()
 
 
 def point_outcome(seeds: Sequence[SeedHistory]) -> TrialState | None:
@@ -71,4 +73,6 @@ def worst_finite(histories: Sequence[Sequence[SeedHistory]], *, mode: Mode) -> f
 
 
 def _ended_nowhere(seed: SeedHistory) -> bool:
-    return seed.outcome is TrialState.COMPLETED and (seed.value is None or not math.isfinite(seed.value))
+    if seed.outcome is not TrialState.COMPLETED:
+        return False
+    return seed.value is None or not all(map(math.isfinite, (seed.value, *seed.further)))

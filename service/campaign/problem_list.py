@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -54,7 +55,8 @@ class ProblemList:
                 elif mistake["type"] == "missing":
                     self.add(place, "missing")
                 else:
-                    self.add(place, _wording(mistake["type"], mistake["msg"]), mistake["input"])
+                    hint = _nearest_literal(mistake["input"], mistake.get("ctx", {}).get("expected"))
+                    self.add(place, _wording(mistake["type"], mistake["msg"]) + hint, mistake["input"])
             return None
 
 
@@ -90,3 +92,9 @@ def _wording(kind: str, message: str) -> str:
     if kind in ("model_type", "dict_type"):
         return "a mapping is needed"
     return message[0].lower() + message[1:].replace("nput should be", "nput must be")
+
+
+def _nearest_literal(given: Any, expected: Any) -> str:
+    """Suggest the nearest of the words that pydantic lists; empty where it lists none."""
+    words = re.findall(r"'([^']*)'", expected) if isinstance(expected, str) else []
+    return nearest_hint(given, words) if isinstance(given, str) else ""

@@ -10,13 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from search_spaces.json_values import json_pointer
+from search_spaces.json_values import is_number, json_pointer
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
+from service.campaign.consistency import check_amounts, check_objectives, check_search
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
     PRECISIONS,
     ArmSection,
+    BudgetSection,
+    FinalsSection,
     InitialPointSection,
     ObjectiveSection,
     ResourcesSection,
@@ -32,8 +35,11 @@ _NEEDED = ("name", "task", "objective", "arms", "search")
 _DEFAULTS: Mapping[str, Any] = {
     "schedule": {},
     "stopping": {},
+    "finals": None,
     "precision": "fp32",
     "initial_points": [],
+    "target": None,
+    "budget": {},
     "resources": {},
     "tags": {},
 }
@@ -83,16 +89,30 @@ class _Reading:
         description = self._describe(task) if task else None
         arms = read_arms(self._document["arms"], catalog=self._catalog, found=self._found) if self._has("arms") else []
         search = self._read("search", SearchSection)
+        initial_points = self._initial_points(arms, search)
+        objectives = self._objectives(task, description)
+        stopping = self._stopping(task)
+        if search:
+            check_search(search, arms, initial_points, self._found)
+        finals = self._read("finals", FinalsSection) if self._document["finals"] is not None else None
+        budget = self._read("budget", BudgetSection)
+        if search:
+            check_amounts(search, len(arms), finals, budget, self._found)
+        if objectives:
+            check_objectives(objectives, search, stopping, self._found)
         return {
             "name": self._name(),
             "task": task.with_options(description.options) if task and description else None,
-            "objective": self._objective(task, description),
+            "objectives": objectives,
             "arms": tuple(arms),
             "search": search,
             "schedule": self._schedule(),
-            "stopping": self._stopping(task),
+            "stopping": stopping,
+            "finals": finals,
             "precision": self._precision(),
-            "initial_points": self._initial_points(arms, search),
+            "initial_points": initial_points,
+            "target": self._target(),
+            "budget": budget,
             "resources": self._read("resources", ResourcesSection),
             "tags": self._tags(),
         }
@@ -123,6 +143,12 @@ class _Reading:
             self._found.add_unknown("/precision", "precision", str(precision), PRECISIONS)
         return precision
 
+    def _target(self) -> Any:
+        target = self._document["target"]
+        if target is not None and not is_number(target):
+            self._found.add("/target", "a number is needed: the objective at which the campaign ends", target)
+        return target
+
     def _tags(self) -> Any:
         tags = self._document["tags"]
         if not isinstance(tags, Mapping):
@@ -148,22 +174,46 @@ class _Reading:
             self._found.add(json_pointer("task", error.option), error.message, error.value)
             return None
 
-    def _objective(self, task: TaskSection | None, description: TaskDescription | None) -> ObjectiveSection | None:
-        objective = self._read("objective", ObjectiveSection)
+    def _objectives(
+        self, task: TaskSection | None, description: TaskDescription | None
+    ) -> tuple[ObjectiveSection, ...]:
+        """Read one objective or a list of two; empty where one of them cannot be read."""
+        document = self._document.get("objective", {})
+        if not isinstance(document, list | tuple):
+            objective = self._objective(document, "/objective", task, description) if self._has("objective") else None
+            return (objective,) if objective else ()
+        if len(document) != 2:
+            self._found.add("/objective", "one objective or a list of two is needed", list(document))
+            return ()
+        places = [json_pointer("objective", index) for index in range(2)]
+        read = [self._objective(each, at, task, description) for each, at in zip(document, places, strict=True)]
+        first, second = read
+        if first is None or second is None:
+            return ()
+        if first.metric == second.metric:
+            self._found.add(places[1] + "/metric", "this is the first objective already", second.metric)
+        given = [each.get("every_steps") for each in document]
+        if given[1] is not None and given[1] != first.every_steps:
+            self._found.add(places[1] + "/every_steps", "both are reported together: give it to the first", given[1])
+        return first, second.model_copy(update={"every_steps": first.every_steps})
+
+    def _objective(
+        self, document: Any, place: str, task: TaskSection | None, description: TaskDescription | None
+    ) -> ObjectiveSection | None:
+        objective = self._found.read(ObjectiveSection, document, place)
         if objective and description and objective.metric not in description.metrics:
-            self._found.add_unknown(
-                "/objective/metric", "metric: the task never reports it", objective.metric, description.metrics
-            )
+            message = "metric: the task never reports it"
+            self._found.add_unknown(place + "/metric", message, objective.metric, description.metrics)
         if objective is None or task is None:
             return objective
         if objective.every_steps is None:
             return objective.model_copy(update={"every_steps": -(-task.steps // _NUM_REPORTS)})
         if objective.every_steps > task.steps:
             message = f"must be at most the task's {task.steps} steps"
-            self._found.add("/objective/every_steps", message, objective.every_steps)
+            self._found.add(place + "/every_steps", message, objective.every_steps)
         elif task.steps // objective.every_steps > _MOST_REPORTS:
             message = f"gives more than {_MOST_REPORTS} reports of a trial of {task.steps} steps"
-            self._found.add("/objective/every_steps", message, objective.every_steps)
+            self._found.add(place + "/every_steps", message, objective.every_steps)
         return objective
 
     def _schedule(self) -> ScheduleSection | None:
@@ -180,8 +230,8 @@ class _Reading:
         if stopping is None:
             return None
         if stopping.rule == "none":
-            for option in ("min_steps", "reduction_factor"):
-                if (value := getattr(stopping, option)) is not None:
+            for option in ("min_steps", "reduction_factor", "audit"):
+                if (value := getattr(stopping, option)) not in (None, 0):
                     self._found.add(json_pointer("stopping", option), "the rule 'none' does not take it", value)
             return stopping
         if stopping.min_steps is None:
@@ -189,7 +239,12 @@ class _Reading:
         elif task and stopping.min_steps >= task.steps:
             message = f"must be below the task's {task.steps} steps"
             self._found.add("/stopping/min_steps", message, stopping.min_steps)
-        return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
+        if stopping.rule != "median":
+            return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
+        if stopping.reduction_factor is not None:
+            message = "the rule 'median' does not take it"
+            self._found.add("/stopping/reduction_factor", message, stopping.reduction_factor)
+        return stopping
 
     def _initial_points(
         self, arms: Sequence[ArmSection | None], search: SearchSection | None

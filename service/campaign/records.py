@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from service.campaign.lifecycle import CampaignState, TrialState
+
+
+class Phase(StrEnum):
+    """What a trial is for."""
+
+    SEARCH = "search"
+    FINAL = "final"  # one of its arm's best points once more, with a seed that the search has not seen
+    AUDIT = "audit"  # a trial that was stopped, once more and to the end
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,13 @@ class CampaignRecord:
     specification: Mapping[str, Any]
     attempt: int
     sequence: int
+
+    @property
+    def objective(self) -> Mapping[str, Any]:
+        """The objective of its specification; the first where there are two."""
+        given = self.specification["objective"]
+        first: Mapping[str, Any] = given[0] if isinstance(given, list) else given
+        return first
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,11 @@ class TrialRecord:
     last_step: int
     objective: float | None
     device_seconds: float
+
+    @property
+    def phase(self) -> Phase:
+        """What the trial is for."""
+        return Phase(self.ask.get("phase", Phase.SEARCH))
 
 
 @dataclass(frozen=True)

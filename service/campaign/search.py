@@ -16,19 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 
 from search_spaces import Space
 from search_spaces.axes import Coordinate
-from search_spaces.optuna_domains import distributions
+from service.campaign.adaptive import Ask, is_told
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode, SeedHistory, point_outcome
-from service.campaign.sampling import NUM_STARTUP, is_told, random_units, tpe_coordinates
-
-SamplerName: TypeAlias = Literal["random", "tpe"]
+from service.campaign.samplers import ADAPTIVE_SAMPLERS, SamplerName
+from service.campaign.sampling import random_units, shuffled_grid, sobol_units
 
 _OPEN_SHARE = 8  # an adaptive sampler has at most this part of its points open
-_MAX_REPEATS = 10  # points TPE may repeat in one ask before the point is drawn at random instead
+_MAX_REPEATS = 10  # points an adaptive sampler may repeat in one ask before the point is drawn at random instead
 _MAX_DRAWS = 1000  # random points that may repeat before the space counts as exhausted
 
 
@@ -45,7 +44,7 @@ class NoPoint(StrEnum):
 
     WAITING = "waiting"  # for open points to end
     POINTS_GIVEN = "points_given"  # all that the arm was allowed
-    SPACE_EXHAUSTED = "space_exhausted"  # 1000 random draws in a row were known already
+    SPACE_EXHAUSTED = "space_exhausted"  # the grid is given whole, or 1000 draws in a row were known already
 
     @property
     def is_final(self) -> bool:
@@ -86,15 +85,15 @@ class ArmStudy:
     Args:
         space: What varies.
         fixed: Hyperparameters that every point has besides.
-        sampler: `random` or `tpe`.
+        sampler: Where points come from (`samplers.py`).
         points: How many points there are to be.
         seeds: How many trials each point has.
-        mode: Whether small or large values are better.
+        modes: Whether small or large values are better, for each objective.
+        num_levels: Values of each real domain in a grid.
         search_seed: The campaign's.
         arm_index: Which arm this is; arms with equal spaces get different points.
         initial_points: Configurations within the space, tried first; repeats among them are passed over.
         deterministic: Whether points must not depend on which trials end first.
-        lanes: At most so many open points of an adaptive sampler, or None for as many as its rule allows.
     """
 
     def __init__(
@@ -105,27 +104,27 @@ class ArmStudy:
         sampler: SamplerName,
         points: int,
         seeds: int = 1,
-        mode: Mode = "minimize",
+        modes: tuple[Mode, ...] = ("minimize",),
+        num_levels: int | None = None,
         search_seed: int = 0,
         arm_index: int = 0,
         initial_points: Sequence[Mapping[str, Any]] = (),
         deterministic: bool = False,
-        lanes: int | None = None,
     ) -> None:
         self._space = space
         self._fixed = dict(fixed)
-        self._is_adaptive = sampler == "tpe"
+        self._sampler = sampler
+        self._adaptive = ADAPTIVE_SAMPLERS.get(sampler)
         self._num_points = points
         self._num_seeds = seeds
-        self._mode = mode
+        self._modes = modes
         self._search_seed = search_seed
         self._arm = arm_index
         completed = [space.completed(config) for config in initial_points]
-        self._initial = list({_fingerprint(config): config for config in completed}.values())
+        self._initial = list({fingerprint(config): config for config in completed}.values())
         self._deterministic = deterministic
-        most_open = max(1, points // _OPEN_SHARE)
-        self._lanes = most_open if lanes is None else max(1, min(lanes, most_open))
-        self._distributions = distributions(space)
+        self._lanes = max(1, points // _OPEN_SHARE)
+        self._grid = self._open_grid(num_levels or 2) if sampler == "grid" else []
         self._points: list[Point] = []
         self._histories: list[list[SeedHistory]] = []
         self._given: set[str] = set()
@@ -151,7 +150,7 @@ class ArmStudy:
             return NoPoint.POINTS_GIVEN
         if self._is_exhausted:
             return NoPoint.SPACE_EXHAUSTED
-        if self._is_adaptive and self._num_open_before() >= (1 if self._deterministic else self._lanes):
+        if self._adaptive is not None and self._num_open_before() >= (1 if self._deterministic else self._lanes):
             return NoPoint.WAITING
         return None
 
@@ -161,14 +160,14 @@ class ArmStudy:
         if self.no_point is not None:
             return 0
         left = self._num_points - len(self._points)
-        if not self._is_adaptive:
+        if self._adaptive is None:
             return left
         return min(left, self._lanes - (len(self._points) % self._lanes if self._deterministic else self._num_open()))
 
     @property
     def most_open(self) -> int:
         """Count the points that may ever be open at the same time."""
-        return self._lanes if self._is_adaptive else self._num_points
+        return self._lanes if self._adaptive is not None else self._num_points
 
     # Telling
 
@@ -179,7 +178,14 @@ class ArmStudy:
             reports = {**history.reports, step: value}
             self._histories[point_index][seed_index] = replace(history, reports=reports)
 
-    def finish(self, point_index: int, seed_index: int, outcome: TrialState, value: float | None = None) -> None:
+    def finish(
+        self,
+        point_index: int,
+        seed_index: int,
+        outcome: TrialState,
+        value: float | None = None,
+        further: tuple[float, ...] = (),
+    ) -> None:
         """Enter how one trial ended; saying the same again is harmless.
 
         Args:
@@ -187,6 +193,7 @@ class ArmStudy:
             seed_index: Its seed.
             outcome: A terminal state.
             value: The final objective of a COMPLETED trial; one that is not finite counts as diverged.
+            further: Its final values of further objectives.
 
         Raises:
             ValueError: The outcome is no end, or the trial has ended otherwise.
@@ -197,7 +204,7 @@ class ArmStudy:
         if history.outcome not in (None, outcome):
             raise ValueError(f"point {point_index}, seed {seed_index} ended as {history.outcome}: got {outcome}")
         if history.outcome is None:
-            self._histories[point_index][seed_index] = replace(history, outcome=outcome, value=value)
+            self._histories[point_index][seed_index] = replace(history, outcome=outcome, value=value, further=further)
 
     # Rebuilding
 
@@ -221,7 +228,7 @@ class ArmStudy:
     def _enter(self, point: Point, seeds: Mapping[int, SeedHistory]) -> None:
         self._points.append(point)
         self._histories.append([seeds.get(index, SeedHistory()) for index in range(self._num_seeds)])
-        self._given.add(_fingerprint(point.config))
+        self._given.add(fingerprint(point.config))
 
     def _num_open(self) -> int:
         return sum(point_outcome(seeds) is None for seeds in self._histories)
@@ -237,52 +244,67 @@ class ArmStudy:
 
     def _next_point(self, index: int) -> Point | None:
         if index < len(self._initial):
-            return self._initial_point(index)
-        is_modelled = self._is_adaptive and self._knows_enough()
-        if is_modelled:
-            for coordinates in islice(self._tpe(index), _MAX_REPEATS):
-                if self._is_new(coordinates):
-                    return self._point(index, Origin.SAMPLER, coordinates)
-        for unit in islice(self._random(index), _MAX_DRAWS):
-            coordinates = self._space.coordinates_at(unit)
-            if self._is_new(coordinates):
-                return self._point(index, Origin.REDRAWN if is_modelled else Origin.SAMPLER, coordinates)
+            return self._point_of(index, Origin.INITIAL, self._initial[index])
+        past_initial = index - len(self._initial)
+        if self._sampler == "grid":
+            is_left = past_initial < len(self._grid)
+            return self._point_of(index, Origin.SAMPLER, self._grid[past_initial]) if is_left else None
+        if self._sampler == "sobol" and self._space.num_axes:
+            units = sobol_units(self._search_seed, arm=self._arm, index=past_initial, num_axes=self._space.num_axes)
+            return self._first_new(index, Origin.SAMPLER, map(self._space.coordinates_at, islice(units, _MAX_DRAWS)))
+        is_modelled = self._adaptive is not None and self._space.num_axes > 0 and self._knows_enough()
+        if self._adaptive is not None and is_modelled:
+            modelled = islice(self._adaptive.draw(self._ask_now(index)), _MAX_REPEATS)
+            if point := self._first_new(index, Origin.SAMPLER, modelled):
+                return point
+        drawn = map(self._space.coordinates_at, islice(self._random(index), _MAX_DRAWS))
+        return self._first_new(index, Origin.REDRAWN if is_modelled else Origin.SAMPLER, drawn)
+
+    def _first_new(self, index: int, origin: Origin, drawn: Iterable[Mapping[str, Coordinate]]) -> Point | None:
+        """Make a point of the first coordinates that were not given before; None where all were."""
+        for coordinates in drawn:
+            config = {**self._fixed, **self._space.config(coordinates)}
+            if fingerprint(config) not in self._given:
+                return Point(index, config, origin, coordinates)
         return None
 
-    def _initial_point(self, index: int) -> Point:
-        """Make a point the user gave; on axes on which it does not depend it lies anywhere."""
-        config = {**self._fixed, **self._initial[index]}
+    def _point_of(self, index: int, origin: Origin, config: Mapping[str, Any]) -> Point:
+        """Make a point of its configuration; on axes on which it does not depend it lies anywhere."""
         anywhere = self._space.coordinates_at(next(self._random(index)))
-        return Point(index, config, Origin.INITIAL, {**anywhere, **self._space.coordinates(self._initial[index])})
+        coordinates = {**anywhere, **self._space.coordinates(config)}
+        return Point(index, {**self._fixed, **config}, origin, coordinates)
+
+    def _open_grid(self, num_levels: int) -> list[dict[str, Any]]:
+        """List the grid without what is given first."""
+        first = set(map(fingerprint, self._initial))
+        grid = shuffled_grid(self._space, num_levels=num_levels, search_seed=self._search_seed, arm=self._arm)
+        return [config for config in grid if fingerprint(config) not in first]
 
     def _knows_enough(self) -> bool:
-        return sum(is_told(seeds) for seeds in self._histories[: self._num_seen()]) >= NUM_STARTUP
+        assert self._adaptive is not None, f"only adaptive samplers learn: got {self._sampler}"
+        needed = self._adaptive.num_startup(self._space, self._num_points)
+        return sum(is_told(seeds) for seeds in self._histories[: self._num_seen()]) >= needed
 
-    def _tpe(self, index: int) -> Iterator[dict[str, Coordinate]]:
-        """Ask TPE; ends that it may not look at yet are open to it."""
+    def _ask_now(self, index: int) -> Ask:
+        """Gather what the sampler may look at; ends that it may not see yet are open to it."""
         num_seen = self._num_seen()
         unseen = [[SeedHistory()] for _ in self._histories[num_seen:]]
         known = [*self._histories[:num_seen], *unseen]
-        return tpe_coordinates(
-            [(point.coordinates, seeds) for point, seeds in zip(self._points, known, strict=True)],
-            distributions=self._distributions,
-            mode=self._mode,
+        return Ask(
+            space=self._space,
+            points=[(point.coordinates, seeds) for point, seeds in zip(self._points, known, strict=True)],
+            modes=self._modes,
+            num_points=self._num_points,
             search_seed=self._search_seed,
             arm=self._arm,
-            ask=index,
+            number=index,
         )
 
     def _random(self, index: int) -> Iterator[list[float]]:
         return random_units(self._search_seed, arm=self._arm, ask=index, num_axes=self._space.num_axes)
 
-    def _point(self, index: int, origin: Origin, coordinates: Mapping[str, Coordinate]) -> Point:
-        return Point(index, {**self._fixed, **self._space.config(coordinates)}, origin, coordinates)
 
-    def _is_new(self, coordinates: Mapping[str, Coordinate]) -> bool:
-        return _fingerprint({**self._fixed, **self._space.config(coordinates)}) not in self._given
-
-
-def _fingerprint(config: Mapping[str, Any]) -> str:
+def fingerprint(config: Mapping[str, Any]) -> str:
     """Write a configuration so that equal ones are equal text: 12 digits, 1 like 1.0, names in order."""
     return json.dumps({name: _plain(value) for name, value in config.items()}, sort_keys=True)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from search_spaces import Space, parse_space
 from service.campaign.outcomes import Mode
-from service.campaign.search import SamplerName
+from service.campaign.samplers import SamplerName
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 
@@ -72,6 +72,7 @@ class SearchSection(Section):
     """How each arm is searched; the numbers are per arm."""
 
     sampler: SamplerName = "random"
+    levels: int | None = Field(default=None, ge=2, le=1000)  # values of each real domain in a grid
     points: int = Field(ge=1, le=100_000)
     seeds: int = Field(default=1, ge=1, le=1000)  # trials per point
     search_seed: int = Field(default=0, ge=0)
@@ -96,9 +97,25 @@ class ScheduleSection(Section):
 class StoppingSection(Section):
     """Which trials are stopped early."""
 
-    rule: Literal["none", "successive_halving"] = "none"
-    min_steps: int | None = Field(default=None, ge=1)  # the first rung
+    rule: Literal["none", "successive_halving", "hyperband", "median"] = "none"
+    min_steps: int | None = Field(default=None, ge=1)  # the first rung; nothing is stopped before
     reduction_factor: int | None = Field(default=None, ge=2)  # 3 if not given
+    audit: int = Field(default=0, ge=0, le=1000)  # stopped trials per arm that are run to the end all the same
+
+
+class FinalsSection(Section):
+    """The best points of each arm, run again to the end with seeds that the search has not seen."""
+
+    keep: int = Field(default=1, ge=1, le=100)  # points per arm
+    seeds: int = Field(default=8, ge=2, le=1000)  # the same ones for every arm, so that arms are compared in pairs
+
+
+class BudgetSection(Section):
+    """What a campaign may spend in all, finals and audit included; None where there is no limit."""
+
+    wall_seconds: float | None = Field(default=None, gt=0)  # while an attempt runs, not in the queue or paused
+    device_seconds: float | None = Field(default=None, gt=0)  # workers' time, redone steps included
+    trials: int | None = Field(default=None, ge=1)
 
 
 class InitialPointSection(Section):

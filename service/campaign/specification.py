@@ -15,9 +15,11 @@ from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
 from service.campaign.reading import read_sections
-from service.campaign.sampling import NUM_STARTUP
+from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
     ArmSection,
+    BudgetSection,
+    FinalsSection,
     InitialPointSection,
     ObjectiveSection,
     ResourcesSection,
@@ -28,6 +30,8 @@ from service.campaign.sections import (
 )
 from service.errors import Problem
 
+_TELLING_AUDIT = 10
+
 
 class Specification(BaseModel):
     """A campaign that can be run; made by `parse`."""
@@ -36,19 +40,29 @@ class Specification(BaseModel):
 
     name: str
     task: TaskSection
-    objective: ObjectiveSection
+    objectives: tuple[ObjectiveSection, ...]  # one or two
     arms: tuple[ArmSection, ...]
     search: SearchSection
     schedule: ScheduleSection
     stopping: StoppingSection
+    finals: FinalsSection | None
     precision: Literal["fp32", "bf16", "fp64"]
     initial_points: tuple[InitialPointSection, ...]
+    target: float | None  # the objective at which the campaign ends
+    budget: BudgetSection
     resources: ResourcesSection
     tags: dict[str, str]
 
     def document(self) -> dict[str, Any]:
         """Write the canonical document; reading it gives an equal specification."""
-        return self.model_dump(mode="json")
+        document = self.model_dump(mode="json", exclude={"objectives"})
+        objectives = [objective.model_dump(mode="json") for objective in self.objectives]
+        return {**document, "objective": objectives[0] if len(objectives) == 1 else objectives}
+
+    @property
+    def objective(self) -> ObjectiveSection:
+        """The objective; the first where there are two."""
+        return self.objectives[0]
 
     def members(self) -> int | None:
         """Give how many trials train together in a worker; None where the first worker is to find it out.
@@ -61,23 +75,43 @@ class Specification(BaseModel):
         return self.resources.members
 
     def rungs(self) -> tuple[int, ...]:
-        """Give the steps at which trials are compared: min_steps times the powers of the factor, before the end."""
-        stopping = self.stopping
-        if stopping.min_steps is None or stopping.reduction_factor is None:
+        """Give the steps at which trials are compared, all before the end.
+
+        They are min_steps times the powers of the factor or, for the median, every report from min_steps on.
+        """
+        stopping, steps = self.stopping, self.task.steps
+        if stopping.rule == "none" or stopping.min_steps is None:
             return ()
+        if stopping.rule == "median":
+            return tuple(step for step in range(self._every, steps, self._every) if step >= stopping.min_steps)
+        assert stopping.reduction_factor is not None, "parse fills it in: got None"
         rungs = []
         rung = stopping.min_steps
-        while rung < self.task.steps:
+        while rung < steps:
             rungs.append(rung)
             rung *= stopping.reduction_factor
         return tuple(rungs)
 
     def report_steps(self) -> tuple[int, ...]:
         """Give the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""
+        steps = self.task.steps
+        return tuple(sorted({*range(self._every, steps + 1, self._every), *self.rungs(), steps}))
+
+    @property
+    def _every(self) -> int:
         every = self.objective.every_steps
         assert every is not None, "parse fills it in: got None"
-        steps = self.task.steps
-        return tuple(sorted({*range(every, steps + 1, every), *self.rungs(), steps}))
+        return every
+
+    @property
+    def num_search_trials(self) -> int:
+        """How many trials the search has at most: every point with every seed in every arm."""
+        return self.search.points * self.search.seeds * len(self.arms)
+
+    @property
+    def trials_per_arm(self) -> int | None:
+        """How many trials an arm may have in all: its equal share of the budget; None where there is no limit."""
+        return None if self.budget.trials is None else self.budget.trials // len(self.arms)
 
     def initial_points_of(self, arm_index: int) -> list[dict[str, Any]]:
         """List the points that are tried first in an arm."""
@@ -86,7 +120,7 @@ class Specification(BaseModel):
 
     def warnings(self) -> list[Problem]:
         """List what can be run but is probably not what is wanted."""
-        warnings = self._rung_warnings() + self._sampler_warnings()
+        warnings = self._rung_warnings() + self._sampler_warnings() + self._audit_warnings() + self._budget_warnings()
         for index, arm in enumerate(self.arms):
             warnings += _arm_warnings(arm, json_pointer("arms", index))
         return warnings
@@ -102,10 +136,29 @@ class Specification(BaseModel):
         return [Problem("/stopping/min_steps", message, rungs[0])]
 
     def _sampler_warnings(self) -> list[Problem]:
-        if self.search.sampler != "tpe" or self.search.points > NUM_STARTUP:
+        search = self.search
+        sampler = ADAPTIVE_SAMPLERS.get(search.sampler)
+        if sampler is None:
             return []
-        message = f"tpe draws at random until {NUM_STARTUP} points have ended, so this is random search"
-        return [Problem("/search/points", message, self.search.points)]
+        needed = max(sampler.num_startup(arm.search_space, search.points) for arm in self.arms)
+        if search.points > needed:
+            return []
+        message = f"{search.sampler} draws at random until {needed} points have ended, so this is random search"
+        return [Problem("/search/points", message, search.points)]
+
+    def _budget_warnings(self) -> list[Problem]:
+        finals = self.finals.keep * self.finals.seeds if self.finals else 0
+        wanted = self.search.points * self.search.seeds + finals + self.stopping.audit
+        if self.trials_per_arm is None or self.trials_per_arm >= wanted:
+            return []
+        message = f"an arm's share is {self.trials_per_arm} trials, but search, finals and audit may take {wanted}"
+        return [Problem("/budget/trials", message, self.budget.trials)]
+
+    def _audit_warnings(self) -> list[Problem]:
+        if not 0 < self.stopping.audit < _TELLING_AUDIT:
+            return []
+        message = f"fewer than {_TELLING_AUDIT} finished trials tell little about how often stopping is wrong"
+        return [Problem("/stopping/audit", message, self.stopping.audit)]
 
 
 def parse(document: object, *, catalog: Catalog | None = None) -> Specification:

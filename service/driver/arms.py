@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, assert_never
 
 from service.campaign import naming
+from service.campaign.finals import extra_trials
 from service.campaign.lifecycle import TrialEvent, TrialState, next_trial_state
 from service.campaign.outcomes import SeedHistory
-from service.campaign.records import Observation, TrialRecord
+from service.campaign.records import Observation, Phase, TrialRecord
 from service.campaign.search import ArmStudy, NoPoint, Point
 from service.campaign.specification import Specification
-from service.campaign.stopping import RungDecision, RungVerdict, SuccessiveHalving
+from service.campaign.stopping import Hyperband, Median, RungDecision, RungVerdict, StoppingRule, SuccessiveHalving
 
 
 class Fate(StrEnum):
@@ -44,6 +46,12 @@ class ArmTrial:
     device_seconds: float = 0.0
     values: dict[int, float] = field(default_factory=dict)  # objective by step
     is_new: bool = True  # no slot had it yet
+    further: tuple[float, ...] = ()  # the further objectives at the last step
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search asked for it and learns from it; finals and audits are beyond it."""
+        return Phase(self.ask.get("phase", Phase.SEARCH)) is Phase.SEARCH
 
 
 class Arm:
@@ -67,31 +75,64 @@ class Arm:
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
         self.device_seconds = 0.0
+        self._has_extra = specification.finals is not None or specification.stopping.audit > 0
 
     # Drawing
 
     def draw(self) -> list[ArmTrial]:
-        """Ask the study for a point and make its trials, one per seed; empty where there is none now."""
-        point = self._study.ask()
-        if point is None:
-            return []
-        return [self._enter(self._trial(point, seed_index)) for seed_index in range(self._num_seeds)]
+        """Make new trials: those of the next point, one per seed, or what is beyond the search; empty for none now."""
+        point = self._study.ask() if self._has_room() else None
+        if point is not None:
+            return [self._enter(self._trial(point, seed_index)) for seed_index in range(self._num_seeds)]
+        return [self._enter(trial) for trial in self._extra()]
 
     def can_draw(self) -> bool:
-        """Tell whether the study would give a point now."""
-        return self._study.no_point is None
+        """Tell whether there would be new trials now."""
+        return (self._has_room() and self._study.no_point is None) or self._is_extra_due()
 
     def num_drawable(self) -> int:
         """Count the trials that could be drawn now; fewer may come where the space is exhausted."""
-        return self._study.num_askable * self._num_seeds
+        if self._is_extra_due():
+            finals = self._specification.finals
+            return self._specification.stopping.audit + (finals.keep * finals.seeds if finals is not None else 0)
+        if not self._has_room():
+            return 0
+        room = self._specification.trials_per_arm
+        askable = self._study.num_askable * self._num_seeds
+        return askable if room is None else min(askable, room - len(self._trials))
 
     def most_at_once(self) -> int:
         """Count the trials that can ever be open at the same time."""
         return self._study.most_open * self._num_seeds
 
     def may_draw(self) -> bool:
-        """Tell whether the study would give a point now or later."""
-        return self._study.no_point in (None, NoPoint.WAITING)
+        """Tell whether there would be new trials now or later."""
+        return (self._has_room() and self._study.no_point in (None, NoPoint.WAITING)) or self._has_extra
+
+    def _has_room(self) -> bool:
+        """Tell whether the arm's share of the budget has room for a point."""
+        room = self._specification.trials_per_arm
+        return room is None or len(self._trials) + self._num_seeds <= room
+
+    def _is_extra_due(self) -> bool:
+        """Tell whether the search has ended and what is beyond it has not begun."""
+        is_asked = not self._has_room() or self._study.no_point not in (None, NoPoint.WAITING)
+        return self._has_extra and is_asked and all(trial.state.is_terminal for trial in self._searched())
+
+    def _extra(self) -> list[ArmTrial]:
+        """Make the trials beyond the search, once it has ended, as far as the budget has room."""
+        if not self._is_extra_due():
+            return []
+        self._has_extra = False
+        extra = extra_trials(self._specification, self.index, [_record(trial) for trial in self._trials.values()])
+        room = self._specification.trials_per_arm
+        return [
+            ArmTrial(self, each.number, each.point, each.seed_index, config=each.config, ask=each.ask)
+            for each in extra[: None if room is None else max(0, room - len(self._trials))]
+        ]
+
+    def _searched(self) -> list[ArmTrial]:
+        return [trial for trial in self._trials.values() if trial.is_searched]
 
     def unfinished(self) -> list[ArmTrial]:
         """List the trials that have not ended, by number."""
@@ -111,8 +152,9 @@ class Arm:
         """Enter a report with a step that is new."""
         assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
         value = self.objective(metrics)
-        trial.last_step, trial.values[step] = step, value
-        self._study.report(trial.point, trial.seed_index, step, value)
+        trial.last_step, trial.values[step], trial.further = step, value, self._further(metrics)
+        if trial.is_searched:
+            self._study.report(trial.point, trial.seed_index, step, value)
 
     def charge(self, trial: ArmTrial, seconds: float) -> None:
         """Count device time that a trial has used."""
@@ -130,7 +172,7 @@ class Arm:
             step = trial.last_step
             if step >= self._specification.task.steps:
                 fates[trial] = Fate.COMPLETE, f"step {step} is its last"
-            elif self._stopping is None or step not in self._rungs:
+            elif self._stopping is None or not trial.is_searched or step not in self._rungs:
                 fates[trial] = Fate.CONTINUE, ""
             else:
                 at_rung.setdefault(step, []).append(trial)
@@ -143,13 +185,20 @@ class Arm:
     def end(self, trial: ArmTrial, event: TrialEvent) -> None:
         """The trial has ended."""
         trial.state = next_trial_state(trial.state, event)
-        self._study.finish(trial.point, trial.seed_index, trial.state, trial.values.get(trial.last_step))
+        if not trial.is_searched:
+            return
+        value = trial.values.get(trial.last_step)
+        self._study.finish(trial.point, trial.seed_index, trial.state, value, trial.further)
         if self._stopping is not None:
-            self._stopping.end(trial.number, diverged=trial.state is TrialState.DIVERGED)
+            self._stopping.end(trial.number, trial.state)
 
     def objective(self, metrics: Mapping[str, float]) -> float:
         """Pick the objective out of a report."""
         return metrics[self._specification.objective.metric]
+
+    def _further(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Pick the further objectives out of a report."""
+        return tuple(metrics[objective.metric] for objective in self._specification.objectives[1:])
 
     # Rebuilding
 
@@ -164,25 +213,31 @@ class Arm:
             Trials that had to be made: a crash in the middle of writing a new point down may lose some of its seeds.
         """
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in trials}
+        further: dict[tuple[int, int], tuple[float, ...]] = {}
         for observation in observations:
             values[observation.trial][observation.step] = self.objective(observation.metrics)
+            further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:
-            self._trials[trial.number] = restored = _restored(self, trial, values[trial.number])
+            self._trials[trial.number] = restored = _restored(
+                self, trial, values[trial.number], further.get((trial.number, trial.last_step), ())
+            )
             self.device_seconds += trial.device_seconds
-            point = Point.from_ask(trial.point, trial.config, trial.ask)
-            points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
+            if trial.phase is Phase.SEARCH:
+                point = Point.from_ask(trial.point, trial.config, trial.ask)
+                points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
         self._study.restore(points.values())
         if self._stopping is not None:
-            ended = {each.number: each.state is TrialState.DIVERGED for each in trials if each.state.is_terminal}
-            self._stopping.restore(values, ended=ended)
+            searched = [trial for trial in trials if trial.phase is Phase.SEARCH]
+            ended = {trial.number: trial.state for trial in searched if trial.state.is_terminal}
+            self._stopping.restore({trial.number: values[trial.number] for trial in searched}, ended=ended)
         wanted = [self._trial(point, index) for point, _ in points.values() for index in range(self._num_seeds)]
         return [self._enter(trial) for trial in wanted if trial.number not in self._trials]
 
     def _enter(self, trial: ArmTrial) -> ArmTrial:
         """Let a new trial take part."""
         self._trials[trial.number] = trial
-        if self._stopping is not None:
+        if self._stopping is not None and trial.is_searched:
             self._stopping.begin(trial.number)
         return trial
 
@@ -222,7 +277,8 @@ def _study(specification: Specification, index: int) -> ArmStudy:
         sampler=search.sampler,
         points=search.points,
         seeds=search.seeds,
-        mode=specification.objective.mode,
+        modes=tuple(objective.mode for objective in specification.objectives),
+        num_levels=search.levels,
         search_seed=search.search_seed,
         arm_index=index,
         initial_points=specification.initial_points_of(index),
@@ -230,19 +286,22 @@ def _study(specification: Specification, index: int) -> ArmStudy:
     )
 
 
-def _stopping_rule(specification: Specification) -> SuccessiveHalving | None:
-    factor = specification.stopping.reduction_factor
-    if specification.stopping.rule == "none" or factor is None:
+def _stopping_rule(specification: Specification) -> StoppingRule | None:
+    stopping, rungs = specification.stopping, specification.rungs()
+    mode, deterministic = specification.objective.mode, specification.search.deterministic
+    if stopping.rule == "none":
         return None
-    return SuccessiveHalving(
-        specification.rungs(),
-        reduction_factor=factor,
-        mode=specification.objective.mode,
-        deterministic=specification.search.deterministic,
-    )
+    if stopping.rule == "median":
+        return Median(rungs, mode=mode, deterministic=deterministic)
+    factor = stopping.reduction_factor
+    assert factor is not None, "parse fills it in: got None"
+    if stopping.rule == "successive_halving":
+        return SuccessiveHalving(rungs, reduction_factor=factor, mode=mode, deterministic=deterministic)
+    point_of = partial(naming.point_index, num_arms=len(specification.arms), seeds=specification.search.seeds)
+    return Hyperband(rungs, reduction_factor=factor, point_of=point_of, mode=mode, deterministic=deterministic)
 
 
-def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTrial:
+def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float], further: tuple[float, ...]) -> ArmTrial:
     return ArmTrial(
         arm,
         trial.number,
@@ -256,6 +315,29 @@ def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float]) -> ArmTria
         device_seconds=trial.device_seconds,
         values=values,
         is_new=False,
+        further=further,
+    )
+
+
+def _record(trial: ArmTrial) -> TrialRecord:
+    """Write a trial as the ledger would; its story is left out."""
+    return TrialRecord(
+        number=trial.number,
+        arm=trial.arm.index,
+        point=trial.point,
+        seed_index=trial.seed_index,
+        config=trial.config,
+        ask=trial.ask,
+        state=trial.state,
+        reason="",
+        message="",
+        since=0,
+        created_at=0,
+        attempt=0,
+        num_losses=trial.num_losses,
+        last_step=trial.last_step,
+        objective=trial.values.get(trial.last_step),
+        device_seconds=trial.device_seconds,
     )
 
 
@@ -265,4 +347,5 @@ def _history(trial: ArmTrial) -> SeedHistory:
         reports=trial.values,
         outcome=trial.state if is_over else None,
         value=trial.values.get(trial.last_step) if is_over else None,
+        further=trial.further if is_over else (),
     )

@@ -128,7 +128,7 @@ class MlflowTracker:
 
     def page(self, campaign: CampaignRecord) -> str:
         """Give the address where a campaign's trials can be looked at; the campaign must be open."""
-        objective = campaign.specification["objective"]
+        objective = campaign.objective
         return links.trials_page(
             self.experiment_id(),
             self._parents[campaign.campaign_id],

@@ -84,6 +84,6 @@ def _summary(campaign: CampaignRecord, trials: Sequence[TrialRecord]) -> dict[st
     summary["device_seconds"] = sum(trial.device_seconds for trial in trials)
     completed = [each.objective for each in trials if each.state is TrialState.COMPLETED and each.objective is not None]
     if completed and campaign.state is not CampaignState.QUEUED:
-        pick = min if campaign.specification["objective"]["mode"] == "minimize" else max
+        pick = min if campaign.objective["mode"] == "minimize" else max
         summary["best"] = pick(completed)
     return summary

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces import Choice, Fixed, LogUniform, Space, SpaceError, Uniform, When, ZeroOrLogUniform
+from search_spaces import (
+    Choice,
+    Fixed,
+    Integer,
+    LogInteger,
+    LogUniform,
+    Space,
+    SpaceError,
+    Uniform,
+    When,
+    ZeroOrLogUniform,
+)
 
 CONDITIONAL = Space(
     {
@@ -77,3 +88,31 @@ def test_a_condition_on_an_unknown_hyperparameter_suggests_the_nearest() -> None
 def test_conditions_in_a_circle_are_refused() -> None:
     with pytest.raises(SpaceError, match=r"/a/when: depends on itself"):
         Space({"a": When(Fixed(1), (("b", (1,)),)), "b": When(Fixed(1), (("a", (1,)),))})
+
+
+def test_a_grid_holds_every_configuration_once_and_leaves_out_what_does_not_count() -> None:
+    space = Space(
+        {
+            "lr": LogUniform(1, 100),
+            "decay": ZeroOrLogUniform(0.1, 10),
+            "solver": Choice(("qdwh", "newton_schulz")),
+            "ns_steps": When(Choice((3, 5)), (("solver", ("newton_schulz",)),)),
+            "scale": Fixed("mean"),
+        }
+    )
+    grid = list(space.grid(2))
+    assert len(grid) == 2 * 3 * (1 + 2)
+    assert len({str(config) for config in grid}) == len(grid)
+    assert all(space.problems_with(config) == [] for config in grid)
+    assert {config["lr"] for config in grid} == {1, 100}
+    assert {config["decay"] for config in grid} == {0, 0.1, 10}
+
+
+def test_unit_at_finds_where_coordinates_lie_in_the_cube() -> None:
+    space = Space({"a": Uniform(-1, 3), "b": ZeroOrLogUniform(0.1, 1), "c": Integer(1, 8), "d": LogInteger(1, 64)})
+    for unit in ([0.1, 0.2, 0.3, 0.4, 0.5], [1.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0]):
+        coordinates = space.coordinates_at(unit)
+        found = space.unit_at(coordinates)
+        assert space.coordinates_at(found) == pytest.approx(coordinates)
+        assert found[0] == pytest.approx(unit[0])
+        assert all(0 <= each <= 1 for each in found)

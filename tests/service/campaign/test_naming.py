@@ -24,9 +24,7 @@ def test_a_campaigns_id_is_a_slug_and_a_suffix(name: str, expected: str) -> None
     assert naming.campaign_id(name, suffix="3f9a") == expected
 
 
-def test_everything_else_is_built_on_the_id() -> None:
-    assert naming.attempt_id("root-3f9a", 2) == "root-3f9a-a2"
-    assert naming.trial_name("root-3f9a", 17) == "root-3f9a-t00017"
+def test_runs_and_folders_carry_the_trials_number() -> None:
     assert naming.run_name("root", 17) == "root/00017"
 
 
@@ -36,3 +34,4 @@ def test_trial_numbers_are_dense_unique_and_grow_with_the_points_of_each_arm() -
         naming.trial_number(point=point, arm=arm, seed_index=seed, num_arms=3, seeds=2) for point, arm, seed in places
     ]
     assert numbers == list(range(24))
+    assert [naming.point_index(number, num_arms=3, seeds=2) for number in numbers] == [point for point, _, _ in places]

@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from search_spaces import Space, Uniform
-from search_spaces.optuna_domains import distributions
+from service.campaign.adaptive import Ask, is_told, tpe_coordinates
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import SeedHistory
-from service.campaign.sampling import is_told, random_units, tpe_coordinates
+from service.campaign.sampling import random_units
 
 SPACE = Space({"x": Uniform(0, 1)})
 
@@ -35,9 +35,8 @@ def _listening(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _ask(histories: list[list[SeedHistory]], num_draws: int = 1, mode: str = "minimize") -> list[float]:
     points = [({"x": (index + 0.5) / len(histories)}, seeds) for index, seeds in enumerate(histories)]
-    drawn = tpe_coordinates(
-        points, distributions=distributions(SPACE), mode=mode, search_seed=0, arm=0, ask=len(points)
-    )
+    ask = Ask(SPACE, points, modes=(mode,), num_points=64, search_seed=0, arm=0, number=len(points))
+    drawn = tpe_coordinates(ask)
     return [float(each["x"]) for each in islice(drawn, num_draws)]
 
 

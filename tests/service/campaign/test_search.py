@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import math
 import random
+from statistics import median
 from typing import Any
 
 import pytest
 
-from search_spaces import Choice, Fixed, Integer, LogUniform, OneMinusLogUniform, Space, When, ZeroOrLogUniform
+from search_spaces import (
+    Choice,
+    Fixed,
+    Integer,
+    LogUniform,
+    OneMinusLogUniform,
+    Space,
+    Uniform,
+    When,
+    ZeroOrLogUniform,
+)
+from service.campaign.adaptive import NUM_STARTUP
 from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import SeedHistory
-from service.campaign.sampling import NUM_STARTUP
+from service.campaign.outcomes import SeedHistory, point_outcome
 from service.campaign.search import ArmStudy, NoPoint, Origin, Point
 
 SPACE = Space(
@@ -24,13 +35,35 @@ SPACE = Space(
         "weight_decay": ZeroOrLogUniform(1e-3, 0.3),
     }
 )
+PLAIN = Space(
+    {
+        "lr": LogUniform(1e-4, 1e-1),
+        "momentum": OneMinusLogUniform(0.8, 0.99),
+        "ns_steps": Integer(1, 8),
+        "weight_decay": ZeroOrLogUniform(1e-3, 0.3),
+    }
+)
+SAMPLERS = ["random", "sobol", "grid", "tpe", pytest.param("gp", marks=pytest.mark.slow), "cmaes", "nsga2"]
 SMALL = Space({"a": Choice((1, 2, 3)), "b": Choice((True, False))})
 
 
 def _study(**changes: Any) -> ArmStudy:
     settings = {"space": SPACE, "fixed": {"nesterov": True}, "sampler": "tpe", "points": 32, "search_seed": 5}
     settings |= changes
+    settings |= _needs(settings)
     return ArmStudy(settings.pop("space"), settings.pop("fixed"), **settings)
+
+
+def _needs(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give what a sampler cannot do without: a space it takes, a second objective, levels for its reals."""
+    match settings["sampler"]:
+        case "gp" | "cmaes":
+            return {"space": PLAIN if settings["space"] is SPACE else settings["space"]}
+        case "nsga2":
+            return {"modes": ("minimize", "maximize")}
+        case "grid":
+            return {"num_levels": 3}
+    return {}
 
 
 def _loss(config: Any) -> float:
@@ -51,7 +84,7 @@ def _end(study: ArmStudy, point: Point, *, seed_index: int = 0) -> None:
             study.finish(point.index, seed_index, TrialState.FAILED)
         case _:
             study.report(point.index, seed_index, 20, value)
-            study.finish(point.index, seed_index, TrialState.COMPLETED, value)
+            study.finish(point.index, seed_index, TrialState.COMPLETED, value, (-point.config["lr"],))
 
 
 def _run(study: ArmStudy, *, order_seed: int = 0) -> list[Point]:
@@ -74,27 +107,52 @@ def _run(study: ArmStudy, *, order_seed: int = 0) -> list[Point]:
 # What is asked
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_arm_gives_all_its_points_all_different_and_inside_the_space(sampler: str) -> None:
-    study = _study(sampler=sampler)
+    num_points = 14 if sampler == "gp" else 32  # a Gaussian process takes a tenth of a second an ask
+    space = PLAIN if sampler in ("gp", "cmaes") else SPACE
+    study = _study(sampler=sampler, points=num_points)
     points = _run(study)
-    assert [point.index for point in points] == list(range(32))
+    assert [point.index for point in points] == list(range(num_points))
     assert study.no_point is NoPoint.POINTS_GIVEN
     assert study.no_point.is_final
-    assert len({json.dumps(point.config, sort_keys=True) for point in points}) == 32
+    assert len({json.dumps(point.config, sort_keys=True) for point in points}) == num_points
     for point in points:
         own = {name: value for name, value in point.config.items() if name != "nesterov"}
-        assert SPACE.problems_with(own) == []
+        assert space.problems_with(own) == []
         assert point.config["nesterov"] is True
-        assert list(point.coordinates) == list(SPACE.axes)
+        assert list(point.coordinates) == list(space.axes)
 
 
-def test_random_points_depend_on_search_seed_arm_and_index_alone() -> None:
-    points = _run(_study(sampler="random"))
-    fresh = _study(sampler="random", points=100)
+@pytest.mark.parametrize("sampler", ["random", "sobol", "grid"])
+def test_some_points_depend_on_search_seed_arm_and_index_alone(sampler: str) -> None:
+    points = _run(_study(sampler=sampler))
+    fresh = _study(sampler=sampler, points=100)
     assert [fresh.ask() for _ in range(32)] == points  # none had to wait, none looked at an outcome
-    assert _run(_study(sampler="random", search_seed=6))[0] != points[0]
-    assert _run(_study(sampler="random", arm_index=1))[0] != points[0]
+    assert _run(_study(sampler=sampler, search_seed=6))[:3] != points[:3]
+    assert _run(_study(sampler=sampler, arm_index=1))[:3] != points[:3]
+
+
+def test_the_first_sobol_points_fill_every_axis_evenly() -> None:
+    study = _study(space=Space({"a": Uniform(0, 1), "b": Uniform(0, 1)}), sampler="sobol", points=16)
+    points = list(iter(study.ask, None))
+    for name in ("a", "b"):
+        assert sorted(int(16 * point.config[name]) for point in points) == list(range(16))
+
+
+def test_a_grid_is_given_whole_each_point_once_and_then_the_arm_ends_with_its_reason() -> None:
+    space = Space({"a": Choice((1, 2)), "b": LogUniform(1, 100), "c": When(Integer(0, 1), (("a", (2,)),))})
+    initial = {"a": 1, "b": 10.0}
+    study = _study(space=space, sampler="grid", points=20, fixed={}, initial_points=[initial])
+    configs = [point.config for point in iter(study.ask, None)]
+    assert configs[0] == initial
+    expected = [{"a": 1, "b": b} for b in (1, 10, 100)] + [
+        {"a": 2, "b": b, "c": c} for b in (1, 10, 100) for c in (0, 1)
+    ]
+    assert sorted(map(str, configs)) != sorted(map(str, expected[1:]))  # the check can fail
+    assert len(configs) == len(expected)
+    assert all(any(config == pytest.approx(each) for each in expected) for config in configs)
+    assert study.no_point is NoPoint.SPACE_EXHAUSTED
 
 
 def test_random_points_are_these_numbers_in_every_release() -> None:
@@ -103,17 +161,52 @@ def test_random_points_are_these_numbers_in_every_release() -> None:
     assert drawn == pytest.approx([0.007040393881643353, 0.010496258820834914, 0.00011389707231107478], rel=1e-12)
 
 
-def test_tpe_finds_better_points_than_random_search() -> None:
-    found = {
-        sampler: sum(min(_loss(p.config) for p in _run(_study(sampler=sampler, search_seed=s))) for s in range(3))
-        for sampler in ("tpe", "random")
-    }
-    assert found["tpe"] < found["random"]
+def _best_of_a_bowl(sampler: str, search_seed: int) -> float:
+    """Search a bowl in three dimensions; what is far from its bottom is stopped early."""
+    space = Space({name: LogUniform(1e-4, 1) for name in ("a", "b", "c")})
+    study = _study(space=space, sampler=sampler, points=40, search_seed=search_seed)
+    best = math.inf
+    while (point := study.ask()) is not None:
+        value = sum((math.log10(point.config[name]) + 2.5) ** 2 for name in ("a", "b", "c"))
+        study.report(point.index, 0, 10, value)
+        study.finish(point.index, 0, TrialState.STOPPED if value > 2 else TrialState.COMPLETED, value)
+        best = min(best, value)
+    return best
 
 
-@pytest.mark.parametrize(("points", "lanes", "num_open"), [(32, None, 4), (7, None, 1), (32, 2, 2), (32, 100, 4)])
-def test_an_adaptive_sampler_has_few_points_open_at_a_time(points: int, lanes: int | None, num_open: int) -> None:
-    study = _study(points=points, lanes=lanes)
+@pytest.mark.parametrize(
+    ("sampler", "factor"), [("tpe", 2), ("cmaes", 2), pytest.param("gp", 50, marks=pytest.mark.slow)]
+)
+def test_adaptive_samplers_find_better_points_than_random_search(sampler: str, factor: float) -> None:
+    search_seeds = range(1 if sampler == "gp" else 5)
+    found, random_found = (median(_best_of_a_bowl(each, seed) for seed in search_seeds) for each in (sampler, "random"))
+    assert factor * found < random_found
+
+
+def test_nsga2_crosses_the_points_that_nothing_dominates() -> None:
+    """The two objectives agree on `a` and disagree on `b`: what it draws later has a small a, and every b."""
+    space = Space({"a": Uniform(0, 1), "b": Uniform(0, 1)})
+    study = _study(space=space, sampler="nsga2", points=120)
+    points = []
+    while (point := study.ask()) is not None:
+        points.append(point)
+        a, b = point.config["a"], point.config["b"]
+        study.finish(point.index, 0, TrialState.COMPLETED, a + b, (b - a,))
+    late = points[80:]
+    assert sum(point.config["a"] for point in late) / len(late) < 0.38  # half of all values are mutated at random
+    assert 0.25 < sum(point.config["b"] for point in late) / len(late) < 0.75
+
+
+def test_a_second_objective_that_is_not_finite_makes_the_point_diverge() -> None:
+    study = _study(sampler="nsga2")
+    study.ask()
+    study.finish(0, 0, TrialState.COMPLETED, 1.0, (math.nan,))
+    assert point_outcome(list(study.history()[0][1].values())) is TrialState.DIVERGED
+
+
+@pytest.mark.parametrize(("points", "num_open"), [(32, 4), (7, 1)])
+def test_an_adaptive_sampler_has_few_points_open_at_a_time(points: int, num_open: int) -> None:
+    study = _study(points=points)
     given = [study.ask() for _ in range(num_open)]
     assert None not in given
     assert study.ask() is None
@@ -123,13 +216,13 @@ def test_an_adaptive_sampler_has_few_points_open_at_a_time(points: int, lanes: i
     assert study.ask() is not None
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "sobol", "grid", "tpe", "gp", "nsga2"])
 def test_a_space_with_fewer_points_than_asked_for_is_given_whole_and_then_ends_with_its_reason(sampler: str) -> None:
     study = _study(space=SMALL, sampler=sampler, points=20, fixed={})
     points = []
     while (point := study.ask()) is not None:
         points.append(point)
-        study.finish(point.index, 0, TrialState.COMPLETED, float(point.config["a"]))
+        study.finish(point.index, 0, TrialState.COMPLETED, float(point.config["a"]), (1.0,))
     assert len(points) == 6
     assert study.no_point is NoPoint.SPACE_EXHAUSTED
 
@@ -215,7 +308,7 @@ def test_otherwise_they_do_which_shows_that_the_test_above_can_fail() -> None:
 
 
 def test_a_generation_begins_when_the_one_before_has_ended() -> None:
-    study = _study(deterministic=True, lanes=3)
+    study = _study(deterministic=True, points=24)
     for _ in range(3):
         assert study.ask() is not None
     study.finish(1, 0, TrialState.FAILED)
@@ -236,13 +329,14 @@ def _through_json(study: ArmStudy) -> list[tuple[Point, dict[int, SeedHistory]]]
     ]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("num_before", [2, 13, 25])
+@pytest.mark.parametrize("num_before", [2, 13, 16])
 def test_a_restored_study_asks_what_the_uninterrupted_one_asks(
     sampler: str, deterministic: bool, num_before: int
 ) -> None:
-    initial = [{"lr": 0.01, "momentum": 0.9, "solver": "svd", "weight_decay": 0}]
+    plain = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0, "ns_steps": 5}
+    initial = [plain if sampler in ("gp", "cmaes") else {**plain, "solver": "newton_schulz"}]
     settings = {"sampler": sampler, "deterministic": deterministic, "seeds": 2, "initial_points": initial}
     whole = _study(**settings)
     open_points: list[Point] = []

@@ -185,7 +185,7 @@ def test_tpe_with_too_few_points_to_model_anything_draws_a_warning(document: Doc
         ("/arms/0/space/lr", {"log_uniform": [1e-3, 10.0]}, "/arms/0/space/lr", "lr * weight_decay must stay below 1"),
         ("/arms/0/name", "muon", "/arms/1/name", "another arm has this name"),
         ("/arms/0/name", "a/b", "/arms/0/name", "pattern"),
-        ("/search/sampler", "tpee", "/search/sampler", "'random' or 'tpe'"),
+        ("/search/sampler", "tpee", "/search/sampler", "or 'nsga2'; did you mean 'tpe'?"),
         ("/search/points", 0, "/search/points", "greater than or equal to 1"),
         ("/search/search_seed", -1, "/search/search_seed", "greater than or equal to 0"),
         ("/search/deterministic", 1, "/search/deterministic", "valid boolean"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -96,16 +97,27 @@ def test_device_time_is_shared_equally_between_arms() -> None:
 
 
 @pytest.mark.parametrize("num_reports", [3, 11, 23])
+@pytest.mark.parametrize(
+    ("sampler", "rule"), [("tpe", "successive_halving"), ("sobol", "hyperband"), ("grid", "median")]
+)
 def test_a_new_attempt_goes_on_where_the_ledger_stands(
-    num_reports: int, tmp_path_factory: pytest.TempPathFactory
+    num_reports: int, sampler: str, rule: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    search = {"sampler": "tpe", "points": 24, "deterministic": True}
-    whole = Simulation(specification(search=search))
+    sections: dict[str, Any] = {
+        "search": {"sampler": sampler, "points": 24, "deterministic": True},
+        "stopping": {"rule": rule, "min_steps": 30},
+    }
+    if sampler == "grid":
+        sections["arms"] = [
+            {"optimizer": name, "space": {"lr": {"uniform": [1e-4, 0.1]}}} for name in ("muon", "adamw")
+        ]
+        sections["search"]["levels"] = 24
+    whole = Simulation(specification(**sections))
     whole.run()
 
-    first = Simulation(specification(search=search), seed=1)
+    first = Simulation(specification(**sections), seed=1)
     first.run(stop_after=num_reports, kind=StopKind.PAUSE)
-    second = Simulation(specification(search=search), seed=2)
+    second = Simulation(specification(**sections), seed=2)
     second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
 
@@ -183,3 +195,76 @@ def test_seeds_of_a_point_that_a_crash_swallowed_are_made_again(tmp_path_factory
     second.run()
     assert next(each["trial"] for each in second.records if each["kind"] == "trial_created") == 1
     assert sorted(first.final_states() | second.final_states()) == list(range(16))
+
+
+# Beyond the search
+
+
+def _beyond(**changes: Any) -> dict[str, Any]:
+    return {
+        "search": {"sampler": "random", "points": 18},
+        "stopping": {"rule": "successive_halving", "min_steps": 30, "audit": 3},
+        "finals": {"keep": 1, "seeds": 4},
+        **changes,
+    }
+
+
+def _created(simulation: Simulation) -> dict[int, dict[str, Any]]:
+    return {each["trial"]: each for each in simulation.records if each["kind"] == "trial_created"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_finals_and_audit_follow_the_search_with_seeds_and_steps_of_their_own(seed: int) -> None:
+    simulation = Simulation(specification(**_beyond()), seed=seed, loss_rate=0.03, value=_never_diverging)
+    simulation.run()
+    created, states = _created(simulation), simulation.final_states()
+    finals = [each for each in created.values() if each["ask"].get("phase") == "final"]
+    assert sorted(each["trial"] for each in finals) == list(range(36, 44))
+    assert sorted((each["arm"], each["seed_index"]) for each in finals) == [
+        (arm, index) for arm in (0, 1) for index in (1, 2, 3, 4)
+    ]
+    audits = [each for each in created.values() if each["ask"].get("phase") == "audit"]
+    assert len(audits) == 6
+    assert {states[each["trial"]] for each in finals + audits} == {"COMPLETED"}
+    for each in audits:
+        of = created[each["ask"]["of"]]
+        assert states[of["trial"]] == "STOPPED"
+        assert (each["config"], each["seed_index"]) == (of["config"], of["seed_index"])
+
+
+def _never_diverging(trial: int, step: int) -> float:
+    return 1.0 + (trial * 37 % 101) / 101
+
+
+@pytest.mark.parametrize("num_reports", [5, 60, 95, 110])
+def test_a_new_attempt_makes_what_is_missing_beyond_the_search_and_no_more(
+    num_reports: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    sections = _beyond(search={"sampler": "random", "points": 18, "deterministic": True})
+    whole = Simulation(specification(**sections), value=_never_diverging)
+    whole.run()
+    first = Simulation(specification(**sections), seed=1, value=_never_diverging)
+    first.run(stop_after=num_reports, kind=StopKind.PAUSE)
+    second = Simulation(specification(**sections), seed=2, value=_never_diverging)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+    assert sorted(first.observed() + second.observed()) == sorted(whole.observed())
+    assert first.final_states() | second.final_states() == whole.final_states()
+
+
+def test_the_budget_of_trials_is_shared_between_arms_and_never_exceeded() -> None:
+    two = {"sampler": "random", "points": 9, "seeds": 2}
+    simulation = Simulation(specification(**_beyond(budget={"trials": 21}, stopping={"rule": "none"}, search=two)))
+    simulation.run()
+    arms = Counter(each["arm"] for each in _created(simulation).values())
+    assert arms == {0: 10, 1: 10}
+    assert all(state in ENDED for state in simulation.final_states().values())
+
+
+def test_finals_get_what_the_budget_leaves() -> None:
+    sections = _beyond(budget={"trials": 44}, stopping={"rule": "none"})
+    sections["search"] = {"sampler": "random", "points": 9, "seeds": 2}
+    simulation = Simulation(specification(**sections), value=_never_diverging)
+    simulation.run()
+    phases = Counter((each["arm"], each["ask"].get("phase", "search")) for each in _created(simulation).values())
+    assert phases == {(0, "search"): 18, (1, "search"): 18, (0, "final"): 4, (1, "final"): 4}
