@@ -5,6 +5,7 @@ What is decided here depends only on what was observed, never on which slot obse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,6 +65,8 @@ class Arm:
     Attributes:
         index: Which arm this is.
         device_seconds: Device time that its trials have used.
+        best: The best finite objective of any report; None before the first.
+        is_maximized: Whether large objectives are better.
     """
 
     def __init__(self, specification: Specification, index: int) -> None:
@@ -75,6 +78,8 @@ class Arm:
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
         self.device_seconds = 0.0
+        self.best: float | None = None
+        self.is_maximized = specification.objective.mode == "maximize"
         self._has_extra = specification.finals is not None or specification.stopping.audit > 0
 
     # Drawing
@@ -153,6 +158,7 @@ class Arm:
         assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
         value = self.objective(metrics)
         trial.last_step, trial.values[step], trial.further = step, value, self._further(metrics)
+        self._see(value)
         if trial.is_searched:
             self._study.report(trial.point, trial.seed_index, step, value)
 
@@ -196,6 +202,10 @@ class Arm:
         """Pick the objective out of a report."""
         return metrics[self._specification.objective.metric]
 
+    def _see(self, value: float) -> None:
+        if math.isfinite(value) and (self.best is None or (value > self.best) == self.is_maximized):
+            self.best = value
+
     def _further(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Pick the further objectives out of a report."""
         return tuple(metrics[objective.metric] for objective in self._specification.objectives[1:])
@@ -215,7 +225,8 @@ class Arm:
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in trials}
         further: dict[tuple[int, int], tuple[float, ...]] = {}
         for observation in observations:
-            values[observation.trial][observation.step] = self.objective(observation.metrics)
+            values[observation.trial][observation.step] = value = self.objective(observation.metrics)
+            self._see(value)
             further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from service.campaign.budget import Exhausted, Spending, exhausted
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
@@ -92,7 +93,9 @@ class Attempt:
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
         lanes = Lanes(arms, members=self._specification.members(), num_slots=self._specification.resources.workers)
-        dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds)
+        dispatcher = Dispatcher(
+            arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
+        )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
@@ -109,7 +112,7 @@ class Attempt:
             conductor.close()
         spool.close()
         is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
-        return self._conclude(conductor, writer, is_complete)
+        return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
         resources = self._specification.resources
@@ -127,7 +130,19 @@ class Attempt:
             stop_asked_at=lambda: self._stop_asked_at,
         )
 
-    def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool) -> ExitCode:
+    def _limit_from_now(self) -> Callable[[float, float | None], Exhausted | None]:
+        """Make the budget's check; the clock of this attempt starts now, after those of the attempts before."""
+        specification, start = self._specification, time.monotonic()
+        before = self._ledger.wall_seconds_before(self._campaign_id, self._number)
+
+        def limit(device_seconds: float, best: float | None) -> Exhausted | None:
+            spending = Spending(before + time.monotonic() - start, device_seconds, best)
+            mode = specification.objective.mode
+            return exhausted(specification.budget, spending, target=specification.target, mode=mode)
+
+        return limit
+
+    def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
         failure = conductor.failure or writer.failure
         if isinstance(failure, FencedError):
@@ -142,13 +157,13 @@ class Attempt:
                 self._move(CampaignEvent.PAUSE, "driver_asked", "the driver was asked to pause, or lost its owner")
                 self._move(CampaignEvent.HALT, "driver_asked", "the driver was asked to pause, or lost its owner")
                 return ExitCode.PAUSED
-        self._move(*self._verdict_on_campaign())
+        self._move(*self._verdict_on_campaign(spent))
         return ExitCode.DONE
 
     def _move(self, event: CampaignEvent, reason: str, message: str) -> None:
         self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
 
-    def _verdict_on_campaign(self) -> tuple[CampaignEvent, str, str]:
+    def _verdict_on_campaign(self, spent: Exhausted | None) -> tuple[CampaignEvent, str, str]:
         """A campaign fails where an arm has not one trial that its own code let run."""
         states: dict[int, set[TrialState]] = {}
         for trial in self._ledger.trials(self._campaign_id):
@@ -156,6 +171,8 @@ class Attempt:
         broken = [self._specification.arms[arm].name for arm, seen in states.items() if seen == {TrialState.FAILED}]
         if broken:
             return CampaignEvent.FAIL, "arm_failed", f"every trial of an arm failed: {', '.join(map(str, broken))}"
+        if spent is not None:
+            return CampaignEvent.SUCCEED, spent.limit, spent.message
         return CampaignEvent.SUCCEED, "all_trials_ended", ""
 
 

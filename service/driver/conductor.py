@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,6 +77,8 @@ class Conductor:
         self._lock = threading.Lock()
         self._slots: dict[str, int] = {}  # open slots and the number of the verdict that each may wait for
         self._barren_losses = 0
+        self._looked_at = time.monotonic()
+        self._is_interrupted = False
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
@@ -166,12 +169,14 @@ class Conductor:
                 stimulus = self._stimuli.get(timeout=_CHECK_SECONDS)
             except queue.Empty:
                 self._check_writer()
+                self._look_at_clock()
                 continue
             if stimulus is None:
                 return
             if self._failure is None:
                 self._act(stimulus)
                 self._check_writer()
+                self._look_at_clock()
             else:
                 self._release_slots()
 
@@ -185,6 +190,12 @@ class Conductor:
             _log.exception("the stimulus %r could not be carried out", stimulus.name)
             self._fail(error)
 
+    def _look_at_clock(self) -> None:
+        """Let the dispatcher check what time has used up, about once a second."""
+        if self._failure is None and time.monotonic() - self._looked_at >= _CHECK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._act(_Stimulus("clock", self._dispatcher.check_limits))
+
     def _carry_out(self, decision: Decision) -> None:
         first = self._position + 1
         if decision.records:
@@ -192,6 +203,9 @@ class Conductor:
             self._writer.put(first, decision.records)
         for slot, number, verdict in decision.verdicts:
             self._board.post(slot, number, verdict)
+        if self._dispatcher.exhausted is not None and not self._is_interrupted:
+            self._is_interrupted = True
+            self._board.stop()
 
     def _check_writer(self) -> None:
         if self._failure is None and self._writer.failure is not None:

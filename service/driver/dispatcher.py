@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from service.campaign.budget import Exhausted
 from service.campaign.lifecycle import TrialEvent, TrialState
 from service.campaign.records import Observation, TrialRecord
 from service.driver.arms import Arm, ArmTrial, Fate
@@ -35,6 +36,7 @@ class StopKind(StrEnum):
 
     CANCEL = "cancel"  # they are cancelled
     PAUSE = "pause"  # they wait for the next attempt
+    LIMIT = "limit"  # they are stopped where they stand, and cancelled where they have not begun
 
 
 @dataclass
@@ -68,6 +70,11 @@ class Dispatcher:
         lanes: How many trials fit into a slot.
         assignment: Makes the assignment of a trial.
         now: The clock, in milliseconds since the epoch.
+        limit: Tells whether the campaign has spent what it may, or has what it wanted, from its device seconds and the
+            best objective so far.
+
+    Attributes:
+        exhausted: What ended the campaign before its work was done, if anything did.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Dispatcher:
         lanes: Lanes,
         assignment: Callable[[ArmTrial], Assignment],
         now: Callable[[], int],
+        limit: Callable[[float, float | None], Exhausted | None] = lambda *_: None,
     ) -> None:
         self._arms = arms
         self._lanes = lanes
@@ -85,6 +93,8 @@ class Dispatcher:
         self._slots: dict[str, _Slot] = {}
         self._waiting: list[ArmTrial] = []  # PENDING trials by number
         self._stop: StopKind | None = None
+        self._limit = limit
+        self.exhausted: Exhausted | None = None
 
     # Stimuli
 
@@ -101,7 +111,7 @@ class Dispatcher:
                 self._requeue(trial, "the attempt before ended under it", decision)
             else:
                 self._wait(trial)
-        return decision
+        return self.check_limits(decision)
 
     def open_slot(self, slot: str) -> Decision:
         """A new slot asks for its first work."""
@@ -120,7 +130,7 @@ class Dispatcher:
         for member in report.members:
             self._settle(state, member, decision)
         self._judge(state, [each.trial for each in report.members if each.ending is Ending.REACHED], decision)
-        return self._serve(decision)
+        return self.check_limits(decision)
 
     def lose(self, slot: str, message: str) -> Decision:
         """A slot's worker is gone: its trials wait for another, unless they lose workers again and again."""
@@ -128,6 +138,16 @@ class Dispatcher:
         for trial in self._slots.pop(slot).members.values():
             self._lose(trial, message, decision)
         return self._serve(decision)
+
+    def check_limits(self, decision: Decision | None = None) -> Decision:
+        """End the campaign if it has spent what it may; ask now and then, for time is spent without reports too."""
+        if self._stop is None:
+            best = [arm.best for arm in self._arms if arm.best is not None]
+            pick = max if self._arms[0].is_maximized else min
+            used = sum(arm.device_seconds for arm in self._arms)
+            self.exhausted = self._limit(used, pick(best) if best else None)
+            self._stop = StopKind.LIMIT if self.exhausted is not None else None
+        return self._serve(decision or Decision())
 
     def close_slot(self, slot: str) -> None:
         """A slot ended as it was told to."""
@@ -263,7 +283,7 @@ class Dispatcher:
         """Give every slot that waits its verdict, as far as it is known now."""
         while any(self._serve_slot(name, state, decision) for name, state in self._slots.items()):
             pass
-        if self._stop is StopKind.CANCEL:
+        if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
             self._cancel_waiting(decision)
         return decision
 
@@ -372,6 +392,8 @@ class Dispatcher:
         for trial in list(state.members.values()):
             if self._stop is StopKind.CANCEL:
                 self._end_in(state, trial, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
+            elif self.exhausted is not None:
+                self._end_in(state, trial, TrialEvent.STOP, self.exhausted.limit, self.exhausted.message, decision)
             else:
                 trial.arm.requeue(trial)
                 decision.records.append(self._moved(trial, "campaign_paused"))
@@ -379,6 +401,9 @@ class Dispatcher:
         state.members, state.held = {}, set()
 
     def _cancel_waiting(self, decision: Decision) -> None:
+        reason, message = "campaign_cancelled", ""
+        if self.exhausted is not None:
+            reason, message = self.exhausted.limit, self.exhausted.message
         for trial in self._waiting:
-            self._end(trial, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
+            self._end(trial, TrialEvent.CANCEL, reason, message, decision)
         self._waiting.clear()

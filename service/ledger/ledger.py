@@ -18,6 +18,7 @@ from typing import Any, Self
 from sqlalchemy import URL, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
+from service.campaign.budget import wall_seconds
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
 from service.errors import CampaignNotFoundError, FencedError, LedgerError
@@ -174,6 +175,15 @@ class Ledger:
         with self._transaction() as connection:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
+
+    def wall_seconds_before(self, campaign_id: str, attempt: int) -> float:
+        """Add up how long the drivers of earlier attempts ran; one that was lost, until it was last heard of."""
+        earlier = (attempts.c.campaign_id == campaign_id) & (attempts.c.number < attempt)
+        columns = (attempts.c.claimed_at, attempts.c.ended_at, attempts.c.heartbeat_at)
+        with self._reading() as connection:
+            claimed = connection.execute(select(*columns).where(earlier & attempts.c.claimed_at.is_not(None))).all()
+        spans = [(row.claimed_at, row.ended_at or row.heartbeat_at) for row in claimed]
+        return wall_seconds(spans, now=self._now())
 
     def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
         """Record how the process of an attempt ended."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.campaign.budget import Exhausted, Spending, exhausted
 from service.campaign.specification import Specification, parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
@@ -61,6 +62,7 @@ class Simulation:
         members: K, None to let the first slot find `planned` out.
         culprit: A trial under which every worker is lost.
         largest: The most members that any slot had.
+        wall_seconds: What the campaign's clock shows.
     """
 
     specification: Specification
@@ -73,12 +75,13 @@ class Simulation:
     planned: int = 4
     culprit: int | None = None
     largest: int = 0
+    wall_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         arms = make_arms(self.specification)
         lanes = Lanes(arms, members=self.members, num_slots=self.specification.resources.workers)
         maker = AssignmentMaker(self.specification)
-        self.dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 0)
+        self.dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 0, limit=self._limit)
         self._random = random.Random(self.seed)
         self._slots: dict[str, _Slot] = {}
         self._num_opened = 0
@@ -133,6 +136,11 @@ class Simulation:
             assert slot.verdict is None, "a second verdict on the same report"
             slot.verdict = verdict
             self.assigned += [assignment.trial for assignment in verdict.admit]
+
+    def _limit(self, device_seconds: float, best: float | None) -> Exhausted | None:
+        asked = self.specification
+        spending = Spending(self.wall_seconds, device_seconds, best)
+        return exhausted(asked.budget, spending, target=asked.target, mode=asked.objective.mode)
 
     def _holds_culprit(self, slot: _Slot) -> bool:
         admitted = [each.trial for each in slot.verdict.admit] if slot.verdict is not None else []

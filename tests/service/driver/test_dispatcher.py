@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,54 @@ def test_a_trial_that_takes_its_worker_down_is_soon_alone_and_fails_alone() -> N
     states = simulation.final_states()
     assert {trial for trial, state in states.items() if state == "FAILED"} == {4}
     assert set(states.values()) == {"FAILED", "COMPLETED"}
+
+
+@pytest.mark.parametrize("members", [1, 4])
+@pytest.mark.parametrize("seconds", [1, 7, 20])
+def test_device_time_is_overspent_by_at_most_one_report_of_each_member(seconds: int, members: int) -> None:
+    asked = specification(budget={"device_seconds": seconds}, stopping={"rule": "none"})
+    simulation = Simulation(asked, members=members, value=lambda trial, step: 1.0)
+    simulation.run()
+    used = sum(each.get("device_seconds", 0.0) for each in simulation.records)
+    assert seconds <= used <= seconds + members * asked.resources.workers
+    ended = [each for each in simulation.records if each.get("reason") == "device_seconds_spent"]
+    assert {each["state"] for each in ended} <= {"STOPPED", "CANCELLED"}
+    assert ended
+    assert set(simulation.final_states().values()) <= ENDED
+
+
+def test_a_campaign_that_reaches_its_target_has_what_it_wanted() -> None:
+    simulation = Simulation(specification(target=1.0, stopping={"rule": "none"}), members=4)
+    simulation.run()  # trial 0 reports 1.0 first
+    assert simulation.dispatcher.exhausted is not None
+    assert simulation.dispatcher.exhausted.limit == "target_reached"
+    assert len(simulation.observed()) < 18 * 3
+
+
+def test_wall_time_is_spent_without_reports_too() -> None:
+    simulation = Simulation(specification(budget={"wall_seconds": 100}))
+    simulation.dispatcher.open_slot("s")
+    assert not simulation.dispatcher.check_limits().verdicts
+    simulation.wall_seconds = 100.0
+    simulation.dispatcher.check_limits()
+    assert simulation.dispatcher.is_stopping
+
+
+def test_a_budget_that_was_spent_before_a_restart_is_spent_after_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    asked = specification(budget={"device_seconds": 10}, stopping={"rule": "none"})
+    first = Simulation(asked)
+    first.run(stop_after=5, kind=StopKind.PAUSE)
+    trials, observations = _in_ledger(first, tmp_path_factory)
+    second = Simulation(asked)
+    second.dispatcher.restore(trials, [*observations])
+    assert not second.dispatcher.is_stopping
+    spent = [replace(trial, device_seconds=10.0) for trial in trials[:1]]
+    third = Simulation(asked)
+    third.records += third.dispatcher.restore([*spent, *trials[1:]], observations).records
+    assert third.dispatcher.is_over()
+    assert set((first.final_states() | third.final_states()).values()) <= ENDED
 
 
 def _in_ledger(
