@@ -20,7 +20,7 @@ from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.records import CampaignRecord, TrialRecord
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.errors import IllegalTransitionError, TrackingError
+from service.errors import CampaignBusyError, IllegalTransitionError, TrackingError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ports import DriverProcess, Launcher
@@ -42,7 +42,7 @@ class EmbeddedCampaign:
         ledger: The truth.
         launcher: Starts drivers.
         data: Where files are.
-        campaign_id: The id of the campaign, which does not exist yet.
+        campaign_id: The id of the campaign; new to `start`, in the ledger to `resume`.
         clock: Seconds that only grow.
     """
 
@@ -63,6 +63,7 @@ class EmbeddedCampaign:
         self._owner_lock: IO[bytes] | None = None
         self._driver: DriverProcess | None = None
         self._attempt = 0
+        self._attempts_before = 0  # by owners before this one
         self._relaunch_at: float | None = None
         self._cancel_asked_at: float | None = None
 
@@ -71,6 +72,25 @@ class EmbeddedCampaign:
         self._owner_lock = _take_lock(self._data.owner_lock(self._campaign_id))
         assert self._owner_lock is not None, f"a new campaign has no owner: got {self._campaign_id}"
         self._ledger.create_campaign(self._campaign_id, name=name, specification=specification)
+        self._launch()
+
+    def resume(self) -> None:
+        """Go on with a campaign that is PAUSED: the process that ran it was killed, or its driver was told to pause.
+
+        Raises:
+            CampaignNotFoundError: There is no such campaign.
+            CampaignBusyError: Another process runs it.
+            IllegalTransitionError: It is not paused; the message tells its story.
+        """
+        self._attempts_before = self.record().attempt
+        self._owner_lock = _take_lock(self._data.owner_lock(self._campaign_id))
+        if self._owner_lock is None:
+            raise CampaignBusyError(f"another process runs the campaign: got {self._campaign_id!r}")
+        try:
+            self._move(CampaignEvent.RESUME, reason="user", message="resumed by its owner")
+        except IllegalTransitionError:
+            self.close()
+            raise
         self._launch()
 
     def record(self) -> CampaignRecord:
@@ -156,12 +176,12 @@ class EmbeddedCampaign:
             self._end_cancelled()
         elif exit_code == ExitCode.SPECIFICATION:
             self._fail("specification", "the driver refused the specification")
-        elif self._attempt >= MAX_ATTEMPTS:
+        elif self._attempt - self._attempts_before >= MAX_ATTEMPTS:
             self._fail("driver_lost", f"{MAX_ATTEMPTS} drivers were lost; of the last, {what}")
         else:
             self._move(CampaignEvent.LOSE_ATTEMPT, reason="driver_lost", message=what)
             self._driver = None
-            self._relaunch_at = self._clock() + RELAUNCH_SECONDS * self._attempt
+            self._relaunch_at = self._clock() + RELAUNCH_SECONDS * (self._attempt - self._attempts_before)
 
     def _end_cancelled(self) -> None:
         settle(self._ledger, self._data, self._campaign_id, TrialState.CANCELLED, reason="campaign_cancelled")

@@ -15,6 +15,7 @@ from rich.console import Console
 from service.app import embedded_campaign, embedded_projection
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignState
+from service.campaign.records import CampaignRecord
 from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
@@ -34,6 +35,9 @@ _LEDGER_PATIENCE_SECONDS = 120.0
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="Where the ledger, MLflow's store and checkpoints go.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last; everything else goes to stderr.")]
+ResumeOption = Annotated[
+    str | None, typer.Option("--resume", metavar="CAMPAIGN", help="Go on with a paused campaign, by its id.")
+]
 DEFAULT_DATA_DIR = Path("spectune-data")
 
 
@@ -43,14 +47,24 @@ def demo(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False
 
 
 def run(
-    campaign_file: Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="The campaign to run.")],
+    campaign_file: Annotated[
+        Path | None, typer.Argument(metavar="[CAMPAIGN.YAML]", help="The campaign to run.", show_default=False)
+    ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
+    resume: ResumeOption = None,
 ) -> None:
     """Run a campaign on this machine; Ctrl-C stops it cleanly."""
+    if (campaign_file is None) == (resume is None):
+        raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
     console = Console(stderr=as_json)
-    specification = parse(_with_absolute_corpus(read_document(campaign_file)))
     data = DataDirectory(data_dir.resolve())
+    if campaign_file is not None:
+        specification = parse(_with_absolute_corpus(read_document(campaign_file)))
+        campaign_id = naming.campaign_id(specification.name, suffix=format(time.time_ns() // 1_000_000, "x"))
+    else:
+        assert resume is not None
+        campaign_id, specification = resume, parse(_recorded(data, resume).specification)
     data.check_writable()
     data.create()
     start = time.monotonic()
@@ -58,9 +72,11 @@ def run(
         orphans = settle_orphans(ledger, data)
         for orphan in orphans:
             console.print(f"campaign {orphan} had lost its process and was brought to rest", highlight=False)
-        campaign_id = naming.campaign_id(specification.name, suffix=format(time.time_ns() // 1_000_000, "x"))
         campaign = embedded_campaign(data, ledger, campaign_id)
-        campaign.start(name=specification.name, specification=specification.document())
+        if resume is not None:
+            campaign.resume()
+        else:
+            campaign.start(name=specification.name, specification=specification.document())
         projection = embedded_projection(data, [*_behind(ledger, campaign_id), campaign_id])
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
@@ -70,6 +86,14 @@ def run(
         wall_seconds = time.monotonic() - start
         sys.stdout.write(json.dumps(outcome_document(specification, record, trials, wall_seconds=wall_seconds)) + "\n")
     raise typer.Exit(_exit_status(record.state))
+
+
+def _recorded(data: DataDirectory, campaign_id: str) -> CampaignRecord:
+    """Read a campaign to be resumed; nothing is created."""
+    if not data.ledger.is_file():
+        raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
+    with _open_ledger(data) as ledger:
+        return ledger.campaign(campaign_id)
 
 
 def _open_ledger(data: DataDirectory) -> Ledger:

@@ -11,7 +11,7 @@ from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
 from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, EmbeddedCampaign, Projection, settle_orphans
-from service.errors import TrackingError
+from service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
 from service.ledger import Ledger, entries
 from service.ledger.spool import Spool
 from service.tracking.projector import Projector
@@ -124,6 +124,35 @@ def test_a_campaign_that_loses_every_driver_fails_and_leaves_no_trial_open(bench
     assert bench.state is CampaignState.FAILED
     assert "its exit code was -9" in bench.campaign.record().message
     assert [trial.state for trial in bench.campaign.trials()] == [TrialState.LOST]
+
+
+def test_a_paused_campaign_is_resumed_with_a_new_attempt_and_all_its_tries(bench: Bench) -> None:
+    bench.create_trial()
+    bench.campaign.close()  # as the kernel does for an owner that was killed
+    assert settle_orphans(bench.ledger, bench.data) == ["c"]
+    fence = bench.ledger.campaign("c").attempt
+    again = EmbeddedCampaign(bench.ledger, bench.launcher, data=bench.data, campaign_id="c", clock=lambda: bench.now)
+    again.resume()
+    bench.campaign = again
+    assert (bench.state, again.record().attempt) == (CampaignState.RUNNING, fence + 1)
+    assert [trial.state for trial in again.trials()] == [TrialState.PENDING]
+    for _ in range(MAX_ATTEMPTS - 1):
+        bench.driver.exit_code = KILLED
+        assert not bench.watch_until_relaunched()
+
+
+def test_only_a_paused_campaign_that_nobody_runs_is_resumed(bench: Bench) -> None:
+    other = EmbeddedCampaign(bench.ledger, bench.launcher, data=bench.data, campaign_id="c")
+    with pytest.raises(CampaignBusyError, match="got 'c'"):
+        other.resume()
+    bench.ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended", attempt=1)
+    bench.driver.exit_code = ExitCode.DONE
+    bench.campaign.watch()
+    with pytest.raises(IllegalTransitionError, match="SUCCEEDED"):
+        other.resume()
+    unknown = EmbeddedCampaign(bench.ledger, bench.launcher, data=bench.data, campaign_id="x")
+    with pytest.raises(CampaignNotFoundError, match="got 'x'"):
+        unknown.resume()
 
 
 def test_a_refused_specification_is_not_tried_again(bench: Bench) -> None:
