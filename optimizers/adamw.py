@@ -40,18 +40,19 @@ class AdamWRule:
             gradient: Any shape.
             state: From `initial_state` or the update before. `step` may be a tensor that broadcasts, for members that
                 began at different times.
-            hyperparameters: `betas` and `eps`; others are passed over.
+            hyperparameters: `betas` and `eps`; others are passed over. Betas that are tensors are best given in
+                float64, for 1 − 0.999 in float32 has lost five digits.
 
         Returns:
             The update, with shape and dtype of the gradient, and the new state.
         """
         beta1, beta2 = hyperparameters["betas"]
         step = state["step"] + 1
-        mean = state["exp_avg"].lerp(gradient, 1 - beta1)
-        square = state["exp_avg_sq"] * beta2 + (1 - beta2) * gradient.square()
-        # The powers are taken in float64: in float32 1 − 0.999¹ is wrong by 1e-5 of itself.
-        mean_correction = (1 - _as_double(beta1, step) ** step).to(mean.dtype)
-        square_correction = (1 - _as_double(beta2, step) ** step).to(mean.dtype)
+        mean = state["exp_avg"].lerp(gradient, _like(1 - beta1, gradient))
+        square = state["exp_avg_sq"] * _like(beta2, gradient) + _like(1 - beta2, gradient) * gradient.square()
+        # The powers are taken in float64, exponents too: in float32 1 − 0.999¹ is wrong by 1e-5 of itself.
+        mean_correction = (1 - _as_double(beta1, step) ** step.double()).to(mean.dtype)
+        square_correction = (1 - _as_double(beta2, step) ** step.double()).to(mean.dtype)
         denominator = square.sqrt() / square_correction.sqrt() + hyperparameters["eps"]
         return mean / mean_correction / denominator, {"step": step, "exp_avg": mean, "exp_avg_sq": square}
 
@@ -103,6 +104,10 @@ def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
         eps=group["eps"],
         maximize=group["maximize"],
     )
+
+
+def _like(value: float | Tensor, gradient: Tensor) -> float | Tensor:
+    return value.to(gradient.dtype) if isinstance(value, Tensor) else value
 
 
 def _as_double(beta: float | Tensor, like: Tensor) -> Tensor:

@@ -142,8 +142,19 @@ def load(path: Path, trial: int) -> State:
     return state
 
 
+def copied(value: Any) -> Any:
+    """Copy nested mappings and sequences, tensors to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copied(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(copied(entry) for entry in value)
+    return value
+
+
 def prune(folder: Path, *, keep: int = 2) -> None:
-    """Delete all but a slot's newest checkpoints, and what interrupted writes left; one process at a time writes here."""
+    """Delete all but a slot's newest checkpoints, and what interrupted writes left; one process writes here."""
     assert keep >= 1
     if not folder.is_dir():
         return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from trainers.checkpoints import State
+from trainers.fusibility import fusion_problem
+from trainers.population import Population
 from trainers.setting import TrialSetting
 from trainers.solo import Outcome, SoloTrial, never
 
@@ -26,8 +29,8 @@ class Cohort(Protocol):
     def advance(self, targets: Mapping[int, int], *, should_stop: Callable[[], bool] = never) -> dict[int, Outcome]:
         """Train each of these trials until it has taken so many steps in all; the others wait."""
 
-    def report(self, trial: int) -> dict[str, float]:
-        """Evaluate a trial now, and sum up its steps since its report before."""
+    def report(self, trials: Sequence[int]) -> dict[int, dict[str, float] | str]:
+        """Evaluate trials now, and sum up their steps since their reports before; a traceback where that raised."""
 
     def state(self, trial: int) -> State:
         """Copy everything a trial needs to go on, in either engine."""
@@ -66,9 +69,15 @@ class SoloCohort:
         """Train each trial to its target."""
         return {trial: self._trials[trial].advance(step, should_stop=should_stop) for trial, step in targets.items()}
 
-    def report(self, trial: int) -> dict[str, float]:
-        """Evaluate a trial now."""
-        return self._trials[trial].report()
+    def report(self, trials: Sequence[int]) -> dict[int, dict[str, float] | str]:
+        """Evaluate trials now."""
+        return {trial: self._report(trial) for trial in trials}
+
+    def _report(self, trial: int) -> dict[str, float] | str:
+        try:
+            return self._trials[trial].report()
+        except Exception:
+            return traceback.format_exc()
 
     def state(self, trial: int) -> State:
         """Copy a trial's state."""
@@ -83,11 +92,6 @@ class SoloCohort:
         return self._trials[trial].reason
 
 
-def structure_of(setting: TrialSetting) -> Hashable:
-    """Give what trials must have in common to train together."""
-    return setting.optimizer
-
-
 def cohort_for(setting: TrialSetting) -> Cohort:
     """Make an empty cohort for trials of a setting's structure."""
-    return SoloCohort()
+    return Population() if fusion_problem(setting.task) is None else SoloCohort()

@@ -11,7 +11,7 @@ own step, so that the step that ends a trial does not depend on where the blocks
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,24 @@ def rms(weights: Iterable[Tensor]) -> float:
     """Give the root mean square of all entries of all tensors; not finite if one entry is not."""
     tensors = [weight.detach() for weight in weights]
     return get_total_norm(tensors).item() / math.sqrt(sum(tensor.numel() for tensor in tensors))
+
+
+def loss_problem(loss: float, first: float, *, step: int) -> str:
+    """Say why the loss of a step ends a trial whose first loss was `first`; empty where it does not."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss} at step {step}"
+    if first > 0.0 and loss > LOSS_GROWTH * first:
+        return f"the loss {loss:.3g} is above {LOSS_GROWTH:g} times its start at step {step}"
+    return ""
+
+
+def weights_problem(now: float, first: float, *, step: int) -> str:
+    """Say why the root mean square of the weights after a step ends a trial; empty where it does not."""
+    if not math.isfinite(now):
+        return f"the weights are not finite after step {step}"
+    if first and now > WEIGHT_GROWTH * first:
+        return f"the weights are {now / first:.3g} times their start after step {step}"
+    return ""
 
 
 class Watch:
@@ -56,6 +74,12 @@ class Watch:
         """
         losses: list[float] = torch.stack(self._pending).tolist() if self._pending else []
         self._pending.clear()
+        return self.enter_losses(losses, step)
+
+    def enter_losses(self, losses: Sequence[float], step: int) -> int | None:
+        """Take losses that were read elsewhere, of which the last belongs to `step`; as `inspect_losses`."""
+        if self.reason:
+            return None
         for at, loss in enumerate(losses, start=step - len(losses) + 1):
             self.loss_sum += loss
             self.loss_count += 1
@@ -65,11 +89,11 @@ class Watch:
 
     def inspect_weights(self, step: int, weights: Iterable[Tensor]) -> int | None:
         """Compare the weights after `step` with their bound; gives `step` if they have diverged."""
-        now = rms(weights)
-        if not math.isfinite(now):
-            self.reason = f"the weights are not finite after step {step}"
-        elif self._first_rms and now > WEIGHT_GROWTH * self._first_rms:
-            self.reason = f"the weights are {now / self._first_rms:.3g} times their start after step {step}"
+        return self.enter_rms(rms(weights), step)
+
+    def enter_rms(self, now: float, step: int) -> int | None:
+        """Take the root mean square of the weights after `step`, measured elsewhere; as `inspect_weights`."""
+        self.reason = weights_problem(now, self._first_rms, step=step)
         return step if self.reason else None
 
     def forget_losses(self) -> None:
@@ -97,8 +121,5 @@ class Watch:
     def _refuses(self, loss: float, step: int) -> bool:
         if self._first_loss is None:
             self._first_loss = loss
-        if not math.isfinite(loss):
-            self.reason = f"the loss is {loss} at step {step}"
-        elif self._first_loss > 0.0 and loss > LOSS_GROWTH * self._first_loss:
-            self.reason = f"the loss {loss:.3g} is above {LOSS_GROWTH:g} times its start at step {step}"
+        self.reason = loss_problem(loss, self._first_loss, step=step)
         return bool(self.reason)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from trainers.checkpoints import CheckpointError
 from trainers.options import OptionError, unknown
 from trainers.schedules import Schedule
 from trainers.tasks.task import Task
@@ -51,6 +52,18 @@ class TrialSetting:
             raise OptionError("steps", "must be at least 1", self.steps)
         if self.precision not in PRECISIONS:
             raise OptionError("precision", unknown("precision", self.precision, PRECISIONS), self.precision)
+
+    def refuse_other(self, identity: Mapping[str, Any]) -> None:
+        """Refuse the identity of another trial.
+
+        Raises:
+            CheckpointError: Naming the first thing in which they differ.
+        """
+        for key, mine in self.identity().items():
+            if identity.get(key) != mine:
+                raise CheckpointError(
+                    f"the state has another {key} than this trial's {mine!r}: got {identity.get(key)!r}"
+                )
 
     def identity(self) -> dict[str, Any]:
         """Give what a checkpoint must agree on to continue this trial, as plain values."""

@@ -23,8 +23,9 @@ from typing import Protocol
 import torch
 
 from trainers import checkpoints
-from trainers.cohorts import Cohort, cohort_for, structure_of
+from trainers.cohorts import Cohort, cohort_for
 from trainers.plan import Plan, make_plan
+from trainers.population import structure_of
 from trainers.setting import TrialSetting
 from trainers.solo import Outcome
 
@@ -240,9 +241,9 @@ class Slot:
             ending = Ending.LOST if len(trials) > 1 else Ending.FAILED
             seconds = (time.monotonic() - start) / len(trials)
             return [_failure(each, cohort.step(each), traceback.format_exc(), seconds, ending) for each in trials]
-        measured = {trial: _measured(cohort, trial, outcomes[trial]) for trial in trials}
+        measured = cohort.report([trial for trial in trials if outcomes[trial] is not Outcome.INTERRUPTED])
         seconds = (time.monotonic() - start) / len(trials)
-        return [_report(cohort, trial, outcomes[trial], measured[trial], seconds) for trial in trials]
+        return [_report(cohort, trial, outcomes[trial], measured.get(trial, {}), seconds) for trial in trials]
 
     def _next_report_step(self, cohort: Cohort, trial: int) -> int:
         return next(step for step in self._assignments[trial].report_steps if step > cohort.step(trial))
@@ -264,16 +265,6 @@ def _latest(shelf: checkpoints.Shelf | None, assignment: Assignment) -> checkpoi
     for refusal in latest.refused:
         _log.warning("trial %d: %s", assignment.trial, refusal)
     return latest.state
-
-
-def _measured(cohort: Cohort, trial: int, outcome: Outcome) -> dict[str, float] | str:
-    """Give a member's metrics, or the traceback where its evaluation raised."""
-    if outcome is Outcome.INTERRUPTED:
-        return {}
-    try:
-        return cohort.report(trial)
-    except Exception:
-        return traceback.format_exc()
 
 
 def _report(

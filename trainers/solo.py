@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from optimizers import build_optimizer
-from trainers.checkpoints import CheckpointError, State
+from trainers.checkpoints import State, copied
 from trainers.divergence import Watch, rms
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
@@ -121,8 +120,8 @@ class SoloTrial:
         return {
             "setting": self.setting.identity(),
             "step": self.step,
-            "model": _copied(self.model.state_dict()),
-            "optimizer": _copied(self._optimizer.state_dict()),
+            "model": copied(self.model.state_dict()),
+            "optimizer": copied(self._optimizer.state_dict()),
             "watch": self._watch.state(),
             "times": dataclasses.asdict(self._timer.times),
         }
@@ -133,9 +132,9 @@ class SoloTrial:
         Raises:
             CheckpointError: The state belongs to a trial with another setting.
         """
-        self._refuse_other_setting(state["setting"])
+        self.setting.refuse_other(state["setting"])
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(_copied(state["optimizer"]))
+        self._optimizer.load_state_dict(copied(state["optimizer"]))
         self._watch.restore(state["watch"])
         self._timer.times = StepTimes(**state["times"])
         self.step = state["step"]
@@ -206,19 +205,3 @@ class SoloTrial:
         if self.setting.precision == "bf16":
             return torch.autocast(self._device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-    def _refuse_other_setting(self, other: Mapping[str, Any]) -> None:
-        for key, mine in self.setting.identity().items():
-            if other.get(key) != mine:
-                raise CheckpointError(f"the state has another {key} than this trial's {mine!r}: got {other.get(key)!r}")
-
-
-def _copied(value: Any) -> Any:
-    """Copy nested mappings and sequences, tensors to the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copied(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_copied(entry) for entry in value)
-    return value
