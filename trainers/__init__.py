@@ -9,6 +9,7 @@ One line a file:
     schedules       the learning rate over a trial
     setting         what one trial is
     solo            one trial: a plain module and the normal loop
+    gradient_noise  outliers added to gradients on purpose
     divergence      when a trial is beyond hope
     step_timing     how long steps take
     checkpoints     a trial's state in a file that is whole or refused

@@ -8,7 +8,8 @@ from typing import Any
 from trainers.options import unknown
 from trainers.tasks.language_model import LanguageModel
 from trainers.tasks.matrix_completion import MatrixCompletion
-from trainers.tasks.task import Task, TaskOptionError, from_options
+from trainers.tasks.options import TaskOptionError
+from trainers.tasks.task import Task, from_options
 
 TASKS: dict[str, type[Task]] = {
     MatrixCompletion.name: MatrixCompletion,

@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from trainers.data.text import CorpusError, Text, list_text, read_text
 from trainers.seeds import generator_for
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptionError, check_at_least, check_types, place
+from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.task import Batch, TaskOptions, place
 
 VOCABULARY = 256
 ROPE_BASE = 10_000.0
@@ -30,33 +31,24 @@ EMBEDDING_STD = 0.02
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """Predict the next byte.
+class LanguageModel(TaskOptions):
+    """Predict the next byte."""
 
-    Attributes:
-        width: Size of the residual stream, a multiple of 2 `heads`.
-        depth: Blocks.
-        heads: Attention heads.
-        context: Bytes of a window.
-        batch_size: Windows of a batch.
-        feed_forward: "swiglu" (three matrices, 8/3 width inside) or "gelu" (two, 4 width inside).
-        tied_embeddings: Whether the head is the embedding.
-        corpus: A folder of text; None for the Python standard library's sources.
-        validation_batches: Batches of fixed windows, spread evenly over the validation files.
-    """
-
-    width: int = 64
-    depth: int = 2
-    heads: int = 4
-    context: int = 64
-    batch_size: int = 16
-    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
-    tied_embeddings: bool = False
-    corpus: str | None = None
-    validation_batches: int = 8
+    width: int = option(64, "Size of the residual stream, a multiple of twice the heads.", at_least=1, at_most=8192)
+    depth: int = option(2, "Blocks.", at_least=1, at_most=96)
+    heads: int = option(4, "Attention heads.", at_least=1, at_most=128)
+    context: int = option(64, "Bytes of a window.", at_least=1, at_most=8192)
+    batch_size: int = option(16, "Windows of a batch.", at_least=1, at_most=65_536)
+    feed_forward: Literal["swiglu", "gelu"] = option(
+        "swiglu", "swiglu (three matrices, 8/3 width inside) or gelu (two, 4 width inside)."
+    )
+    tied_embeddings: bool = option(False, "Whether the head is the embedding.")
+    corpus: str | None = option(None, "A folder of text; null for the Python standard library's sources.")
+    validation_batches: int = option(
+        8, "Batches of fixed windows, spread evenly over the validation split.", at_least=1, at_most=10_000
+    )
 
     name: ClassVar[str] = "language_model"
-    metrics: ClassVar[tuple[str, ...]] = (*TRAINING_METRICS, "validation_loss")
 
     @property
     def items_per_step(self) -> int:
@@ -65,8 +57,7 @@ class LanguageModel:
 
     def check(self) -> None:
         """Refuse impossible sizes, and a corpus that is missing or smaller than one window."""
-        check_types(self)
-        check_at_least(self, 1, ("width", "depth", "heads", "context", "batch_size", "validation_batches"))
+        check_options(self)
         if self.width % (2 * self.heads):
             raise TaskOptionError("width", f"must be a multiple of {2 * self.heads}, twice the heads", self.width)
         try:

@@ -14,7 +14,7 @@ from optimizers import split
 from trainers.data.text import read_text
 from trainers.seeds import generator_for
 from trainers.tasks.language_model import Decoder, LanguageModel, _rotate
-from trainers.tasks.task import TaskOptionError
+from trainers.tasks.options import TaskOptionError
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ def test_matrices_start_at_their_stated_scale(corpus: Path) -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"validation_batches": 0}, "validation_batches"),
         ({"feed_forward": "relu"}, "feed_forward"),
-        ({"context": 1_000_000}, "corpus"),
+        ({"context": 1_000_000}, "context"),
+        ({"context": 8192}, "corpus"),
         ({"corpus": "/nowhere/at/all"}, "corpus"),
     ],
 )
