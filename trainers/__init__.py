@@ -10,6 +10,7 @@ One line a file:
     setting         what one trial is
     solo            one trial: a plain module and the normal loop
     gradient_noise  outliers added to gradients on purpose
+    fusibility      whether trials of a task can be one stack
     divergence      when a trial is beyond hope
     step_timing     how long steps take
     checkpoints     a trial's state in a file that is whole or refused

@@ -33,7 +33,7 @@ def test_options_are_taken_over_and_a_whole_number_serves_as_a_number() -> None:
     ("name", "options", "option", "message"),
     [
         ("languag_model", {}, "name", "did you mean 'language_model'"),
-        ("regression", {}, "name", "known: language_model, matrix_completion"),
+        ("poetry", {}, "name", "known: language_model, linear_attention, matrix_completion"),
         ("language_model", {"widht": 64}, "widht", "did you mean 'width'"),
         ("language_model", {"steps": 64}, "steps", "unknown option of language_model"),
         ("language_model", {"width": True}, "width", "must be a whole number: got True"),
