@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainers.tasks import TaskOptions
-from trainers.tasks.options import option
+from trainers.tasks import TaskOptions, option
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def installed_catalog() -> Catalog:
     from optimizers.catalog import OPTIMIZERS
     from trainers.options import OptionError
     from trainers.schedules import Schedule
-    from trainers.tasks import TASKS, task_from_options
+    from trainers.tasks import TASKS, TaskOptions, task_from_options
     from trainers.tasks.own import is_own, rehearse
 
     def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
@@ -87,8 +87,8 @@ def installed_catalog() -> Catalog:
             task.check()
             if is_own(name):
                 rehearse(task, name)
-            else:
-                task = cast(Any, task).pinned()
+            if isinstance(task, TaskOptions):
+                task = task.pinned()
         except OptionError as error:
             raise RefusedOptionError(error.option, error.message, error.value) from error
         options = dataclasses.asdict(cast(Any, task))  # a task is a dataclass, which its protocol cannot say

@@ -12,7 +12,7 @@ from trainers.tasks.matrix_completion import MatrixCompletion
 from trainers.tasks.matrix_factorization import MatrixFactorization
 from trainers.tasks.matrix_logistic import MatrixLogistic
 from trainers.tasks.matrix_regression import MatrixRegression
-from trainers.tasks.options import TaskOptionError, schema
+from trainers.tasks.options import TaskOptionError, option, schema
 from trainers.tasks.own import is_own, own_task_type
 from trainers.tasks.presets import PRESETS, presets_of
 from trainers.tasks.task import Task, TaskOptions, from_options
@@ -91,6 +91,7 @@ __all__ = [
     "TaskOptionError",
     "TaskOptions",
     "VisionTransformer",
+    "option",
     "task_from_options",
     "task_schema",
     "task_type",

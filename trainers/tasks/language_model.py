@@ -84,7 +84,10 @@ class LanguageModel(TaskOptions):
 
     def pinned(self) -> LanguageModel:
         """Give the task with its corpus's fingerprint."""
-        return dataclasses.replace(self, corpus_fingerprint=corpus_fingerprint(self._folder()))
+        try:
+            return dataclasses.replace(self, corpus_fingerprint=corpus_fingerprint(self._folder()))
+        except CorpusError as error:
+            raise TaskOptionError("corpus", error.message, str(error.path)) from error
 
     def build(self, generator: torch.Generator) -> Decoder:
         """Make the decoder; what its layers draw for themselves is thrown away, and torch's own stream put back."""
