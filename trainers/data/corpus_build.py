@@ -14,9 +14,10 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedRandom
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class _Split:
         self.shards: list[dict[str, Any]] = []
         self.tokens = 0
         self._folder, self._name, self._shard_tokens = folder, name, shard_tokens
-        self._file: BinaryIO | None = None
+        self._file: BufferedRandom | None = None
         self._room = 0
 
     def add(self, tokens: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Documents to make a corpus of: a folder of text, a file of JSON lines, or Parquet files; and what turns them to tokens.
+"""Documents to make a corpus of: a folder of text, a file of JSON lines or Parquet; and what turns them to tokens.
 
 A JSON line and a Parquet row hold a document in one column, "text" by default. Documents come in a fixed order.
 """

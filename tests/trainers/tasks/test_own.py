@@ -74,7 +74,7 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
         ("@dataclass(frozen=True)\nclass Rosenbrock(TaskOptions)", "class Rosenbrock", "is no dataclass"),
         (
             "from trainers.tasks import TaskOptions",
-            "raise OSError('gone')",
+            "raise OSError('gone')\nfrom trainers.tasks import TaskOptions",
             "importing changed_task raised OSError: gone",
         ),
     ],
