@@ -9,6 +9,8 @@ One line a file:
     schedules       the learning rate over a trial
     setting         what one trial is
     solo            one trial: a plain module and the normal loop
+    gradient_noise  outliers added to gradients on purpose
+    fusibility      whether trials of a task can be one stack
     divergence      when a trial is beyond hope
     step_timing     how long steps take
     cohorts         trials in training in one process, whichever engine trains them

@@ -32,6 +32,8 @@ from torch.func import functional_call, grad_and_value, vmap
 from optimizers import OPTIMIZERS, build_optimizer
 from trainers.checkpoints import State, copied
 from trainers.divergence import Watch
+from trainers.fusibility import LossModule
+from trainers.gradient_noise import noise_of
 from trainers.lane_rates import LaneRates
 from trainers.lane_stack import LaneStack, bundles_of
 from trainers.seeds import generator_for
@@ -80,12 +82,6 @@ class _OfTask(nn.Module):
         self._task: Any = setting.task
 
 
-class _Loss(_OfTask):
-    def forward(self, batch: Batch) -> Tensor:
-        loss: Tensor = self._task.loss(self.model, batch)
-        return loss
-
-
 class _Measure(_OfTask):
     def forward(self, seed: int) -> dict[str, Tensor]:
         measured: dict[str, Tensor] = self._task.measure(self.model, seed)
@@ -119,7 +115,7 @@ class Population:
         self._members: list[_Member] = []
         self._stack: LaneStack | None = None
         self._joining: list[LaneStack] = []
-        self._loss: _Loss | None = None
+        self._loss: LossModule | None = None
         self._asked_at = clock()
         self._sources: tuple[Batch, ...] = ()
         self._placed: tuple[Batch, bool] = ((), False)
@@ -150,7 +146,7 @@ class Population:
         if state is not None:
             _restore(member, lane, state)
         if self._loss is None:
-            self._loss = _Loss(setting, model)
+            self._loss = LossModule(setting.task, model)
             self._timer = StepTimer(torch.device(setting.device), self._clock)
         self._members.append(member)
         self._joining.append(lane)
@@ -251,6 +247,7 @@ class Population:
         optimizer_started = self._timer.start_optimizer()
         with torch.no_grad():
             updates = []
+            self._disturb(gradients, members, steps)
             for bundle, state in zip(work.bundles, work.states, strict=True):
                 stacked = torch.stack([gradients[name] for name in bundle.names])
                 updates.append(bundle.rule.update(stacked, state, rates.hyperparameters(bundle)))
@@ -270,12 +267,21 @@ class Population:
 
         def of_lane(parameters: dict[str, Tensor], lane_batch: Batch) -> Tensor:
             with self._autocast():
-                value: Tensor = functional_call(loss, _prefixed(parameters), (lane_batch,))
+                value: Tensor = functional_call(loss, _prefixed(parameters), lane_batch)
             return value
 
         in_lanes = vmap(grad_and_value(of_lane), in_dims=(0, None if is_shared else 0))
         gradients, losses = in_lanes(work.parameters(), batch)
         return gradients, losses
+
+    @staticmethod
+    def _disturb(gradients: dict[str, Tensor], members: list[_Member], steps: list[int]) -> None:
+        """Add the noise that the task asks for, each lane's own, in place of the gradients."""
+        noise = noise_of(members[0].setting.task)
+        seeds = [member.setting.data_seed for member in members]
+        for name, gradient in gradients.items() if noise is not None else ():
+            assert noise is not None
+            gradients[name] = noise.disturb_stack(name, gradient, seeds=seeds, steps=steps)
 
     def _batch(self, members: list[_Member], steps: list[int]) -> tuple[Batch, bool]:
         """Give the lanes' batches on the device, and whether all lanes share one."""

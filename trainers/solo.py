@@ -19,6 +19,7 @@ import torch
 from optimizers import build_optimizer
 from trainers.checkpoints import State, copied
 from trainers.divergence import Watch, rms
+from trainers.gradient_noise import noise_of
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.step_timing import StepTimer, StepTimes
@@ -67,6 +68,7 @@ class SoloTrial:
         self.model = setting.task.build(generator_for("model", setting.seed))
         self.model.to(setting.device, PRECISIONS[setting.precision])
         self._optimizer = build_optimizer(self.model, setting.optimizer, **setting.hyperparameters)
+        self._noise = noise_of(setting.task)
         self._device = torch.device(setting.device)
         self._timer = StepTimer(self._device, clock)
         self._watch = Watch(rms(self.model.parameters()))
@@ -149,12 +151,19 @@ class SoloTrial:
         with self._autocast():
             loss = self.setting.task.loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self._disturb_gradients()
         optimizer_started = self._timer.start_optimizer()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._timer.end_step(started, optimizer_started)
         self._watch.add(loss)
         self.step += 1
+
+    def _disturb_gradients(self) -> None:
+        noise = self._noise
+        for name, parameter in self.model.named_parameters() if noise else ():
+            if noise is not None and parameter.grad is not None:
+                parameter.grad = noise.disturb(name, parameter.grad, seed=self.setting.data_seed, step=self.step)
 
     def _batch(self, step: int) -> Batch:
         """Give a step's batch on the device; a task that hands out the same batch again has it moved only once."""

@@ -61,7 +61,8 @@ class Catalog:
     Attributes:
         optimizers: For each optimizer its hyperparameters.
         tasks: The names of the tasks.
-        describe_task: Checks the options of a task; raises RefusedOptionError.
+        describe_task: Checks the options of a task, a user's own (`package.module:ClassName`) among them, and pins what
+            its files hold; raises RefusedOptionError.
         check_schedule: Checks the options of a schedule; raises RefusedOptionError.
     """
 
@@ -77,12 +78,17 @@ def installed_catalog() -> Catalog:
     from optimizers.catalog import OPTIMIZERS
     from trainers.options import OptionError
     from trainers.schedules import Schedule
-    from trainers.tasks import TASKS, task_from_options
+    from trainers.tasks import TASKS, TaskOptions, task_from_options
+    from trainers.tasks.own import is_own, rehearse
 
     def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
         try:
             task = task_from_options(name, options)
             task.check()
+            if is_own(name):
+                rehearse(task, name)
+            if isinstance(task, TaskOptions):
+                task = task.pinned()
         except OptionError as error:
             raise RefusedOptionError(error.option, error.message, error.value) from error
         options = dataclasses.asdict(cast(Any, task))  # a task is a dataclass, which its protocol cannot say

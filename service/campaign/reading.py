@@ -165,7 +165,7 @@ class _Reading:
         return dict(tags)
 
     def _describe(self, task: TaskSection) -> TaskDescription | None:
-        if task.name not in self._catalog.tasks:
+        if ":" not in task.name and task.name not in self._catalog.tasks:  # with a colon it is a user's own
             self._found.add_unknown("/task/name", "task", task.name, self._catalog.tasks)
             return None
         try:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from service.cli import calibrate, run
+from service.cli.corpus import corpus
 from service.errors import DataDirectoryError, ServiceError, SpecificationError
 
 EXIT_BAD_INPUT = 2
@@ -22,6 +23,7 @@ application = typer.Typer(
 application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
 application.command(name="calibrate")(calibrate.calibrate)
+application.add_typer(corpus)
 
 
 def main() -> None:

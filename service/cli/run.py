@@ -30,6 +30,7 @@ from service.tracking.links import MLFLOW
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
+_FOLDERS = ("corpus", "images")
 _POLL_SECONDS = 0.5
 _LEDGER_PATIENCE_SECONDS = 120.0
 
@@ -60,7 +61,7 @@ def run(
     console = Console(stderr=as_json)
     data = DataDirectory(data_dir.resolve())
     if campaign_file is not None:
-        specification = parse(_with_absolute_corpus(read_document(campaign_file)))
+        specification = parse(_with_absolute_folders(read_document(campaign_file)))
         campaign_id = naming.campaign_id(specification.name, suffix=format(time.time_ns() // 1_000_000, "x"))
     else:
         assert resume is not None
@@ -103,12 +104,14 @@ def _open_ledger(data: DataDirectory) -> Ledger:
         raise DataDirectoryError(str(error)) from error
 
 
-def _with_absolute_corpus(document: Any) -> Any:
-    """Make a corpus folder absolute: the driver and its workers have working directories of their own."""
+def _with_absolute_folders(document: Any) -> Any:
+    """Make a task's folders absolute: the driver and its workers have working directories of their own."""
     task = document.get("task") if isinstance(document, dict) else None
-    if not isinstance(task, dict) or not isinstance(task.get("corpus"), str):
+    if not isinstance(task, dict):
         return document
-    return {**document, "task": {**task, "corpus": os.path.abspath(task["corpus"])}}
+    given = {option: task.get(option) for option in _FOLDERS}
+    absolute = {option: os.path.abspath(path) for option, path in given.items() if isinstance(path, str) and path}
+    return {**document, "task": {**task, **absolute}}
 
 
 def _behind(ledger: Ledger, campaign_id: str) -> list[str]:

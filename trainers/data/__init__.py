@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trainers.data.text import CorpusError, Text, read_text
+from trainers.data.corpora import Corpus, CorpusError, read_corpus
 
-__all__ = ["CorpusError", "Text", "read_text"]
+__all__ = ["Corpus", "CorpusError", "read_corpus"]

@@ -89,7 +89,7 @@ def list_text(folder: Path | None) -> Listing:
             raise CorpusError("there is no such folder", root)
         names = sorted(_library_sources(root) if folder is None else _texts(root))
     except OSError as error:
-        raise CorpusError(f"cannot be read ({error})", root) from error
+        raise CorpusError(f"cannot be read ({error.strerror})", root) from error
     if len(names) < 2:
         raise CorpusError(f"needs two files of text, one to train and one to validate, has {len(names)}", root)
     return Listing(root, *_split(names))
@@ -104,6 +104,19 @@ def read_text(folder: Path | None) -> Text:
         CorpusError: As `list_text`.
     """
     return _read_text(folder, cache_folder())
+
+
+def text_fingerprint(folder: Path | None) -> str:
+    """Give the fingerprint that `read_text` would, from the files as they are now; nothing is written.
+
+    Raises:
+        CorpusError: As `list_text`.
+    """
+    listing = list_text(folder)
+    try:
+        return _copy(listing, len)[0]
+    except OSError as error:
+        raise CorpusError(f"cannot be read ({error.strerror})", listing.root) from error
 
 
 def cache_folder() -> Path:
@@ -121,7 +134,7 @@ def _read_text(folder: Path | None, cache: Path) -> Text:
         if not path.exists():
             path = _build(listing, cache)
     except OSError as error:
-        raise CorpusError(f"cannot be read ({error})", listing.root) from error
+        raise CorpusError(f"cannot be read ({error.strerror})", listing.root) from error
     return _map(path)
 
 

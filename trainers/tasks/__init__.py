@@ -1,4 +1,4 @@
-"""Tasks: what is trained. One file each; a new one is added to `TASKS`."""
+"""Tasks: what is trained. One file each; a new one is added to `TASKS`, a user's own is named `module:Class`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,92 @@ from typing import Any
 
 from trainers.options import unknown
 from trainers.tasks.language_model import LanguageModel
+from trainers.tasks.linear_attention import LinearAttention
 from trainers.tasks.matrix_completion import MatrixCompletion
-from trainers.tasks.task import Task, TaskOptionError, from_options
+from trainers.tasks.matrix_factorization import MatrixFactorization
+from trainers.tasks.matrix_logistic import MatrixLogistic
+from trainers.tasks.matrix_regression import MatrixRegression
+from trainers.tasks.options import TaskOptionError, option, schema
+from trainers.tasks.own import is_own, own_task_type
+from trainers.tasks.presets import PRESETS, presets_of
+from trainers.tasks.task import Task, TaskOptions, from_options
+from trainers.tasks.vision_transformer import VisionTransformer
 
 TASKS: dict[str, type[Task]] = {
-    MatrixCompletion.name: MatrixCompletion,
-    LanguageModel.name: LanguageModel,
+    task.name: task
+    for task in (
+        MatrixRegression,
+        MatrixLogistic,
+        MatrixCompletion,
+        MatrixFactorization,
+        LinearAttention,
+        LanguageModel,
+        VisionTransformer,
+    )
 }
 
 
-def task_from_options(name: str, options: Mapping[str, Any]) -> Task:
-    """Make a task from its name and the options a user wrote.
+def task_type(name: str) -> type[Task]:
+    """Give the class of a task: one of `TASKS`, or a user's own.
 
     Raises:
-        TaskOptionError: The name or an option is unknown, or an option has the wrong type.
+        TaskOptionError: There is no such task, or the class is not one.
     """
+    if is_own(name):
+        return own_task_type(name)
     if name not in TASKS:
         raise TaskOptionError("name", unknown("task", str(name), TASKS), name)
-    return from_options(TASKS[name], options)
+    return TASKS[name]
 
 
-__all__ = ["TASKS", "LanguageModel", "MatrixCompletion", "Task", "TaskOptionError", "task_from_options"]
+def task_from_options(name: str, options: Mapping[str, Any]) -> Task:
+    """Make a task from its name and the options a user wrote, `preset` among them.
+
+    Raises:
+        TaskOptionError: The name, the preset or an option is unknown, or an option has the wrong type.
+    """
+    kind, given = task_type(name), dict(options)
+    preset = given.pop("preset", None)
+    return from_options(kind, {**_preset_options(name, preset), **given})
+
+
+def task_schema(name: str) -> dict[str, Any]:
+    """Write a task's options as JSON Schema.
+
+    Raises:
+        TaskOptionError: There is no such task.
+    """
+    return schema(task_type(name), presets_of(name))
+
+
+def _preset_options(task: str, preset: object) -> Mapping[str, Any]:
+    if preset is None:
+        return {}
+    mine = presets_of(task)
+    if not isinstance(preset, str):
+        raise TaskOptionError("preset", "must be a text", preset)
+    if preset not in mine and preset in PRESETS:
+        raise TaskOptionError("preset", f"a preset of the task {PRESETS[preset][0]}, not of {task}", preset)
+    if preset not in mine:
+        raise TaskOptionError("preset", unknown("preset", preset, mine), preset)
+    return mine[preset]
+
+
+__all__ = [
+    "PRESETS",
+    "TASKS",
+    "LanguageModel",
+    "LinearAttention",
+    "MatrixCompletion",
+    "MatrixFactorization",
+    "MatrixLogistic",
+    "MatrixRegression",
+    "Task",
+    "TaskOptionError",
+    "TaskOptions",
+    "VisionTransformer",
+    "option",
+    "task_from_options",
+    "task_schema",
+    "task_type",
+]

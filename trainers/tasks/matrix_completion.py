@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from trainers.seeds import generator_for
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptionError, check_at_least, check_types, place
+from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
 
 
 class Factors(nn.Module):
@@ -36,13 +37,13 @@ class Factors(nn.Module):
 
 
 @dataclass(frozen=True)
-class MatrixCompletion:
+class MatrixCompletion(TaskOptions):
     """Complete a `rows` x `columns` matrix of rank `rank`, of which a fraction is observed."""
 
-    rows: int = 500
-    columns: int = 250
-    rank: int = 5
-    observed_fraction: float = 0.3
+    rows: int = option(500, "Rows of the matrix.", at_least=1, at_most=8192)
+    columns: int = option(250, "Columns of the matrix.", at_least=1, at_most=8192)
+    rank: int = option(5, "Rank of the matrix and of the factors.", at_least=1, at_most=8192)
+    observed_fraction: float = option(0.3, "The share of entries that is trained on.", above=0.0, below=1.0)
 
     name: ClassVar[str] = "matrix_completion"
     metrics: ClassVar[tuple[str, ...]] = (*TRAINING_METRICS, "validation_loss", "observed_loss")
@@ -54,14 +55,11 @@ class MatrixCompletion:
 
     def check(self) -> None:
         """Refuse sizes below one, a rank above the sides, and a fraction that leaves a split empty."""
-        check_types(self)
-        check_at_least(self, 1, ("rows", "columns", "rank"))
+        check_options(self)
         if self.rank > min(self.rows, self.columns):
             raise TaskOptionError(
                 "rank", f"must be at most {min(self.rows, self.columns)}, the shorter side", self.rank
             )
-        if not 0.0 < self.observed_fraction < 1.0:
-            raise TaskOptionError("observed_fraction", "must be above 0 and below 1", self.observed_fraction)
         if not 0 < self.items_per_step < self.rows * self.columns:
             message = f"leaves no observed or no held-out entry of {self.rows * self.columns}"
             raise TaskOptionError("observed_fraction", message, self.observed_fraction)
@@ -82,12 +80,12 @@ class MatrixCompletion:
         residual: Tensor = model() - target
         return (weight * residual * residual).sum()
 
-    def evaluate(self, model: nn.Module, seed: int) -> dict[str, float]:
+    def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
         """Measure both splits at the present parameters."""
         observed, held_out = _problem(self, seed)
         return {
-            "validation_loss": self.loss(model, place(held_out, model)).item(),
-            "observed_loss": self.loss(model, place(observed, model)).item(),
+            "validation_loss": self.loss(model, place(held_out, model)),
+            "observed_loss": self.loss(model, place(observed, model)),
         }
 
 

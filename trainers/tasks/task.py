@@ -1,30 +1,27 @@
 """What a task is, and how one is made from the options a user wrote.
 
 A task is a frozen dataclass of options (plain JSON values) with the methods of `Task`. It holds no data and no model:
-everything random comes from a generator or a seed it is handed, so equal arguments give equal results anywhere.
+everything random comes from a generator or a seed it is handed, so equal arguments give equal results anywhere. A field
+declared by `option` says its sentence and its bounds once; `check_options` keeps them and `schema` shows them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from trainers.options import OptionError, unknown
+from trainers.gradient_noise import GradientNoise
+from trainers.options import unknown
+from trainers.tasks.options import TaskOptionError, check_options, check_type, declared_options, option
 
 Batch = tuple[Tensor, ...]
 
 TRAINING_METRICS = ("loss", "lr", "step_time_seconds", "throughput", "optimizer_share", "timing_valid")
 """What every report holds beside the task's own evaluation."""
-
-
-class TaskOptionError(OptionError):
-    """An option of a task that cannot be used."""
 
 
 class Task(Protocol):
@@ -58,6 +55,62 @@ class Task(Protocol):
         """Measure the model on what it was not trained on; `seed` is the data's."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The options that every task has, and what most tasks answer alike: a base to inherit from, not a duty."""
+
+    gradient_noise: Literal["none", "student_t", "spikes"] = option(
+        "none", "Noise that is added to every gradient, as outliers in the data would."
+    )
+    gradient_noise_amount: float = option(
+        1.0, "The noise's size in units of the gradient's root mean square.", at_least=0.0, at_most=1e6
+    )
+    gradient_noise_rate: float = option(
+        0.001, "The share of entries that a spike hits (spikes).", at_least=0.0, at_most=1.0
+    )
+    gradient_noise_degrees_of_freedom: float = option(
+        3.0, "How light the tails are (student_t); 1 is Cauchy's distribution.", at_least=1.0, at_most=1e6
+    )
+
+    metrics: ClassVar[tuple[str, ...]] = (*TRAINING_METRICS, "validation_loss")
+
+    @property
+    def items_per_step(self) -> int:
+        """One thing per step."""
+        return 1
+
+    @property
+    def noise(self) -> GradientNoise | None:
+        """What disturbs the gradients."""
+        if self.gradient_noise == "none":
+            return None
+        return GradientNoise(
+            self.gradient_noise,
+            self.gradient_noise_amount,
+            self.gradient_noise_rate,
+            self.gradient_noise_degrees_of_freedom,
+        )
+
+    def check(self) -> None:
+        """Refuse options of another type or out of their range."""
+        check_options(self)
+
+    def evaluate(self, model: nn.Module, seed: int) -> dict[str, float]:
+        """Measure the model on what it was not trained on; `seed` is the data's."""
+        return {name: value.item() for name, value in self.measure(model, seed).items()}
+
+    def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
+        """Evaluate without leaving tensors, so that trials in one stack are measured in one call.
+
+        A task that cannot leaves this as it is and says what `evaluate` does itself.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no measure")
+
+    def pinned(self) -> Self:
+        """Give the task with what its files hold now written into its options; the same task where it reads none."""
+        return self
+
+
 def place(batch: Batch, model: nn.Module) -> Batch:
     """Move a batch to the model's device, and its floating-point tensors to the model's dtype."""
     like = next(model.parameters())
@@ -70,68 +123,10 @@ def from_options(task_type: type[Task], options: Mapping[str, Any]) -> Task:
     Raises:
         TaskOptionError: An option is unknown or of another type than the task declares.
     """
-    declared = _declared_options(task_type)
-    for option, value in options.items():
-        if option not in declared:
-            raise TaskOptionError(option, unknown(f"option of {task_type.name}", option, declared), value)
-        _check_type(option, declared[option], value)
-    as_declared = {o: float(v) if declared[o] is float else v for o, v in options.items()}
+    declared = declared_options(task_type)
+    for name, value in options.items():
+        if name not in declared:
+            raise TaskOptionError(name, unknown(f"option of {task_type.name}", name, declared), value)
+        check_type(name, declared[name], value)
+    as_declared = {n: float(v) if declared[n] is float else v for n, v in options.items()}
     return task_type(**as_declared)
-
-
-def check_types(task: Any) -> None:
-    """Refuse a task whose fields hold something else than they declare.
-
-    Raises:
-        TaskOptionError: Naming the first such option.
-    """
-    for option, declared in _declared_options(type(task)).items():
-        _check_type(option, declared, getattr(task, option))
-
-
-def check_at_least(task: Any, minimum: int, options: tuple[str, ...]) -> None:
-    """Refuse a task with one of these options below its minimum.
-
-    Raises:
-        TaskOptionError: Naming the first such option.
-    """
-    for option in options:
-        value = getattr(task, option)
-        if value < minimum:
-            raise TaskOptionError(option, f"must be at least {minimum}", value)
-
-
-def _declared_options(task_type: type) -> dict[str, Any]:
-    hints = get_type_hints(task_type)
-    return {field.name: hints[field.name] for field in dataclasses.fields(task_type)}
-
-
-def _check_type(option: str, declared: Any, value: Any) -> None:
-    message = _problem(declared, value)
-    if message is not None:
-        raise TaskOptionError(option, message, value)
-
-
-def _problem(declared: Any, value: Any) -> str | None:
-    """Say why a value is not of the declared type; types other than JSON's plain ones are the task's own business."""
-    if get_origin(declared) in (Union, types.UnionType):
-        problems = [_problem(member, value) for member in get_args(declared)]
-        return None if None in problems else " or ".join(p for p in problems if p)
-    if get_origin(declared) is Literal:
-        choices = get_args(declared)
-        return None if value in choices else unknown("choice", str(value), map(str, choices))
-    if declared is float and isinstance(value, float) and not math.isfinite(value):
-        return "must be finite"
-    words = _WORDS.get(declared)
-    if words is None or type(value) is declared or (declared is float and type(value) is int):
-        return None
-    return f"must be {words}"
-
-
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    types.NoneType: "null",
-}

@@ -13,8 +13,9 @@ import torch
 from optimizers import split
 from trainers.data.text import read_text
 from trainers.seeds import generator_for
-from trainers.tasks.language_model import Decoder, LanguageModel, _rotate
-from trainers.tasks.task import TaskOptionError
+from trainers.tasks.language_model import Decoder, LanguageModel
+from trainers.tasks.options import TaskOptionError
+from trainers.tasks.transformer import rotate
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ def test_positions_matter_and_only_their_distance(task: LanguageModel) -> None:
     """Rotary attention over equal bytes sees distances; a repeated prefix moved by one place keeps its scores."""
     model = decoder(task).double()
     query, key = torch.randn(2, 24, 8, dtype=torch.float64, generator=generator_for("test"))
-    turned_query = _rotate(query[:1].expand(24, 8), model.rotations.double())
-    turned_key = _rotate(key[:1].expand(24, 8), model.rotations.double())
+    turned_query = rotate(query[:1].expand(24, 8), model.rotations.double())
+    turned_key = rotate(key[:1].expand(24, 8), model.rotations.double())
     scores = turned_query @ turned_key.mT
     torch.testing.assert_close(scores[5, 3], scores[15, 13], rtol=1e-6, atol=1e-6)
     assert not torch.isclose(scores[5, 3], scores[5, 4])
@@ -135,7 +136,8 @@ def test_matrices_start_at_their_stated_scale(corpus: Path) -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"validation_batches": 0}, "validation_batches"),
         ({"feed_forward": "relu"}, "feed_forward"),
-        ({"context": 1_000_000}, "corpus"),
+        ({"context": 1_000_000}, "context"),
+        ({"context": 30_000}, "corpus"),
         ({"corpus": "/nowhere/at/all"}, "corpus"),
     ],
 )

@@ -7,7 +7,8 @@ import torch
 
 from trainers.seeds import generator_for
 from trainers.tasks.matrix_completion import Factors, MatrixCompletion
-from trainers.tasks.task import TaskOptionError, place
+from trainers.tasks.options import TaskOptionError
+from trainers.tasks.task import place
 
 TASK = MatrixCompletion(rows=12, columns=9, rank=2, observed_fraction=0.3)
 

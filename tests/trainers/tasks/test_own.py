@@ -1,0 +1,124 @@
+"""A user's own task: found by name, and refused with class and method where it cannot be one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.campaign.catalog import RefusedOptionError, installed_catalog
+from trainers import Schedule, SoloTrial, TaskOptionError, TrialSetting, task_from_options
+from trainers.fusibility import fusion_problem
+from trainers.tasks.own import rehearse
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own_task.py"
+NAME = "own_task:Rosenbrock"
+
+
+@pytest.fixture(autouse=True)
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on Python's path with the example in it; what is imported from it is forgotten afterwards."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "own_task.py").write_text(EXAMPLE.read_text())
+    monkeypatch.syspath_prepend(str(folder))
+    known = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - known:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def with_line(folder: Path, old: str, new: str) -> str:
+    """Write the example with one thing changed, and give its class's name."""
+    text = EXAMPLE.read_text()
+    assert old in text
+    (folder / "changed_task.py").write_text(text.replace(old, new))
+    return "changed_task:Rosenbrock"
+
+
+def test_the_example_is_short_and_trains() -> None:
+    assert len(EXAMPLE.read_text().splitlines()) < 45
+    task = task_from_options(NAME, {"size": 6, "gradient_noise": "spikes"})
+    rehearse(task, NAME)
+    assert fusion_problem(task) is None
+    trial = SoloTrial(TrialSetting(task, "muon", {"lr": 0.02}, Schedule("cosine"), 40, seed=1, data_seed=2))
+    before = trial.report()["validation_loss"]
+    trial.advance(40)
+    assert trial.report()["validation_loss"] < 0.9 * before
+
+
+def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
+    described = installed_catalog().describe_task(NAME, {"size": 6})
+    assert described.options["size"] == 6
+    assert described.options["gradient_noise"] == "none"
+    with pytest.raises(RefusedOptionError, match="size: must be at least 2: got 1"):
+        installed_catalog().describe_task(NAME, {"size": 1})
+    with pytest.raises(RefusedOptionError, match="did you mean 'size'"):
+        installed_catalog().describe_task(NAME, {"sise": 1})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("def evaluate", "def assess", "the class Rosenbrock lacks the method evaluate"),
+        ("step: int, seed: int", "step: int", r"Rosenbrock\.batch must take \(self, step, seed\)"),
+        (".mean()", "", r"Rosenbrock\.loss must give a scalar, gives a tensor of shape \(8, 7\)"),
+        (".mean()", ".mean().item()", r"Rosenbrock\.loss must give a scalar, gives float"),
+        (".mean()", ".mean().detach()", r"Rosenbrock\.loss must depend on the model's parameters"),
+        ("model.weight[:, 1:]", "model.wait[:, 1:]", r"Rosenbrock\.loss raised AttributeError"),
+        ('{"validation_loss"', '{"height"', r"Rosenbrock\.evaluate gives \['height'\], while metrics promises"),
+        ("        return start\n", "", r"Rosenbrock\.build must give a module with parameters, gives NoneType"),
+        ("@dataclass(frozen=True)\nclass Rosenbrock(TaskOptions)", "class Rosenbrock", "is no dataclass"),
+        (
+            "from trainers.tasks import TaskOptions",
+            "raise OSError('gone')\nfrom trainers.tasks import TaskOptions",
+            "importing changed_task raised OSError: gone",
+        ),
+    ],
+)
+def test_a_class_that_is_no_task_is_refused_by_class_and_method(
+    importable: Path, old: str, new: str, message: str
+) -> None:
+    name = with_line(importable, old, new)
+    with pytest.raises(RefusedOptionError, match=message) as caught:
+        installed_catalog().describe_task(name, {})
+    assert (caught.value.option, caught.value.value) == ("name", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("service.app:Thing", "'service' is a package of Spectune's own"),
+        ("trainers:Thing", "'trainers' is a package of Spectune's own"),
+        ("optimizers.muon:Muon", "'optimizers' is a package of Spectune's own"),
+        ("search_spaces.x:Muon", "'search_spaces' is a package of Spectune's own"),
+        ("nowhere_at_all:Thing", "no module 'nowhere_at_all' can be imported"),
+        ("own_task:Thing", "the module own_task has no Thing"),
+        ("own_task:", "is written package.module:ClassName"),
+        (":Thing", "is written package.module:ClassName"),
+        ("own_task:Rosenbrock.loss", "is written package.module:ClassName"),
+        ("own_task:nn", "is no dataclass"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused(name: str, message: str) -> None:
+    with pytest.raises(TaskOptionError, match=message):
+        task_from_options(name, {})
+
+
+def test_a_loss_that_looks_at_values_is_told_to_be_unfusable(importable: Path) -> None:
+    name = with_line(
+        importable, "        here, following", "        assert model.weight.sum().item() < 1e9\n        here, following"
+    )
+    assert fusion_problem(task_from_options(name, {})) == (
+        "the loss uses .item() or branches on a tensor's value (aten::_local_scalar_dense)"
+    )
+
+
+def test_an_operator_without_a_rule_is_named(importable: Path) -> None:
+    name = with_line(importable, "return (100.0 *", "return torch.histc(model.weight.detach()).sum() * 0.0 + (100.0 *")
+    problem = fusion_problem(task_from_options(name, {}))
+    assert problem is not None
+    assert "aten::histc" in problem
