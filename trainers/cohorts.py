@@ -92,6 +92,6 @@ class SoloCohort:
         return self._trials[trial].reason
 
 
-def cohort_for(setting: TrialSetting) -> Cohort:
-    """Make an empty cohort for trials of a setting's structure."""
-    return Population() if fusion_problem(setting.task) is None else SoloCohort()
+def cohort_for(setting: TrialSetting, *, is_alone: bool) -> Cohort:
+    """Make an empty cohort for trials of a setting's structure, or for one that is to be alone in its slot."""
+    return SoloCohort() if is_alone or fusion_problem(setting.task) is not None else Population()

@@ -96,9 +96,9 @@ class _Evaluate(_OfTask):
 
 def structure_of(setting: TrialSetting) -> Hashable:
     """Give what trials must have in common to train together: all but seeds, steps and elementwise hyperparameters."""
-    table = OPTIMIZERS[setting.optimizer].hyperparameters
-    given = setting.hyperparameters
-    fixed = tuple((name, repr(given.get(name))) for name, entry in table.items() if not entry.elementwise)
+    entry, given = OPTIMIZERS.get(setting.optimizer), setting.hyperparameters
+    table = {} if entry is None else entry.hyperparameters
+    fixed = tuple((name, repr(given.get(name))) for name, each in table.items() if not each.elementwise)
     task = (setting.task.name, repr(setting.task))
     return task, setting.optimizer, fixed, setting.precision, setting.device
 

@@ -51,12 +51,14 @@ class Assignment:
         setting: What to train and how.
         report_steps: Absolute steps at which to report, ascending; the last is the end.
         is_new: Whether no slot had it before, so that there is no checkpoint to look for.
+        is_alone: Whether it fills a slot, so that the solo engine trains it.
     """
 
     trial: int
     setting: TrialSetting
     report_steps: tuple[int, ...]
     is_new: bool = True
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,10 @@ class Slot:
             start = time.monotonic()
             self._assignments[assignment.trial] = assignment
             try:
-                key = structure_of(assignment.setting)
-                cohort = self._cohorts.setdefault(key, cohort_for(assignment.setting))
+                key = assignment.is_alone, structure_of(assignment.setting)
+                if key not in self._cohorts:
+                    self._cohorts[key] = cohort_for(assignment.setting, is_alone=assignment.is_alone)
+                cohort = self._cohorts[key]
                 cohort.admit(assignment.trial, assignment.setting, _latest(shelf, assignment))
             except Exception:
                 failures.append(_failure(assignment.trial, 0, traceback.format_exc(), time.monotonic() - start))

@@ -23,8 +23,8 @@ class AssignmentMaker:
         self._schedule = Schedule(**specification.schedule.given)
         self._report_steps = specification.report_steps()
 
-    def assignment(self, trial: ArmTrial) -> Assignment:
-        """Make the assignment of one trial."""
+    def assignment(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
+        """Make the assignment of one trial, which is to be alone in its slot or not."""
         specification = self._specification
         setting = TrialSetting(
             task=self._task,
@@ -36,4 +36,4 @@ class AssignmentMaker:
             data_seed=trial.seed_index,
             precision=specification.precision,
         )
-        return Assignment(trial.number, setting, self._report_steps, is_new=trial.is_new)
+        return Assignment(trial.number, setting, self._report_steps, is_new=trial.is_new, is_alone=is_alone)

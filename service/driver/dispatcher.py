@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 from service.campaign.budget import Exhausted
 from service.campaign.lifecycle import TrialEvent, TrialState
@@ -29,6 +30,13 @@ from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
 HEAD_START_SECONDS = 2.0  # an arm keeps its lanes in a slot until it is so far ahead: cohorts of one arm are faster
+
+
+class MakeAssignment(Protocol):
+    """Makes the assignment of a trial, which is to be alone in its slot or not."""
+
+    def __call__(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
+        """Make it."""
 
 
 class StopKind(StrEnum):
@@ -82,7 +90,7 @@ class Dispatcher:
         arms: Sequence[Arm],
         *,
         lanes: Lanes,
-        assignment: Callable[[ArmTrial], Assignment],
+        assignment: MakeAssignment,
         now: Callable[[], int],
         limit: Callable[[float, float | None], Exhausted | None] = lambda *_: None,
     ) -> None:
@@ -298,7 +306,7 @@ class Dispatcher:
         admitted = self._fill(name, state, decision)
         if state.is_busy:
             verdict = Verdict(
-                admit=tuple(self._assignment(trial) for trial in admitted),
+                admit=tuple(self._assignment(trial, is_alone=self._lanes.fills_a_slot(trial)) for trial in admitted),
                 hold=tuple(sorted(state.held)),
                 plan_for=max((self._lanes.plan_for(trial) for trial in admitted), default=0),
             )

@@ -103,8 +103,8 @@ def _check_class(found: Any, name: str) -> None:
         except TypeError as error:
             message = f"{found.__name__}.{method} must take ({', '.join(parameters)})"
             raise TaskOptionError("name", message, name) from error
-    inherited = found.evaluate is TaskOptions.evaluate  # it floats what `measure` gives
-    if inherited and found.measure is TaskOptions.measure:
+    inherited = [getattr(found, each, None) is getattr(TaskOptions, each) for each in ("evaluate", "measure")]
+    if all(inherited):  # TaskOptions.evaluate floats what `measure` gives
         raise TaskOptionError("name", f"the class {found.__name__} lacks the method evaluate", name)
 
 
