@@ -136,9 +136,14 @@ class Specification(BaseModel):
         message = f"{search.sampler} draws at random until {needed} points have ended, so this is random search"
         return [Problem("/search/points", message, search.points)]
 
-    def _budget_warnings(self) -> list[Problem]:
+    @property
+    def trials_wanted_per_arm(self) -> int:
+        """How many trials an arm has at most without a budget: search, finals and audit."""
         finals = self.finals.keep * self.finals.seeds if self.finals else 0
-        wanted = self.search.points * self.search.seeds + finals + self.stopping.audit
+        return self.search.points * self.search.seeds + finals + self.stopping.audit
+
+    def _budget_warnings(self) -> list[Problem]:
+        wanted = self.trials_wanted_per_arm
         if self.trials_per_arm is None or self.trials_per_arm >= wanted:
             return []
         message = f"an arm's share is {self.trials_per_arm} trials, but search, finals and audit may take {wanted}"

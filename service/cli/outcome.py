@@ -61,6 +61,7 @@ def show_outcome(
         console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
     console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
+    console.print(f"compare its arms: spectune report {campaign.campaign_id}", highlight=False)
     if campaign.state is CampaignState.FAILED:
         _show_failure(console, campaign, trials, data)
 
@@ -98,12 +99,17 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
         "num_trials": sum(standing.num_trials.values()),
         "states": {state.value: count for state, count in standing.num_trials.items() if count},
         "best": None if best is None else {"value": best.value, "config": dict(best.config), "trial": best.trials[0]},
+        "finals": [
+            {"point": each.point, "value": each.value, "spread": each.spread, "num_seeds": len(each.trials)}
+            for each in standing.finals
+        ],
     }
 
 
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
     table = Table()
-    for column in ("arm", "trials", "completed", "stopped", "other", "best"):
+    finals = ("finals",) if specification.finals is not None else ()
+    for column in ("arm", "trials", "completed", "stopped", "other", "best", *finals):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for standing in _best_first(specification, standings):
         table.add_row(*_row(specification, standing))
@@ -114,17 +120,22 @@ def _row(specification: Specification, standing: ArmStanding) -> list[str]:
     counts = standing.num_trials
     others = {state: n for state, n in counts.items() if n and state not in (TrialState.COMPLETED, TrialState.STOPPED)}
     best = standing.best
-    value = "none completed" if best is None else f"{best.value:.4g}"
-    if best is not None and best.spread is not None:
-        value += f" ± {best.spread:.2g}"
+    finals = [_told(standing.final)] if specification.finals is not None else []
     return [
         specification.arms[standing.arm].name,
         str(sum(counts.values())),
         str(counts[TrialState.COMPLETED]),
         str(counts[TrialState.STOPPED]),
         ", ".join(f"{n} {state.lower()}" for state, n in others.items()) or "0",
-        value,
+        _told(best),
+        *finals,
     ]
+
+
+def _told(point: PointStanding | None) -> str:
+    if point is None:
+        return "none completed"
+    return f"{point.value:.4g}" + ("" if point.spread is None else f" ± {point.spread:.2g}")
 
 
 def _configurations(specification: Specification, standings: Sequence[ArmStanding]) -> list[str]:

@@ -106,6 +106,7 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
                 "num_trials": 4,
                 "states": {"COMPLETED": 2, "DIVERGED": 1, "RUNNING": 1},
                 "best": {"value": 1.5, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 0},
+                "finals": [],
             },
             {
                 "name": "adamw",
@@ -113,6 +114,7 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
                 "num_trials": 2,
                 "states": {"COMPLETED": 2},
                 "best": {"value": 0.6, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 2},
+                "finals": [],
             },
         ],
     }
