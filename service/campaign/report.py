@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
@@ -24,6 +25,8 @@ from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, 
 from service.campaign.specification import Specification
 from service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
 from service.campaign.verdicts import Verdict, verdicts
+
+_STEP_TIME = "step_time_seconds"
 
 
 @dataclass(frozen=True)
@@ -220,23 +223,30 @@ def _pareto(
     trials: Sequence[TrialRecord],
     observations: Iterable[Observation],
 ) -> list[ParetoPoint]:
-    """Find the points of the search that nothing dominates in the objectives and, where there is one only, in time."""
-    last = {trial.number: trial.last_step for trial in trials}
-    metrics = {each.trial: each.metrics for each in observations if each.step == last.get(each.trial)}
-    seconds = {trial.number: trial.device_seconds for trial in trials}
-    found: list[ParetoPoint] = []
-    for standing in standings:
-        for each in standing.ranked:
-            costs = {specification.objective.metric: each.value}
-            if len(specification.objectives) == 1:
-                costs["device_seconds"] = fmean(seconds[number] for number in each.trials)
-            for further in specification.objectives[1:]:
-                costs[further.metric] = fmean(metrics[number][further.metric] for number in each.trials)
-            found.append(ParetoPoint(standing.arm, each.point, costs))
+    """Find the points of the search that nothing dominates: in two objectives or, where there is one, in it and time.
+
+    Step time counts only where every one of them was measured by a trial that had its worker for itself.
+    """
+    last = {trial.number: trial for trial in trials}
+    metrics = {each.trial: each.metrics for each in observations if each.step == last[each.trial].last_step}
+    ranked = [(standing.arm, point) for standing in standings for point in standing.ranked]
+    numbers = [number for _, point in ranked for number in point.trials]
+    is_timed = all(metrics.get(number, {}).get("timing_valid") == 1 for number in numbers)
+
+    def costs(point: PointStanding) -> dict[str, float]:
+        told = {specification.objective.metric: point.value}
+        for further in specification.objectives[1:]:
+            told[further.metric] = fmean(metrics[number][further.metric] for number in point.trials)
+        if len(told) == 1:
+            told["device_seconds"] = fmean(last[number].device_seconds for number in point.trials)
+            if is_timed:
+                told[_STEP_TIME] = fmean(metrics[number][_STEP_TIME] for number in point.trials)
+        return told
+
+    found = [ParetoPoint(arm, point.point, costs(point)) for arm, point in ranked]
     signs = [1.0 if each.mode == "minimize" else -1.0 for each in specification.objectives]
-    signs += [1.0] * (2 - len(signs))
     finite = [point for point in found if all(map(math.isfinite, point.costs.values()))]
-    costs_of = [tuple(sign * cost for sign, cost in zip(signs, point.costs.values(), strict=True)) for point in finite]
+    costs_of = [tuple(s * c for s, c in zip_longest(signs, point.costs.values(), fillvalue=1.0)) for point in finite]
     return [finite[index] for index in pareto_front(costs_of)]
 
 

@@ -107,7 +107,7 @@ def _importance_figure(report: Report) -> go.Figure | None:
 def _pareto_figure(report: Report) -> go.Figure | None:
     if not report.pareto:
         return None
-    first, second = report.pareto[0].costs
+    first, second = list(report.pareto[0].costs)[:2]
     figure = go.Figure()
     for arm in report.arms:
         mine = [each for each in report.pareto if each.arm == arm.arm]

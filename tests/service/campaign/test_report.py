@@ -67,8 +67,18 @@ def test_two_objectives_have_a_front_in_both_and_each_keeps_its_sign(
 
 def test_one_objective_has_a_front_with_device_time(document: dict[str, Any], catalog: Catalog) -> None:
     trials = [_trial(1, 3.0, {"lr": 0.01}), _trial(2, 2.0, {"lr": 0.02}), _trial(3, 2.5, {"lr": 0.03})]
-    report = _report(_specification(document, catalog), catalog, trials)
-    assert [each.point for each in report.pareto] == [2, 1]
+    specification = _specification(document, catalog)
+    assert [each.point for each in _report(specification, catalog, trials).pareto] == [2, 1]
+
+    def timed(valid: float) -> list[Observation]:
+        times = {1: 0.3, 2: 0.2, 3: 0.1}
+        return [
+            Observation(n, n, 400, 1, 0, {"step_time_seconds": seconds, "timing_valid": valid})
+            for n, seconds in times.items()
+        ]
+
+    assert [each.point for each in _report(specification, catalog, trials, observations=timed(1.0)).pareto] == [2, 3, 1]
+    assert [each.point for each in _report(specification, catalog, trials, observations=timed(0.0)).pareto] == [2, 1]
 
 
 def test_a_best_value_at_a_bound_becomes_advice(document: dict[str, Any], catalog: Catalog) -> None:
