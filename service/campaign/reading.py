@@ -63,11 +63,10 @@ def read_sections(document: object, *, catalog: Catalog) -> dict[str, Any]:
     found = ProblemList()
     for problem in json_problems(document):
         found.add(problem.pointer, problem.message, problem.value)
+    if found.problems:  # what is no JSON is not looked at any further
+        raise SpecificationError(found.problems)
     if not isinstance(document, Mapping):
         found.add("", "a mapping is needed", document)
-    if not isinstance(document, Mapping) or any(not isinstance(key, str) for key in document):
-        raise SpecificationError(found.problems)
-    if found.problems:  # what is no JSON is not looked at any further
         raise SpecificationError(found.problems)
     sections = _Reading(document, catalog, found).sections()
     if found.problems:
