@@ -5,6 +5,7 @@ What is decided here depends only on what was observed, never on which slot obse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +70,7 @@ class Arm:
         self._study = _study(specification, index)
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
+        self.best: float | None = None  # the best finite objective of any report
         self._has_extra = specification.finals is not None or specification.stopping.audit > 0
 
     @property
@@ -137,6 +139,7 @@ class Arm:
         assert step > trial.last_step, f"trial {trial.number} stands at step {trial.last_step}: got {step}"
         value = self.objective(metrics)
         trial.last_step, trial.values[step], trial.further = step, value, self._further(metrics)
+        self._note_best(value)
         if trial.is_searched:
             self._study.report(trial.point, trial.seed_index, step, value)
 
@@ -172,6 +175,11 @@ class Arm:
         """Pick the objective out of a report."""
         return metrics[self._specification.objective.metric]
 
+    def _note_best(self, value: float) -> None:
+        if math.isfinite(value):
+            pick = min if self._specification.objective.mode == "minimize" else max
+            self.best = value if self.best is None else pick(self.best, value)
+
     def _further(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Pick the further objectives out of a report."""
         return tuple(metrics[objective.metric] for objective in self._specification.objectives[1:])
@@ -192,6 +200,7 @@ class Arm:
         further: dict[tuple[int, int], tuple[float, ...]] = {}
         for observation in observations:
             values[observation.trial][observation.step] = self.objective(observation.metrics)
+            self._note_best(self.objective(observation.metrics))
             further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
@@ -81,6 +82,7 @@ class Attempt:
             FencedError: Another driver has the campaign.
         """
         self._install_handlers(self)
+        started_at = time.monotonic()
         self._ledger.claim_attempt(self._campaign_id, self._number)
         self._ledger.move_campaign(
             self._campaign_id, CampaignEvent.CLAIM, reason="driver_started", attempt=self._number
@@ -90,7 +92,11 @@ class Attempt:
         maker = AssignmentMaker(
             self._specification, data=self._data, campaign_id=self._campaign_id, attempt=self._number
         )
-        dispatcher = Dispatcher(arms, assignment=maker.assignment, now=_milliseconds)
+        spent_before = wall_seconds(
+            self._ledger.attempt_spans(self._campaign_id, before=self._number), now=_milliseconds()
+        )
+        limit = SpendingLimit(self._specification, wall_seconds=lambda: spent_before + time.monotonic() - started_at)
+        dispatcher = Dispatcher(arms, assignment=maker.assignment, now=_milliseconds, limit=limit)
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
@@ -107,7 +113,7 @@ class Attempt:
             conductor.close()
         spool.close()
         is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
-        return self._conclude(conductor, writer, is_complete)
+        return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
         resources = self._specification.resources
@@ -120,7 +126,9 @@ class Attempt:
             stop_asked_at=lambda: self._stop_asked_at,
         )
 
-    def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool) -> ExitCode:
+    def _conclude(
+        self, conductor: Conductor, writer: Writer, is_complete: bool, exhausted: Exhausted | None
+    ) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
         failure = conductor.failure or writer.failure
         if isinstance(failure, FencedError):
@@ -135,6 +143,9 @@ class Attempt:
                 self._move(CampaignEvent.PAUSE, "driver_asked", "the driver was asked to pause, or lost its owner")
                 self._move(CampaignEvent.HALT, "driver_asked", "the driver was asked to pause, or lost its owner")
                 return ExitCode.PAUSED
+        if exhausted is not None:
+            self._move(CampaignEvent.SUCCEED, exhausted.limit.value, exhausted.message)
+            return ExitCode.DONE
         self._move(*self._verdict_on_campaign())
         return ExitCode.DONE
 

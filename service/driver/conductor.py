@@ -178,7 +178,11 @@ class Conductor:
     def _act(self, stimulus: _Stimulus) -> None:
         try:
             with self._lock:
+                was_stopping = self._dispatcher.is_stopping
                 decision = stimulus.act()
+                is_limit = self._dispatcher.is_stopping and not was_stopping
+            if is_limit:
+                self._board.stop()
             if decision is not None:
                 self._carry_out(decision)
         except Exception as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from service.campaign.budget import Exhausted
 from service.campaign.lifecycle import TrialEvent, TrialState
 from service.campaign.records import Observation, TrialRecord
 from service.driver.arms import Arm, ArmTrial, Fate
@@ -30,6 +31,7 @@ class StopKind(StrEnum):
 
     CANCEL = "cancel"  # they are cancelled
     PAUSE = "pause"  # they wait for the next attempt
+    LIMIT = "limit"  # they are cancelled: a budget is spent or the target is reached
 
 
 @dataclass
@@ -57,12 +59,21 @@ class Dispatcher:
         arms: The campaign's arms, each with its study and stopping rule.
         assignment: Makes the assignment of a trial (setting, folders).
         now: The clock, in milliseconds since the epoch.
+        limit: Tells from the device seconds used and the best objective seen whether the campaign must end.
     """
 
     def __init__(
-        self, arms: Sequence[Arm], *, assignment: Callable[[ArmTrial], Assignment], now: Callable[[], int]
+        self,
+        arms: Sequence[Arm],
+        *,
+        assignment: Callable[[ArmTrial], Assignment],
+        now: Callable[[], int],
+        limit: Callable[[float, Sequence[float]], Exhausted | None] = lambda device_seconds, bests: None,
     ) -> None:
         self._arms = arms
+        self._limit = limit
+        self._device_seconds = 0.0
+        self._exhausted: Exhausted | None = None
         self._assignment = assignment
         self._now = now
         self._slots: dict[str, _Slot] = {}
@@ -84,7 +95,9 @@ class Dispatcher:
                 self._requeue(trial, "the attempt before ended under it", decision)
             else:
                 self._wait(trial)
-        return decision
+        self._device_seconds = sum(arm.device_seconds for arm in self._arms)
+        self._check_limit()
+        return self._serve(decision)
 
     def open_slot(self, slot: str) -> Decision:
         """A new slot asks for its first work."""
@@ -100,6 +113,7 @@ class Dispatcher:
             assert state.trial is not None, f"slot {slot} reports without a trial: got trial {report.trial}"
             assert state.trial.number == report.trial, f"slot {slot} has {state.trial.number}: got {report.trial}"
             self._take_report(state, report, decision)
+        self._check_limit()
         return self._serve(decision)
 
     def lose(self, slot: str, message: str) -> Decision:
@@ -132,6 +146,11 @@ class Dispatcher:
         """Whether a stop was asked for."""
         return self._stop is not None
 
+    @property
+    def exhausted(self) -> Exhausted | None:
+        """What ended the campaign before its work was done; None where nothing has."""
+        return self._exhausted
+
     def num_slots_wanted(self) -> int:
         """Count the slots that have work or could get it now; grows by one per arm and slot that is filled."""
         if self._stop is not None:
@@ -156,6 +175,7 @@ class Dispatcher:
             used = entries.device_seconds(trial=trial.number, seconds=report.seconds, at=report.produced_at)
             decision.records.append(used)
         trial.device_seconds += report.seconds
+        self._device_seconds += report.seconds
         match report.ending:
             case Ending.REACHED:
                 if is_new:
@@ -225,7 +245,7 @@ class Dispatcher:
         """Give every slot that waits its verdict, as far as it is known now."""
         while any(self._serve_slot(name, state, decision) for name, state in self._slots.items()):
             pass
-        if self._stop is StopKind.CANCEL:
+        if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
             self._cancel_waiting(decision)
         return decision
 
@@ -288,13 +308,25 @@ class Dispatcher:
 
     # Stopping
 
+    def _check_limit(self) -> None:
+        """Stop the campaign where it has spent what it may, or has what it wanted."""
+        if self._stop is None:
+            bests = [arm.best for arm in self._arms if arm.best is not None]
+            self._exhausted = self._limit(self._device_seconds, bests)
+            self._stop = StopKind.LIMIT if self._exhausted else None
+
+    def _why_cancelled(self) -> tuple[str, str]:
+        if self._exhausted is None:
+            return "campaign_cancelled", ""
+        return self._exhausted.limit.value, self._exhausted.message
+
     def _let_go(self, state: _Slot, decision: Decision) -> None:
         """Take the trial out of a slot that is about to end."""
         trial = state.trial
         if trial is None:
             return
-        if self._stop is StopKind.CANCEL:
-            self._end_in(state, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
+        if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
+            self._end_in(state, TrialEvent.CANCEL, *self._why_cancelled(), decision)
         else:
             state.trial, state.held = None, False
             trial.arm.requeue(trial)
@@ -303,5 +335,5 @@ class Dispatcher:
 
     def _cancel_waiting(self, decision: Decision) -> None:
         for trial in self._waiting:
-            self._end(trial, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
+            self._end(trial, TrialEvent.CANCEL, *self._why_cancelled(), decision)
         self._waiting.clear()

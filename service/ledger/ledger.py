@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, insert, select, update
+from sqlalchemy import URL, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
@@ -182,6 +182,14 @@ class Ledger:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(ended_at=self._now(), exit_code=exit_code))
             self._tell(connection, campaign_id, "attempt_ended", {"attempt": attempt, "exit_code": exit_code})
+
+    def attempt_spans(self, campaign_id: str, *, before: int) -> list[tuple[int, int]]:
+        """Tell when earlier attempts were claimed and when they ended or, where nobody saw it, were last heard of."""
+        end = func.coalesce(attempts.c.ended_at, attempts.c.heartbeat_at)
+        earlier = (attempts.c.campaign_id == campaign_id) & (attempts.c.number < before)
+        query = select(attempts.c.claimed_at, end).where(earlier & attempts.c.claimed_at.is_not(None))
+        with self._reading() as connection:
+            return [(int(claimed), int(ended)) for claimed, ended in connection.execute(query)]
 
     def spool_position(self, campaign_id: str, attempt: int) -> int:
         """Tell how many entries of an attempt's spool the ledger holds."""

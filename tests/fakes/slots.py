@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.campaign.budget import SpendingLimit
 from service.campaign.specification import Specification, parse
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
@@ -69,14 +70,16 @@ class Simulation:
 
     def __post_init__(self) -> None:
         maker = AssignmentMaker(self.specification, data=DataDirectory(Path("/nowhere")), campaign_id="c", attempt=1)
-        self.dispatcher = Dispatcher(make_arms(self.specification), assignment=maker.assignment, now=lambda: 0)
+        limit = SpendingLimit(self.specification, wall_seconds=lambda: 0.5 * self.num_reports)
+        arms = make_arms(self.specification)
+        self.dispatcher = Dispatcher(arms, assignment=maker.assignment, now=lambda: 0, limit=limit)
         self._random = random.Random(self.seed)
         self._slots: dict[str, _Slot] = {}
         self._num_opened = 0
+        self.num_reports = 0  # each uses a second of a device, and half a second of wall time
 
     def run(self, *, stop_after: int | None = None, kind: StopKind = StopKind.CANCEL, max_rounds: int = 10_000) -> None:
         """Run until the dispatcher is over; `stop_after` asks it to stop after so many reports."""
-        num_reports = 0
         for _ in range(max_rounds):
             self._open_slots()
             if self.dispatcher.is_over():
@@ -88,8 +91,8 @@ class Simulation:
                 del self._slots[name]
                 self._carry_out(self.dispatcher.lose(name, "killed"))
             else:
-                num_reports += self._go_on(name)
-            if num_reports == stop_after:
+                self.num_reports += self._go_on(name)
+            if self.num_reports == stop_after:
                 self._carry_out(self.dispatcher.stop(kind))
                 stop_after = None
         raise AssertionError(f"the dispatcher was not over after {max_rounds} rounds")

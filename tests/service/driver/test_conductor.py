@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.campaign.budget import SpendingLimit
 from service.campaign.lifecycle import TrialState
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
@@ -52,7 +54,7 @@ class FullDisk(Spool):
 class Bench:
     """A conductor with everything around it, on a real ledger."""
 
-    def __init__(self, folder: Path, spool: type[Spool] = Spool) -> None:
+    def __init__(self, folder: Path, spool: type[Spool] = Spool, **sections: Any) -> None:
         self.path = folder / "spool-1.jsonl"
         self.ledger = Ledger.at(folder / "ledger.sqlite")
         self.ledger.create_campaign("c", name="test", specification={})
@@ -60,9 +62,10 @@ class Bench:
         self.spool = spool(self.path)
         self.writer = Writer(self.ledger, "c", self.attempt)
         self.board = FakeBoard(self.path)
-        asked = specification(search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
+        asked = specification(search={"sampler": "random", "points": 2}, stopping={"rule": "none"}, **sections)
+        limit = SpendingLimit(asked, wall_seconds=lambda: 0.0)
         maker = AssignmentMaker(asked, data=DataDirectory(folder), campaign_id="c", attempt=1)
-        dispatcher = Dispatcher(make_arms(asked), assignment=maker.assignment, now=lambda: 0)
+        dispatcher = Dispatcher(make_arms(asked), assignment=maker.assignment, now=lambda: 0, limit=limit)
         self.conductor = Conductor(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
         self.conductor.start(Decision())
 
@@ -116,6 +119,24 @@ def test_what_was_decided_reaches_the_ledger(bench: Bench) -> None:
     bench.conductor.take("s", 1, [reached(assignment.trial, 30)])
     wait_until(lambda: [each.step for each in bench.ledger.observations("c")] == [30])
     assert bench.ledger.trials("c")[0].state is TrialState.RUNNING
+
+
+def test_a_budget_that_is_spent_interrupts_the_other_slots(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, budget={"device_seconds": 0.5})
+    try:
+        bench.conductor.open_slot("a")
+        bench.conductor.open_slot("b")
+        first, second = (bench.verdict(slot, 0).admit[0].trial for slot in "ab")
+        bench.conductor.take("a", 1, [reached(first, 30)])
+        assert bench.verdict("a", 1).finish
+        assert bench.board.is_stopping
+        bench.conductor.take("b", 1, [MemberReport(second, 0, Ending.INTERRUPTED, {}, "", 0.1, 0)])
+        assert bench.verdict("b", 1).finish
+        for slot in "ab":
+            bench.conductor.close_slot(slot)
+        wait_until(bench.conductor.is_over)
+    finally:
+        bench.close()
 
 
 def test_a_full_disk_lets_every_slot_go_and_keeps_the_reason(full_disk: Bench) -> None:

@@ -217,3 +217,54 @@ def test_finals_get_what_the_budget_leaves() -> None:
     simulation.run()
     phases = Counter((each["arm"], each["ask"].get("phase", "search")) for each in _created(simulation).values())
     assert phases == {(0, "search"): 18, (1, "search"): 18, (0, "final"): 4, (1, "final"): 4}
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [({"device_seconds": 20}, "device_seconds_spent"), ({"wall_seconds": 10}, "wall_seconds_spent")],
+)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_budget_is_overspent_by_at_most_a_report_of_each_slot(budget: dict[str, Any], reason: str, seed: int) -> None:
+    simulation = Simulation(specification(budget=budget), seed=seed)
+    simulation.run()
+    assert 20 <= _device_seconds(simulation) <= 20 + 3
+    assert simulation.dispatcher.exhausted is not None
+    assert simulation.dispatcher.exhausted.limit == reason
+    moves = [each for each in simulation.records if each["kind"] == "trial_moved" and each["state"] == "CANCELLED"]
+    assert {each["reason"] for each in moves} == {reason}
+    assert set(simulation.final_states().values()) <= ENDED
+
+
+def _device_seconds(simulation: Simulation) -> float:
+    return float(sum(each.get("device_seconds", 0.0) for each in simulation.records))
+
+
+def test_a_campaign_ends_when_its_target_is_reached() -> None:
+    simulation = Simulation(specification(target=1.1, stopping={"rule": "none"}))
+    simulation.run()
+    reached = [each for each in simulation.records if each["kind"] == "observation" and each["objective"] <= 1.1]
+    assert len(reached) == 1
+    assert simulation.dispatcher.exhausted is not None
+    assert simulation.dispatcher.exhausted.message.endswith("the target is 1.1")
+    untouched = Simulation(specification(target=0.5))
+    untouched.run()
+    assert untouched.dispatcher.exhausted is None
+
+
+def test_what_was_spent_before_a_restart_is_spent(tmp_path_factory: pytest.TempPathFactory) -> None:
+    asked = specification(budget={"device_seconds": 12}, stopping={"rule": "none"})
+    first = Simulation(asked)
+    first.run(stop_after=9, kind=StopKind.PAUSE)
+    second = Simulation(asked, seed=1)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+    assert 12 <= _device_seconds(first) + _device_seconds(second) <= 12 + 3
+    third = Simulation(asked)
+    both = Simulation(asked)
+    both.records = first.records + second.records
+    third.dispatcher.restore(*_in_ledger(both, tmp_path_factory))
+    assert third.dispatcher.is_over()
+    assert third.dispatcher.exhausted is not None
