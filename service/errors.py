@@ -3,6 +3,7 @@
 ServiceError
 ├── SpecificationError (a ValueError)    the campaign asked for cannot be run: every problem with its place
 ├── CampaignNotFoundError                no campaign with this id
+├── NothingToShowError                   the campaign holds nothing of what was asked for
 ├── IllegalTransitionError               the state does not allow the event
 ├── DataDirectoryError                   the data directory cannot be written
 ├── FencedError                          another attempt has taken over; the writer must end
@@ -56,6 +57,10 @@ class SpecificationError(ServiceError, ValueError):
 
 class CampaignNotFoundError(ServiceError):
     """No campaign has this id."""
+
+
+class NothingToShowError(ServiceError):
+    """The campaign holds nothing of what was asked for."""
 
 
 class IllegalTransitionError(ServiceError):

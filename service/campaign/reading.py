@@ -98,7 +98,7 @@ class _Reading:
         if search:
             check_amounts(search, len(arms), finals, budget, self._found)
         if objectives:
-            check_objectives(objectives, search, stopping, self._found)
+            check_objectives(objectives, search, stopping, finals, self._found)
         return {
             "name": self._name(),
             "task": task.with_options(description.options) if task and description else None,

@@ -11,22 +11,19 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
 from service.campaign.catalog import Catalog
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import TrialState
-from service.campaign.pareto import pareto_front
+from service.campaign.pareto import ParetoPoint, campaign_front
 from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
 from service.campaign.regret import StopRegret, stop_regret
 from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
 from service.campaign.specification import Specification
 from service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
 from service.campaign.verdicts import Verdict, verdicts
-
-_STEP_TIME = "step_time_seconds"
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,6 @@ class Finals:
     spread: float | None
     num_seeds: int
     num_diverged: int
-
-
-@dataclass(frozen=True)
-class ParetoPoint:
-    """A point that nothing dominates: what it costs, by name, as it was measured."""
-
-    arm: int
-    point: int
-    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -147,7 +135,7 @@ def make_report(
         steps=specification.task.steps,
         arms=arms,
         verdicts=verdicts(finals, mode=objective.mode),
-        pareto=_pareto(specification, standings, trials, observations),
+        pareto=campaign_front(specification, standings, trials, observations),
         notes=_notes(specification, campaign, arms),
     )
 
@@ -217,44 +205,13 @@ def _curve(specification: Specification, standing: ArmStanding, trials: Sequence
     return tuning_curve([told[point] for point in points], mode=specification.objective.mode, reason=reason)
 
 
-def _pareto(
-    specification: Specification,
-    standings: Sequence[ArmStanding],
-    trials: Sequence[TrialRecord],
-    observations: Iterable[Observation],
-) -> list[ParetoPoint]:
-    """Find the points of the search that nothing dominates: in two objectives or, where there is one, in it and time.
-
-    Step time counts only where every one of them was measured by a trial that had its worker for itself.
-    """
-    last = {trial.number: trial for trial in trials}
-    metrics = {each.trial: each.metrics for each in observations if each.step == last[each.trial].last_step}
-    ranked = [(standing.arm, point) for standing in standings for point in standing.ranked]
-    numbers = [number for _, point in ranked for number in point.trials]
-    is_timed = all(metrics.get(number, {}).get("timing_valid") == 1 for number in numbers)
-
-    def costs(point: PointStanding) -> dict[str, float]:
-        told = {specification.objective.metric: point.value}
-        for further in specification.objectives[1:]:
-            told[further.metric] = fmean(metrics[number][further.metric] for number in point.trials)
-        if len(told) == 1:
-            told["device_seconds"] = fmean(last[number].device_seconds for number in point.trials)
-            if is_timed:
-                told[_STEP_TIME] = fmean(metrics[number][_STEP_TIME] for number in point.trials)
-        return told
-
-    found = [ParetoPoint(arm, point.point, costs(point)) for arm, point in ranked]
-    signs = [1.0 if each.mode == "minimize" else -1.0 for each in specification.objectives]
-    finite = [point for point in found if all(map(math.isfinite, point.costs.values()))]
-    costs_of = [tuple(s * c for s, c in zip_longest(signs, point.costs.values(), fillvalue=1.0)) for point in finite]
-    return [finite[index] for index in pareto_front(costs_of)]
-
-
 def _notes(specification: Specification, campaign: CampaignRecord, arms: Sequence[ArmReport]) -> list[str]:
     notes = []
     if not campaign.state.is_terminal:
         notes.append(f"the campaign is {campaign.state}: what is not there yet may change everything")
-    if specification.finals is None:
+    if len(specification.objectives) > 1:
+        notes.append("two objectives: no arm is the better one; points that nothing dominates are listed")
+    elif specification.finals is None:
         notes.append("no verdicts: the best of a search is its luckiest too; give `finals` to compare arms")
     elif specification.finals.keep > 1:
         notes.append(f"the best of {specification.finals.keep} finalists was chosen by its finals, which flatters it")

@@ -13,7 +13,7 @@ from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.specification import Specification
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
-from service.errors import CampaignNotFoundError
+from service.errors import NothingToShowError
 
 ArmOption = Annotated[str | None, typer.Option("--arm", help="The arm whose best is wanted; by default the best arm.")]
 
@@ -24,7 +24,9 @@ def best(campaign: CampaignArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR,
     specification = stored.specification
     names = [each.name for each in specification.arms]
     if arm is not None and arm not in names:
-        raise CampaignNotFoundError(f"no such arm; the campaign has {', '.join(names)}: got {arm!r}")
+        raise NothingToShowError(f"no such arm; the campaign has {', '.join(names)}: got {arm!r}")
+    if len(specification.objectives) > 1:
+        raise NothingToShowError(f"with two objectives no point is the best; `report` has the front: got {campaign!r}")
     standings = leaderboard(stored.trials, num_arms=len(names), mode=specification.objective.mode)
     asked = [each for each in standings if arm in (None, names[each.arm])]
     typer.echo(best_text(specification, asked, campaign_id=campaign))
@@ -34,11 +36,11 @@ def best_text(specification: Specification, standings: list[ArmStanding], *, cam
     """Write the best configuration: a YAML document whose comments say how it was found, and hold the Python.
 
     Raises:
-        CampaignNotFoundError: No point of these arms has completed.
+        NothingToShowError: No point of these arms has completed.
     """
     found = [each for each in standings if each.best is not None]
     if not found:
-        raise CampaignNotFoundError(f"no point has completed: got campaign {campaign_id!r}")
+        raise NothingToShowError(f"no point has completed: got campaign {campaign_id!r}")
     sign = 1.0 if specification.objective.mode == "minimize" else -1.0
     is_final = all(each.final is not None for each in found)  # finals and searches are not compared with each other
     chosen = min(found, key=lambda each: sign * _shown(each, is_final).value)

@@ -10,7 +10,13 @@ import typer
 from rich.console import Console
 
 from service.cli import best, calibrate, report, run
-from service.errors import CampaignNotFoundError, DataDirectoryError, ServiceError, SpecificationError
+from service.errors import (
+    CampaignNotFoundError,
+    DataDirectoryError,
+    NothingToShowError,
+    ServiceError,
+    SpecificationError,
+)
 
 EXIT_BAD_INPUT = 2
 
@@ -48,7 +54,7 @@ def main() -> None:
         application()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
-    except (DataDirectoryError, CampaignNotFoundError) as error:
+    except (DataDirectoryError, CampaignNotFoundError, NothingToShowError) as error:
         _refuse("refused", [str(error)], EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)

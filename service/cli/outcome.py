@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from rich.table import Table
 
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.pareto import ParetoPoint, campaign_front
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.tracking import links
 
 
 def outcome_document(
-    specification: Specification, campaign: CampaignRecord, trials: Sequence[TrialRecord], *, wall_seconds: float
+    specification: Specification,
+    campaign: CampaignRecord,
+    trials: Sequence[TrialRecord],
+    *,
+    wall_seconds: float,
+    observations: Sequence[Observation] = (),
 ) -> dict[str, Any]:
     """Give the outcome as JSON-plain values.
 
@@ -30,10 +37,18 @@ def outcome_document(
         campaign: The campaign at rest.
         trials: All its trials.
         wall_seconds: From the command to the end, tracking included.
+        observations: Where there are two objectives, the last one of each trial.
     """
     standings = _standings(specification, trials)
     arms = [_arm_document(specification, standing) for standing in standings]
-    return {"campaign_id": campaign.campaign_id, "state": campaign.state, "arms": arms, "wall_seconds": wall_seconds}
+    front = [asdict(point) for point in _front(specification, trials, observations)]
+    return {
+        "campaign_id": campaign.campaign_id,
+        "state": campaign.state,
+        "arms": arms,
+        "pareto": front if len(specification.objectives) > 1 else None,
+        "wall_seconds": wall_seconds,
+    }
 
 
 def show_outcome(
@@ -43,8 +58,9 @@ def show_outcome(
     trials: Sequence[TrialRecord],
     *,
     data: DataDirectory,
+    observations: Sequence[Observation] = (),
 ) -> None:
-    """Print the outcome for people."""
+    """Print the outcome for people; with two objectives, the points that nothing dominates."""
     standings = _standings(specification, trials)
     objective, seeds = specification.objective, specification.search.seeds
     how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed, so small differences may be chance"
@@ -54,7 +70,9 @@ def show_outcome(
     for line in _configurations(specification, standings):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     first = _best_first(specification, standings)[0]
-    if first.best is not None:
+    if len(specification.objectives) > 1:
+        console.print(_front_table(specification, _front(specification, trials, observations)))
+    elif first.best is not None:
         arm = specification.arms[first.arm]
         console.print(f"\nbest configuration (arm {arm.name}, trial {first.best.trials[0]}):", highlight=False)
         document = {"optimizer": arm.optimizer, **first.best.config}
@@ -136,6 +154,25 @@ def _told(point: PointStanding | None) -> str:
     if point is None:
         return "none completed"
     return f"{point.value:.4g}" + ("" if point.spread is None else f" ± {point.spread:.2g}")
+
+
+def _front(
+    specification: Specification, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> list[ParetoPoint]:
+    """Find the Pareto front of a campaign with two objectives; empty with one."""
+    if len(specification.objectives) == 1:
+        return []
+    return campaign_front(specification, _standings(specification, trials), trials, observations)
+
+
+def _front_table(specification: Specification, front: Sequence[ParetoPoint]) -> Table:
+    table = Table(title="Pareto front: no other point is as good in both objectives", title_justify="left")
+    for column in ("arm", "point", *(f"{each.metric} ({each.mode})" for each in specification.objectives)):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for each in front:
+        costs = [f"{cost:.4g}" for cost in each.costs.values()]
+        table.add_row(specification.arms[each.arm].name, str(each.point), *costs)
+    return table
 
 
 def _configurations(specification: Specification, standings: Sequence[ArmStanding]) -> list[str]:

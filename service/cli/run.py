@@ -64,11 +64,13 @@ def run(
         projection = embedded_projection(data, [*_behind(ledger, campaign_id), campaign_id])
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
-        show_outcome(console, specification, record, trials, data=data)
+        observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
+        show_outcome(console, specification, record, trials, data=data, observations=observations)
         _finish_tracking(projection, data, console, interrupts)
     if as_json:
         wall_seconds = time.monotonic() - start
-        sys.stdout.write(json.dumps(outcome_document(specification, record, trials, wall_seconds=wall_seconds)) + "\n")
+        outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
+        sys.stdout.write(json.dumps(outcome) + "\n")
     raise typer.Exit(_exit_status(record.state))
 
 
