@@ -140,11 +140,27 @@ def make_report(
     )
 
 
+def bound_warnings(specification: Specification, trials: Sequence[TrialRecord], *, catalog: Catalog) -> list[str]:
+    """Say of every arm which values of its best point are at a bound of the search, and where to extend it to.
+
+    Args:
+        specification: What was asked for.
+        trials: All trials.
+        catalog: What the optimizers take.
+    """
+    standings = leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
+    return [
+        _advice(specification.arms[standing.arm].name, edge)
+        for standing in standings
+        for edge in _edges(specification, standing, catalog)
+    ]
+
+
 def _arm_report(
     specification: Specification, standing: ArmStanding, trials: Sequence[TrialRecord], catalog: Catalog
 ) -> ArmReport:
     arm, mode = specification.arms[standing.arm], specification.objective.mode
-    space, allowed = arm.search_space, catalog.optimizers[arm.optimizer]
+    space = arm.search_space
     coordinates = {trial.point: trial.ask["coordinates"] for trial in trials if trial.phase is Phase.SEARCH}
     completed = [Completed(each.config, coordinates[each.point], each.value) for each in standing.ranked]
     best = standing.best
@@ -160,9 +176,7 @@ def _arm_report(
         basins=basins(space, completed, mode=mode),
         importances=importances(space, completed, mode=mode),
         regret=stop_regret(trials, best=best.value if best else None, mode=mode),
-        edges=edges(space, completed[0], is_allowed=lambda name, value: not allowed[name].problem_with(value))
-        if completed
-        else (),
+        edges=_edges(specification, standing, catalog),
     )
 
 
@@ -229,6 +243,20 @@ def _notes(specification: Specification, campaign: CampaignRecord, arms: Sequenc
                 f"{arm.name}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
             )
     return notes
+
+
+def _edges(specification: Specification, standing: ArmStanding, catalog: Catalog) -> list[Edge]:
+    if standing.best is None:
+        return []
+    arm, best = specification.arms[standing.arm], standing.best
+    allowed = catalog.optimizers[arm.optimizer]
+    point = Completed(best.config, {}, best.value)
+    return edges(arm.search_space, point, is_allowed=lambda name, value: not allowed[name].problem_with(value))
+
+
+def _advice(arm: str, edge: Edge) -> str:
+    advice = "nothing lies beyond" if edge.extend_to is None else f"extend to {edge.extend_to:g}"
+    return f"{arm}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from service.app import embedded_campaign, embedded_projection
 from service.campaign import naming
+from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
+from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
@@ -66,6 +68,8 @@ def run(
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
         show_outcome(console, specification, record, trials, data=data, observations=observations)
+        for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
+            console.print(f"[yellow]warning[/] {warning}", highlight=False)
         _finish_tracking(projection, data, console, interrupts)
     if as_json:
         wall_seconds = time.monotonic() - start

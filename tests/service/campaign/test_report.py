@@ -8,7 +8,7 @@ from typing import Any
 from service.campaign.catalog import Catalog
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.report import Report, make_report
+from service.campaign.report import Report, bound_warnings, make_report
 from service.campaign.specification import Specification, parse
 
 
@@ -82,8 +82,12 @@ def test_one_objective_has_a_front_with_device_time(document: dict[str, Any], ca
 
 
 def test_a_best_value_at_a_bound_becomes_advice(document: dict[str, Any], catalog: Catalog) -> None:
-    report = _report(_specification(document, catalog), catalog, [_trial(0, 1.0, {"lr": 0.099})])
-    assert "muon: the best lr, 0.099, is at the bound 0.1; extend to 0.32" in report.notes
+    specification, trials = _specification(document, catalog), [_trial(0, 1.0, {"lr": 0.099})]
+    report = _report(specification, catalog, trials)
+    advice = "muon: the best lr, 0.099, is at the bound 0.1; extend to 0.32"
+    assert advice in report.notes
+    assert bound_warnings(specification, trials, catalog=catalog) == [advice]
+    assert bound_warnings(specification, [_trial(0, 1.0, {"lr": 0.01})], catalog=catalog) == []
 
 
 def test_seeds_of_the_finals_that_diverged_are_told_and_left_out(document: dict[str, Any], catalog: Catalog) -> None:
