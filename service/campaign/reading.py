@@ -32,7 +32,7 @@ from service.campaign.sections import (
 from service.errors import SpecificationError
 
 _NEEDED = ("name", "task", "objective", "arms", "search")
-_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "schedule": {},
     "stopping": {},
     "finals": None,
@@ -78,7 +78,7 @@ class _Reading:
     """One reading of one document; what cannot be read is None, and a problem."""
 
     def __init__(self, document: Mapping[str, Any], catalog: Catalog, found: ProblemList) -> None:
-        self._document = {**_DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
+        self._document = {**DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
         self._catalog = catalog
         self._found = found
 
@@ -121,8 +121,8 @@ class _Reading:
 
     def _check_keys(self) -> None:
         for key in self._document:
-            if key not in (*_NEEDED, *_DEFAULTS):
-                self._found.add_unknown(json_pointer(key), "key", key, (*_NEEDED, *_DEFAULTS))
+            if key not in (*_NEEDED, *DEFAULTS):
+                self._found.add_unknown(json_pointer(key), "key", key, (*_NEEDED, *DEFAULTS))
         for key in _NEEDED:
             if not self._has(key):
                 self._found.add(json_pointer(key), "missing")

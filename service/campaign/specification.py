@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.reading import read_sections
+from service.campaign.reading import DEFAULTS, read_sections
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
     ArmSection,
@@ -167,6 +167,17 @@ def parse(document: object, *, catalog: Catalog | None = None) -> Specification:
         SpecificationError: With every problem that was found.
     """
     return Specification(**read_sections(document, catalog=catalog or installed_catalog()))
+
+
+def restore(document: Mapping[str, Any]) -> Specification:
+    """Read the canonical document of a campaign that was accepted before, as a ledger keeps it.
+
+    Nothing is checked against what is installed or on this disk: a campaign can be looked at when its corpus is gone.
+    """
+    given = document["objective"]
+    objectives = given if isinstance(given, list) else [given]
+    sections = {key: value for key, value in document.items() if key != "objective"}
+    return Specification.model_validate({**DEFAULTS, **sections, "objectives": objectives})
 
 
 def _arm_warnings(arm: ArmSection, pointer: str) -> list[Problem]:

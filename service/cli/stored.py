@@ -10,7 +10,7 @@ import typer
 
 from search_spaces.space import nearest_hint
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.specification import Specification, parse
+from service.campaign.specification import Specification, restore
 from service.data_directory import DataDirectory
 from service.errors import CampaignNotFoundError, DataDirectoryError
 from service.ledger import Ledger
@@ -45,4 +45,4 @@ def read_stored(data_dir: Path, campaign_id: str) -> StoredCampaign:
             raise CampaignNotFoundError(f"no such campaign{hint}: got {campaign_id!r}")
         record = ledger.campaign(campaign_id)
         trials, observations = ledger.trials(campaign_id), ledger.observations(campaign_id)
-    return StoredCampaign(parse(record.specification), record, trials, observations)
+    return StoredCampaign(restore(record.specification), record, trials, observations)

@@ -123,7 +123,7 @@ class Attempt:
             num_workers=resources.workers,
             cpus=resources.cpus,
             folder=self._data.tune(self._campaign_id, self._number),
-            stop_asked_at=lambda: self._stop_asked_at,
+            stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,
         )
 
     def _conclude(

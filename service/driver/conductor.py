@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,6 +78,7 @@ class Conductor:
         self._slots: dict[str, int] = {}  # open slots and the number of the verdict that each may wait for
         self._barren_losses = 0
         self._failure: Exception | None = None
+        self._limited_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
     def start(self, first: Decision) -> None:
@@ -126,6 +128,11 @@ class Conductor:
     def failure(self) -> Exception | None:
         """Why no decision can be made any more, if so."""
         return self._failure
+
+    @property
+    def limited_at(self) -> float | None:
+        """When a budget was spent or the target reached, in `time.monotonic` seconds; None before."""
+        return self._limited_at
 
     def num_slots_wanted(self) -> int:
         """Count the slots for which there is work."""
@@ -182,6 +189,7 @@ class Conductor:
                 decision = stimulus.act()
                 is_limit = self._dispatcher.is_stopping and not was_stopping
             if is_limit:
+                self._limited_at = time.monotonic()
                 self._board.stop()
             if decision is not None:
                 self._carry_out(decision)

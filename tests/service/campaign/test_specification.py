@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from search_spaces import default_space
 from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.specification import Specification, parse
+from service.campaign.specification import Specification, parse, restore
 from service.errors import Problem, SpecificationError
 
 Document = dict[str, Any]
@@ -144,6 +144,28 @@ def test_a_percentile_of_one_draws_a_warning(document: Document, catalog: Catalo
 def test_tpe_with_too_few_points_to_model_anything_draws_a_warning(document: Document, catalog: Catalog) -> None:
     document["search"]["points"] = 10
     assert _warnings(parse(document, catalog=catalog)) == ["/search/points"]
+
+
+def test_what_was_accepted_once_is_read_again_without_looking_at_the_disk(document: Document, catalog: Catalog) -> None:
+    document["finals"], document["budget"] = {"keep": 2}, {"trials": 999}
+    specification = parse(document, catalog=catalog)
+    assert restore(json.loads(json.dumps(specification.document()))) == specification
+    canonical = specification.document()
+    canonical["task"]["corpus"] = "/nowhere"  # it was there
+    assert restore(canonical).task.options["corpus"] == "/nowhere"
+    with pytest.raises(SpecificationError, match="no such folder"):
+        parse(canonical, catalog=catalog)
+
+
+def test_a_document_of_an_earlier_release_gets_the_defaults_of_what_came_since(
+    document: Document, catalog: Catalog
+) -> None:
+    canonical = parse(document, catalog=catalog).document()
+    for key in ("finals", "target", "budget"):
+        del canonical[key]
+    del canonical["search"]["levels"]
+    del canonical["stopping"]["audit"]
+    assert restore(canonical) == parse(document, catalog=catalog)
 
 
 # What is refused
