@@ -206,7 +206,8 @@ def _curve(specification: Specification, standing: ArmStanding, trials: Sequence
     """Draw the tuning curve from the points that were drawn and have ended, in their order."""
     drawn = [trial for trial in trials if trial.phase is Phase.SEARCH and trial.ask.get("origin") != "initial"]
     told = {each.point: each.value for each in standing.ranked}
-    told |= {trial.point: math.inf for trial in drawn if trial.state is TrialState.DIVERGED}
+    without_value = (TrialState.DIVERGED, TrialState.STOPPED)
+    told |= {trial.point: math.inf for trial in drawn if trial.state in without_value}
     points = sorted({trial.point for trial in drawn} & told.keys())
     reason = why_no_band(
         specification.search.sampler,

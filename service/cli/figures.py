@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ from service.campaign.specification import Specification
 from service.cli.report import verdict_lines
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, for colour-blind eyes
+_WIDE = 100.0  # largest over smallest value
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
 
 
@@ -119,6 +121,10 @@ def _pareto_figure(report: Report) -> go.Figure | None:
 
 
 def _titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+    """Put in the words; values that lie decades apart get a logarithmic axis."""
+    shown = [value for trace in figure.data for value in trace.y if value is not None and math.isfinite(value)]
+    if shown and min(shown) > 0 and max(shown) / min(shown) > _WIDE:
+        figure.update_yaxes(type="log", exponentformat="e")
     figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, template="plotly_white")
     return figure
 

@@ -90,7 +90,10 @@ def verdict_lines(report: Report) -> list[str]:
         if verdict.p_value is None or verdict.difference is None:
             lines.append(f"{first} and {second}: {verdict.num_seeds} common seeds are too few to compare")
             continue
-        evidence = f"p = {verdict.p_value:.2g} over {verdict.num_seeds} common seeds, Holm-corrected"
+        evidence = (
+            f"p = {verdict.p_value:.2g} over {verdict.num_seeds} common seeds, Holm-corrected; "
+            f"{first} ahead on {verdict.num_wins}"
+        )
         if verdict.better is not None:
             winner, loser = (first, second) if verdict.better == verdict.arms[0] else (second, first)
             lines.append(f"{winner} is better than {loser} by {abs(verdict.difference):.3g} ({evidence})")

@@ -125,3 +125,7 @@ def test_a_point_that_diverged_counts_in_the_curve_and_one_that_was_given_does_n
     trials += [_trial(1, float("nan"), {"lr": 0.01}, state=TrialState.DIVERGED), _trial(2, 2.0, {"lr": 0.01})]
     curve = _report(_specification(document, catalog), catalog, trials).arms[0].curve
     assert curve.median == (float("inf"), 2.0)
+    trials.append(_trial(3, 0.5, {"lr": 0.01}, state=TrialState.STOPPED))  # it took its turn and has no final value
+    curve = _report(_specification(document, catalog), catalog, trials).arms[0].curve
+    assert curve.median == (float("inf"), 2.0, 2.0)
+    assert curve.reason == "some points were stopped before their end"

@@ -33,6 +33,7 @@ def test_a_small_difference_is_seen_through_common_seeds(mode: str, better: int)
     (verdict,) = verdicts(_finals(8, shift=0.2, noise=0.03), mode=mode)
     assert verdict.better == better
     assert verdict.num_seeds == 8
+    assert verdict.num_wins == (8 if mode == "minimize" else 0)
     assert verdict.difference == pytest.approx(-0.2, abs=0.05)
     assert verdict.p_value is not None
     assert verdict.p_value < 0.001
