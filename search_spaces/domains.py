@@ -19,7 +19,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, ClassVar, TypeAlias
 
 from search_spaces.axes import Axis, Coordinate, OptionAxis, RealAxis, WholeAxis, equal_options
@@ -46,16 +45,6 @@ class Domain(ABC):
     def coordinates(self, name: str, value: Any) -> dict[str, Coordinate]:
         """Turn a value into coordinates; axes on which it does not depend are left out."""
         return {name: value}
-
-    def levels(self, num_levels: int) -> list[Any]:
-        """List its values for a grid: all that can be counted; of reals so many, evenly spread on their scale."""
-        axes = self.axes("")
-        found: list[Any] = []
-        for coordinates in product(*(axis.levels(num_levels) for axis in axes.values())):
-            value = self.value("", dict(zip(axes, coordinates, strict=True)))
-            if not any(is_same(value, earlier) for earlier in found):
-                found.append(value)
-        return found
 
     @abstractmethod
     def extremes(self) -> tuple[Any, ...]:

@@ -20,6 +20,8 @@ from search_spaces.domains import (
 from search_spaces.json_values import is_integer, is_number, is_same, json_pointer
 from search_spaces.space import DomainError, Space, SpaceError, nearest_hint
 
+_MOST_OPTIONS = 1000  # without an order no sampler learns from more
+
 
 def parse_space(document: Mapping[str, Any]) -> Space:
     """Read a search space.
@@ -97,6 +99,10 @@ def _text_hint(bound: Any) -> str:
 def _read_choice(pointer: str, written: Any) -> Choice:
     if not isinstance(written, list | tuple) or not written:
         raise DomainError(pointer, "a list of at least one value is needed", written)
+    if len(written) > _MOST_OPTIONS:
+        raise DomainError(
+            pointer, f"at most {_MOST_OPTIONS} values are taken; an integer domain takes more", len(written)
+        )
     for index, option in enumerate(written):
         problem = _value_problem(option)
         if any(is_same(option, earlier) for earlier in written[:index]):

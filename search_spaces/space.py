@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from search_spaces.axes import Axis, Coordinate, decode_all
 from search_spaces.domains import Domain, Fixed, When
-from search_spaces.json_values import json_pointer
+from search_spaces.json_values import is_same, json_pointer
 
 
 class Space(Mapping[str, Domain]):
@@ -132,7 +133,7 @@ class Space(Mapping[str, Domain]):
         if isinstance(domain, When) and not domain.holds(values):
             yield from self._grid_below(values, names[1:], num_levels)
             return
-        for value in domain.levels(num_levels):
+        for value in _levels(domain, num_levels):
             yield from self._grid_below({**values, name: value}, names[1:], num_levels)
 
     @cached_property
@@ -183,6 +184,17 @@ def nearest_hint(name: str, valid: Mapping[str, Any] | Sequence[str]) -> str:
     """Suggest the valid name that is most like a wrong one, as the end of a message; empty where none is."""
     near = difflib.get_close_matches(name, list(valid), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _levels(domain: Domain, num_levels: int) -> list[Any]:
+    """List the values of a domain for a grid: all that can be counted, of reals so many evenly spread."""
+    axes = domain.axes("")
+    found: list[Any] = []
+    for coordinates in product(*(axis.levels(num_levels) for axis in axes.values())):
+        value = domain.value("", dict(zip(axes, coordinates, strict=True)))
+        if not any(is_same(value, earlier) for earlier in found):
+            found.append(value)
+    return found
 
 
 def _asks_for(domain: Domain) -> tuple[str, ...]:

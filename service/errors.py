@@ -4,6 +4,7 @@ ServiceError
 ├── SpecificationError (a ValueError)    the campaign asked for cannot be run: every problem with its place
 ├── CampaignNotFoundError                no campaign with this id
 ├── CampaignBusyError                    another process runs the campaign
+├── NothingToShowError                   the campaign holds nothing of what was asked for
 ├── IllegalTransitionError               the state does not allow the event
 ├── DataDirectoryError                   the data directory cannot be written
 ├── FencedError                          another attempt has taken over; the writer must end
@@ -61,6 +62,10 @@ class CampaignNotFoundError(ServiceError):
 
 class CampaignBusyError(ServiceError):
     """Another process runs this campaign."""
+
+
+class NothingToShowError(ServiceError):
+    """The campaign holds nothing of what was asked for."""
 
 
 class IllegalTransitionError(ServiceError):

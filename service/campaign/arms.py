@@ -11,6 +11,7 @@ from service.campaign.catalog import Catalog, Hyperparameter
 from service.campaign.problem_list import ProblemList
 from service.campaign.sections import ArmSection
 
+_MOST_ARMS = 64
 _EXCLUSIVE = ("adamw_lr", "adamw_lr_ratio")  # the same rate, absolute and relative to lr
 _DECAYS = (("lr", "weight_decay"), ("adamw_lr", "adamw_weight_decay"))
 
@@ -23,6 +24,9 @@ def read_arms(document: Any, *, catalog: Catalog, found: ProblemList) -> list[Ar
     """
     if not isinstance(document, list | tuple) or not document:
         found.add("/arms", "a list of at least one arm is needed", document)
+        return []
+    if len(document) > _MOST_ARMS:
+        found.add("/arms", f"at most {_MOST_ARMS} arms are taken", len(document))
         return []
     arms = [_read_arm(each, json_pointer("arms", index), catalog, found) for index, each in enumerate(document)]
     names: set[str] = set()

@@ -11,12 +11,13 @@ The driver asks after every report, so that no amount is overspent by more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from service.campaign.outcomes import Mode
 from service.campaign.sections import BudgetSection
+from service.campaign.specification import Specification
 
 
 class Limit(StrEnum):
@@ -61,6 +62,26 @@ def exhausted(
     if budget.device_seconds is not None and spending.device_seconds >= budget.device_seconds:
         return _spent(Limit.DEVICE_SECONDS, spending.device_seconds, budget.device_seconds, "s of device time")
     return None
+
+
+class SpendingLimit:
+    """Tells a driver when its campaign must end.
+
+    Args:
+        specification: What was asked for.
+        wall_seconds: How long attempts have run so far.
+    """
+
+    def __init__(self, specification: Specification, *, wall_seconds: Callable[[], float]) -> None:
+        self._specification = specification
+        self._wall_seconds = wall_seconds
+
+    def __call__(self, device_seconds: float, bests: Sequence[float]) -> Exhausted | None:
+        """Judge what was spent, and the best objective of each arm that has one."""
+        asked = self._specification
+        pick = min if asked.objective.mode == "minimize" else max
+        spending = Spending(self._wall_seconds(), device_seconds, pick(bests) if bests else None)
+        return exhausted(asked.budget, spending, target=asked.target, mode=asked.objective.mode)
 
 
 def wall_seconds(attempts: Iterable[tuple[int, int | None]], *, now: int) -> float:

@@ -51,9 +51,12 @@ def check_objectives(
     objectives: Sequence[ObjectiveSection],
     search: SearchSection | None,
     stopping: StoppingSection | None,
+    finals: FinalsSection | None,
     found: ProblemList,
 ) -> None:
-    """Refuse a sampler or stopping rule that takes another number of objectives."""
+    """Refuse what takes another number of objectives: samplers, stopping rules, finals."""
+    if finals and len(objectives) > 1:
+        found.add("/finals", "with two objectives no point is the best: the report gives the Pareto front", finals.keep)
     sampler = ADAPTIVE_SAMPLERS.get(search.sampler) if search else None
     if search and sampler and sampler.num_objectives != len(objectives):
         needed = "two objectives" if sampler.num_objectives == 2 else "one objective"

@@ -15,6 +15,7 @@ from service.campaign.sections import Section
 from service.errors import Problem
 
 DEEPEST = 32
+_LONGEST_TOLD = 200
 
 _S = TypeVar("_S", bound=Section)
 
@@ -69,7 +70,7 @@ def json_problems(value: Any, pointer: str = "", *, depth: int = 0) -> Iterator[
             if isinstance(key, str) and _is_text(key):
                 yield from json_problems(each, pointer + json_pointer(key), depth=depth + 1)
             else:
-                yield Problem(pointer, "keys must be strings", repr(key))
+                yield Problem(pointer, "keys must be strings", _told(key))
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
             yield from json_problems(each, pointer + json_pointer(index), depth=depth + 1)
@@ -80,7 +81,15 @@ def json_problems(value: Any, pointer: str = "", *, depth: int = 0) -> Iterator[
     elif isinstance(value, str) and not _is_text(value):
         yield Problem(pointer, "not valid text", repr(value))
     elif value is not None and not isinstance(value, str | bool | int | float):
-        yield Problem(pointer, "neither text, number, true, false, null, list nor mapping", repr(value))
+        yield Problem(pointer, "neither text, number, true, false, null, list nor mapping", _told(value))
+
+
+def _told(value: Any) -> str:
+    """Write a value that no JSON holds, as far as Python can: it refuses to write integers of many digits."""
+    try:
+        return repr(value)[:_LONGEST_TOLD]
+    except (ValueError, RecursionError):
+        return f"a value of type {type(value).__name__}"
 
 
 def _is_text(value: str) -> bool:

@@ -32,7 +32,7 @@ from service.campaign.sections import (
 from service.errors import SpecificationError
 
 _NEEDED = ("name", "task", "objective", "arms", "search")
-_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "schedule": {},
     "stopping": {},
     "finals": None,
@@ -63,11 +63,10 @@ def read_sections(document: object, *, catalog: Catalog) -> dict[str, Any]:
     found = ProblemList()
     for problem in json_problems(document):
         found.add(problem.pointer, problem.message, problem.value)
+    if found.problems:  # what is no JSON is not looked at any further
+        raise SpecificationError(found.problems)
     if not isinstance(document, Mapping):
         found.add("", "a mapping is needed", document)
-    if not isinstance(document, Mapping) or any(not isinstance(key, str) for key in document):
-        raise SpecificationError(found.problems)
-    if found.problems:  # what is no JSON is not looked at any further
         raise SpecificationError(found.problems)
     sections = _Reading(document, catalog, found).sections()
     if found.problems:
@@ -79,7 +78,7 @@ class _Reading:
     """One reading of one document; what cannot be read is None, and a problem."""
 
     def __init__(self, document: Mapping[str, Any], catalog: Catalog, found: ProblemList) -> None:
-        self._document = {**_DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
+        self._document = {**DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
         self._catalog = catalog
         self._found = found
 
@@ -99,7 +98,7 @@ class _Reading:
         if search:
             check_amounts(search, len(arms), finals, budget, self._found)
         if objectives:
-            check_objectives(objectives, search, stopping, self._found)
+            check_objectives(objectives, search, stopping, finals, self._found)
         return {
             "name": self._name(),
             "task": task.with_options(description.options) if task and description else None,
@@ -122,8 +121,8 @@ class _Reading:
 
     def _check_keys(self) -> None:
         for key in self._document:
-            if key not in (*_NEEDED, *_DEFAULTS):
-                self._found.add_unknown(json_pointer(key), "key", key, (*_NEEDED, *_DEFAULTS))
+            if key not in (*_NEEDED, *DEFAULTS):
+                self._found.add_unknown(json_pointer(key), "key", key, (*_NEEDED, *DEFAULTS))
         for key in _NEEDED:
             if not self._has(key):
                 self._found.add(json_pointer(key), "missing")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.reading import read_sections
+from service.campaign.reading import DEFAULTS, read_sections
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
     ArmSection,
@@ -146,9 +146,14 @@ class Specification(BaseModel):
         message = f"{search.sampler} draws at random until {needed} points have ended, so this is random search"
         return [Problem("/search/points", message, search.points)]
 
-    def _budget_warnings(self) -> list[Problem]:
+    @property
+    def trials_wanted_per_arm(self) -> int:
+        """How many trials an arm has at most without a budget: search, finals and audit."""
         finals = self.finals.keep * self.finals.seeds if self.finals else 0
-        wanted = self.search.points * self.search.seeds + finals + self.stopping.audit
+        return self.search.points * self.search.seeds + finals + self.stopping.audit
+
+    def _budget_warnings(self) -> list[Problem]:
+        wanted = self.trials_wanted_per_arm
         if self.trials_per_arm is None or self.trials_per_arm >= wanted:
             return []
         message = f"an arm's share is {self.trials_per_arm} trials, but search, finals and audit may take {wanted}"
@@ -172,6 +177,17 @@ def parse(document: object, *, catalog: Catalog | None = None) -> Specification:
         SpecificationError: With every problem that was found.
     """
     return Specification(**read_sections(document, catalog=catalog or installed_catalog()))
+
+
+def restore(document: Mapping[str, Any]) -> Specification:
+    """Read the canonical document of a campaign that was accepted before, as a ledger keeps it.
+
+    Nothing is checked against what is installed or on this disk: a campaign can be looked at when its corpus is gone.
+    """
+    given = document["objective"]
+    objectives = given if isinstance(given, list) else [given]
+    sections = {key: value for key, value in document.items() if key != "objective"}
+    return Specification.model_validate({**DEFAULTS, **sections, "objectives": objectives})
 
 
 def _arm_warnings(arm: ArmSection, pointer: str) -> list[Problem]:

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from service.cli import calibrate, run
+from service.cli import best, calibrate, report, run
 from service.cli.corpus import corpus
-from service.errors import DataDirectoryError, ServiceError, SpecificationError
+from service.errors import (
+    CampaignNotFoundError,
+    DataDirectoryError,
+    NothingToShowError,
+    ServiceError,
+    SpecificationError,
+)
 
 EXIT_BAD_INPUT = 2
 
 application = typer.Typer(
     name="spectune",
-    help="Hyperparameter search for matrix-gradient optimizers: Muon, PolarGrad, ROOT.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
+application.command(name="report")(report.report)
+application.command(name="best")(best.best)
 application.command(name="calibrate")(calibrate.calibrate)
 application.add_typer(corpus)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"spectune {metadata.version('spectune')}")
+        raise typer.Exit
+
+
+@application.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hyperparameter search for matrix-gradient optimizers: Muon, PolarGrad, ROOT."""
 
 
 def main() -> None:
@@ -32,7 +56,7 @@ def main() -> None:
         application()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
-    except DataDirectoryError as error:
+    except (DataDirectoryError, CampaignNotFoundError, NothingToShowError) as error:
         _refuse("refused", [str(error)], EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)

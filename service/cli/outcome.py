@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from rich.table import Table
 
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.pareto import ParetoPoint, campaign_front
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.tracking import links
 
 
 def outcome_document(
-    specification: Specification, campaign: CampaignRecord, trials: Sequence[TrialRecord], *, wall_seconds: float
+    specification: Specification,
+    campaign: CampaignRecord,
+    trials: Sequence[TrialRecord],
+    *,
+    wall_seconds: float,
+    observations: Sequence[Observation] = (),
 ) -> dict[str, Any]:
     """Give the outcome as JSON-plain values.
 
@@ -30,10 +37,18 @@ def outcome_document(
         campaign: The campaign at rest.
         trials: All its trials.
         wall_seconds: From the command to the end, tracking included.
+        observations: Where there are two objectives, the last one of each trial.
     """
     standings = _standings(specification, trials)
     arms = [_arm_document(specification, standing) for standing in standings]
-    return {"campaign_id": campaign.campaign_id, "state": campaign.state, "arms": arms, "wall_seconds": wall_seconds}
+    front = [asdict(point) for point in _front(specification, trials, observations)]
+    return {
+        "campaign_id": campaign.campaign_id,
+        "state": campaign.state,
+        "arms": arms,
+        "pareto": front if len(specification.objectives) > 1 else None,
+        "wall_seconds": wall_seconds,
+    }
 
 
 def show_outcome(
@@ -43,8 +58,9 @@ def show_outcome(
     trials: Sequence[TrialRecord],
     *,
     data: DataDirectory,
+    observations: Sequence[Observation] = (),
 ) -> None:
-    """Print the outcome for people."""
+    """Print the outcome for people; with two objectives, the points that nothing dominates."""
     standings = _standings(specification, trials)
     objective, seeds = specification.objective, specification.search.seeds
     how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed, so small differences may be chance"
@@ -54,13 +70,16 @@ def show_outcome(
     for line in _configurations(specification, standings):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     first = _best_first(specification, standings)[0]
-    if first.best is not None:
+    if len(specification.objectives) > 1:
+        console.print(_front_table(specification, _front(specification, trials, observations)))
+    elif first.best is not None:
         arm = specification.arms[first.arm]
         console.print(f"\nbest configuration (arm {arm.name}, trial {first.best.trials[0]}):", highlight=False)
         document = {"optimizer": arm.optimizer, **first.best.config}
         console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
     console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
+    console.print(f"compare its arms: spectune report {campaign.campaign_id}", highlight=False)
     if campaign.state is CampaignState.FAILED:
         _show_failure(console, campaign, trials, data)
 
@@ -98,12 +117,17 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
         "num_trials": sum(standing.num_trials.values()),
         "states": {state.value: count for state, count in standing.num_trials.items() if count},
         "best": None if best is None else {"value": best.value, "config": dict(best.config), "trial": best.trials[0]},
+        "finals": [
+            {"point": each.point, "value": each.value, "spread": each.spread, "num_seeds": len(each.trials)}
+            for each in standing.finals
+        ],
     }
 
 
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
     table = Table()
-    for column in ("arm", "trials", "completed", "stopped", "other", "best"):
+    finals = ("finals",) if specification.finals is not None else ()
+    for column in ("arm", "trials", "completed", "stopped", "other", "best", *finals):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for standing in _best_first(specification, standings):
         table.add_row(*_row(specification, standing))
@@ -114,17 +138,41 @@ def _row(specification: Specification, standing: ArmStanding) -> list[str]:
     counts = standing.num_trials
     others = {state: n for state, n in counts.items() if n and state not in (TrialState.COMPLETED, TrialState.STOPPED)}
     best = standing.best
-    value = "none completed" if best is None else f"{best.value:.4g}"
-    if best is not None and best.spread is not None:
-        value += f" ± {best.spread:.2g}"
+    finals = [_told(standing.final)] if specification.finals is not None else []
     return [
         specification.arms[standing.arm].name,
         str(sum(counts.values())),
         str(counts[TrialState.COMPLETED]),
         str(counts[TrialState.STOPPED]),
         ", ".join(f"{n} {state.lower()}" for state, n in others.items()) or "0",
-        value,
+        _told(best),
+        *finals,
     ]
+
+
+def _told(point: PointStanding | None) -> str:
+    if point is None:
+        return "none completed"
+    return f"{point.value:.4g}" + ("" if point.spread is None else f" ± {point.spread:.2g}")
+
+
+def _front(
+    specification: Specification, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> list[ParetoPoint]:
+    """Find the Pareto front of a campaign with two objectives; empty with one."""
+    if len(specification.objectives) == 1:
+        return []
+    return campaign_front(specification, _standings(specification, trials), trials, observations)
+
+
+def _front_table(specification: Specification, front: Sequence[ParetoPoint]) -> Table:
+    table = Table(title="Pareto front: no other point is as good in both objectives", title_justify="left")
+    for column in ("arm", "point", *(f"{each.metric} ({each.mode})" for each in specification.objectives)):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for each in front:
+        costs = [f"{cost:.4g}" for cost in each.costs.values()]
+        table.add_row(specification.arms[each.arm].name, str(each.point), *costs)
+    return table
 
 
 def _configurations(specification: Specification, standings: Sequence[ArmStanding]) -> list[str]:

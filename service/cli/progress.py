@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.records import CampaignRecord, Phase, TrialRecord
 from service.campaign.specification import Specification
 
 LINE_SECONDS = 10.0
@@ -39,8 +39,7 @@ class ProgressDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        search = specification.search
-        total = search.points * search.seeds
+        total = _most_trials(specification)
         width = max(len(arm.name) for arm in specification.arms)
         self._bars: list[TaskID] = [
             self._progress.add_task(arm.name.ljust(width), total=total, status="") for arm in specification.arms
@@ -75,12 +74,18 @@ class ProgressDisplay:
         ended = [trial for trial in trials if trial.state.is_terminal]
         if campaign.state is not CampaignState.RUNNING or not ended:
             return "time left unknown" if not campaign.state.is_terminal else "done"
-        search = self._specification.search
-        total = search.points * search.seeds * len(self._bars)
+        total = _most_trials(self._specification) * len(self._bars)
         mean = sum(trial.device_seconds for trial in ended) / len(ended)
         used = sum(trial.device_seconds for trial in trials if not trial.state.is_terminal)
         left = max(0.0, mean * (total - len(ended)) - used) / self._specification.resources.workers
         return f"about {left:.0f} s left"
+
+
+def _most_trials(specification: Specification) -> int:
+    """Count the trials that an arm has at most."""
+    share = specification.trials_per_arm
+    wanted = specification.trials_wanted_per_arm
+    return wanted if share is None else min(wanted, share)
 
 
 def _num_ended(trials: Sequence[TrialRecord]) -> int:
@@ -94,7 +99,9 @@ def _status(trials: Sequence[TrialRecord], *, minimize: bool | None = None) -> s
         if counts[state]:
             words.append(f"{counts[state]} {state.lower()}")
     values = [
-        trial.objective for trial in trials if trial.state is TrialState.COMPLETED and trial.objective is not None
+        trial.objective
+        for trial in trials
+        if trial.state is TrialState.COMPLETED and trial.phase is Phase.SEARCH and trial.objective is not None
     ]
     if values and minimize is not None:
         words.append(f"best {min(values) if minimize else max(values):.4g}")

@@ -14,8 +14,10 @@ from rich.console import Console
 
 from service.app import embedded_campaign, embedded_projection
 from service.campaign import naming
+from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
 from service.campaign.records import CampaignRecord
+from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
@@ -81,11 +83,15 @@ def run(
         projection = embedded_projection(data, [*_behind(ledger, campaign_id), campaign_id])
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
-        show_outcome(console, specification, record, trials, data=data)
+        observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
+        show_outcome(console, specification, record, trials, data=data, observations=observations)
+        for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
+            console.print(f"[yellow]warning[/] {warning}", highlight=False)
         _finish_tracking(projection, data, console, interrupts)
     if as_json:
         wall_seconds = time.monotonic() - start
-        sys.stdout.write(json.dumps(outcome_document(specification, record, trials, wall_seconds=wall_seconds)) + "\n")
+        outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
+        sys.stdout.write(json.dumps(outcome) + "\n")
     raise typer.Exit(_exit_status(record.state))
 
 

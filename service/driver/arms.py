@@ -66,7 +66,6 @@ class Arm:
         index: Which arm this is.
         device_seconds: Device time that its trials have used.
         best: The best finite objective of any report; None before the first.
-        is_maximized: Whether large objectives are better.
     """
 
     def __init__(self, specification: Specification, index: int) -> None:
@@ -79,7 +78,6 @@ class Arm:
         self._trials: dict[int, ArmTrial] = {}
         self.device_seconds = 0.0
         self.best: float | None = None
-        self.is_maximized = specification.objective.mode == "maximize"
         self._has_extra = specification.finals is not None or specification.stopping.audit > 0
 
     # Drawing
@@ -203,8 +201,9 @@ class Arm:
         return metrics[self._specification.objective.metric]
 
     def _see(self, value: float) -> None:
-        if math.isfinite(value) and (self.best is None or (value > self.best) == self.is_maximized):
-            self.best = value
+        if math.isfinite(value):
+            pick = min if self._specification.objective.mode == "minimize" else max
+            self.best = value if self.best is None else pick(self.best, value)
 
     def _further(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Pick the further objectives out of a report."""

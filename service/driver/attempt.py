@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
-from service.campaign.budget import Exhausted, Spending, exhausted
+from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
@@ -127,20 +127,15 @@ class Attempt:
                 cpus=resources.cpus,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
-            stop_asked_at=lambda: self._stop_asked_at,
+            stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,
         )
 
-    def _limit_from_now(self) -> Callable[[float, float | None], Exhausted | None]:
+    def _limit_from_now(self) -> SpendingLimit:
         """Make the budget's check; the clock of this attempt starts now, after those of the attempts before."""
-        specification, start = self._specification, time.monotonic()
-        before = self._ledger.wall_seconds_before(self._campaign_id, self._number)
-
-        def limit(device_seconds: float, best: float | None) -> Exhausted | None:
-            spending = Spending(before + time.monotonic() - start, device_seconds, best)
-            mode = specification.objective.mode
-            return exhausted(specification.budget, spending, target=specification.target, mode=mode)
-
-        return limit
+        start = time.monotonic()
+        spans = self._ledger.attempt_spans(self._campaign_id, before=self._number)
+        before = wall_seconds(spans, now=_milliseconds())
+        return SpendingLimit(self._specification, wall_seconds=lambda: before + time.monotonic() - start)
 
     def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""

@@ -78,7 +78,7 @@ class Conductor:
         self._slots: dict[str, int] = {}  # open slots and the number of the verdict that each may wait for
         self._barren_losses = 0
         self._looked_at = time.monotonic()
-        self._is_interrupted = False
+        self._limited_at: float | None = None
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
@@ -129,6 +129,11 @@ class Conductor:
     def failure(self) -> Exception | None:
         """Why no decision can be made any more, if so."""
         return self._failure
+
+    @property
+    def limited_at(self) -> float | None:
+        """When a budget was spent or the target reached, in `time.monotonic` seconds; None while that is not so."""
+        return self._limited_at
 
     def num_slots_wanted(self) -> int:
         """Count the slots for which there is work."""
@@ -203,8 +208,8 @@ class Conductor:
             self._writer.put(first, decision.records)
         for slot, number, verdict in decision.verdicts:
             self._board.post(slot, number, verdict)
-        if self._dispatcher.exhausted is not None and not self._is_interrupted:
-            self._is_interrupted = True
+        if self._dispatcher.exhausted is not None and self._limited_at is None:
+            self._limited_at = time.monotonic()
             self._board.stop()
 
     def _check_writer(self) -> None:

@@ -44,7 +44,7 @@ class StopKind(StrEnum):
 
     CANCEL = "cancel"  # they are cancelled
     PAUSE = "pause"  # they wait for the next attempt
-    LIMIT = "limit"  # they are stopped where they stand, and cancelled where they have not begun
+    LIMIT = "limit"  # they are cancelled: a budget is spent or the target is reached
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Dispatcher:
         assignment: Makes the assignment of a trial.
         now: The clock, in milliseconds since the epoch.
         limit: Tells whether the campaign has spent what it may, or has what it wanted, from its device seconds and the
-            best objective so far.
+            best objective of each arm so far.
 
     Attributes:
         exhausted: What ended the campaign before its work was done, if anything did.
@@ -92,7 +92,7 @@ class Dispatcher:
         lanes: Lanes,
         assignment: MakeAssignment,
         now: Callable[[], int],
-        limit: Callable[[float, float | None], Exhausted | None] = lambda *_: None,
+        limit: Callable[[float, Sequence[float]], Exhausted | None] = lambda device_seconds, bests: None,
     ) -> None:
         self._arms = arms
         self._lanes = lanes
@@ -150,10 +150,8 @@ class Dispatcher:
     def check_limits(self, decision: Decision | None = None) -> Decision:
         """End the campaign if it has spent what it may; ask now and then, for time is spent without reports too."""
         if self._stop is None:
-            best = [arm.best for arm in self._arms if arm.best is not None]
-            pick = max if self._arms[0].is_maximized else min
-            used = sum(arm.device_seconds for arm in self._arms)
-            self.exhausted = self._limit(used, pick(best) if best else None)
+            bests = [arm.best for arm in self._arms if arm.best is not None]
+            self.exhausted = self._limit(sum(arm.device_seconds for arm in self._arms), bests)
             self._stop = StopKind.LIMIT if self.exhausted is not None else None
         return self._serve(decision or Decision())
 
@@ -398,20 +396,20 @@ class Dispatcher:
     def _let_go(self, state: _Slot, decision: Decision) -> None:
         """Take the trials out of a slot that is about to end; it still writes their checkpoint."""
         for trial in list(state.members.values()):
-            if self._stop is StopKind.CANCEL:
-                self._end_in(state, trial, TrialEvent.CANCEL, "campaign_cancelled", "", decision)
-            elif self.exhausted is not None:
-                self._end_in(state, trial, TrialEvent.STOP, self.exhausted.limit, self.exhausted.message, decision)
+            if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
+                self._end_in(state, trial, TrialEvent.CANCEL, *self._why_cancelled(), decision)
             else:
                 trial.arm.requeue(trial)
                 decision.records.append(self._moved(trial, "campaign_paused"))
                 self._wait(trial)
         state.members, state.held = {}, set()
 
+    def _why_cancelled(self) -> tuple[str, str]:
+        if self.exhausted is None:
+            return "campaign_cancelled", ""
+        return self.exhausted.limit.value, self.exhausted.message
+
     def _cancel_waiting(self, decision: Decision) -> None:
-        reason, message = "campaign_cancelled", ""
-        if self.exhausted is not None:
-            reason, message = self.exhausted.limit, self.exhausted.message
         for trial in self._waiting:
-            self._end(trial, TrialEvent.CANCEL, reason, message, decision)
+            self._end(trial, TrialEvent.CANCEL, *self._why_cancelled(), decision)
         self._waiting.clear()

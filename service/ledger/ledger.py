@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, insert, select, update
+from sqlalchemy import URL, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-from service.campaign.budget import wall_seconds
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
 from service.errors import CampaignNotFoundError, FencedError, LedgerError
@@ -176,15 +175,6 @@ class Ledger:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
 
-    def wall_seconds_before(self, campaign_id: str, attempt: int) -> float:
-        """Add up how long the drivers of earlier attempts ran; one that was lost, until it was last heard of."""
-        earlier = (attempts.c.campaign_id == campaign_id) & (attempts.c.number < attempt)
-        columns = (attempts.c.claimed_at, attempts.c.ended_at, attempts.c.heartbeat_at)
-        with self._reading() as connection:
-            claimed = connection.execute(select(*columns).where(earlier & attempts.c.claimed_at.is_not(None))).all()
-        spans = [(row.claimed_at, row.ended_at or row.heartbeat_at) for row in claimed]
-        return wall_seconds(spans, now=self._now())
-
     def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
         """Record how the process of an attempt ended."""
         with self._transaction() as connection:
@@ -192,6 +182,14 @@ class Ledger:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(ended_at=self._now(), exit_code=exit_code))
             self._tell(connection, campaign_id, "attempt_ended", {"attempt": attempt, "exit_code": exit_code})
+
+    def attempt_spans(self, campaign_id: str, *, before: int) -> list[tuple[int, int]]:
+        """Tell when earlier attempts were claimed and when they ended or, where nobody saw it, were last heard of."""
+        end = func.coalesce(attempts.c.ended_at, attempts.c.heartbeat_at)
+        earlier = (attempts.c.campaign_id == campaign_id) & (attempts.c.number < before)
+        query = select(attempts.c.claimed_at, end).where(earlier & attempts.c.claimed_at.is_not(None))
+        with self._reading() as connection:
+            return [(int(claimed), int(ended)) for claimed, ended in connection.execute(query)]
 
     def spool_position(self, campaign_id: str, attempt: int) -> int:
         """Tell how many entries of an attempt's spool the ledger holds."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.campaign.budget import Exhausted, Spending, exhausted
+from service.campaign.budget import SpendingLimit
 from service.campaign.specification import Specification, parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
@@ -62,7 +62,7 @@ class Simulation:
         members: K, None to let the first slot find `planned` out.
         culprit: A trial under which every worker is lost.
         largest: The most members that any slot had.
-        wall_seconds: What the campaign's clock shows.
+        wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
     """
 
     specification: Specification
@@ -81,14 +81,20 @@ class Simulation:
         arms = make_arms(self.specification)
         lanes = Lanes(arms, members=self.members, num_slots=self.specification.resources.workers)
         maker = AssignmentMaker(self.specification)
-        self.dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 0, limit=self._limit)
+        self.dispatcher = Dispatcher(
+            arms,
+            lanes=lanes,
+            assignment=maker.assignment,
+            now=lambda: 0,
+            limit=SpendingLimit(self.specification, wall_seconds=self._wall_seconds),
+        )
         self._random = random.Random(self.seed)
         self._slots: dict[str, _Slot] = {}
         self._num_opened = 0
+        self.num_reports = 0
 
     def run(self, *, stop_after: int | None = None, kind: StopKind = StopKind.CANCEL, max_rounds: int = 10_000) -> None:
         """Run until the dispatcher is over; `stop_after` asks it to stop after so many reports."""
-        num_reports = 0
         for _ in range(max_rounds):
             self._open_slots()
             if self.dispatcher.is_over():
@@ -100,8 +106,8 @@ class Simulation:
                 del self._slots[name]
                 self._carry_out(self.dispatcher.lose(name, "killed"))
             else:
-                num_reports += self._go_on(name)
-            if num_reports == stop_after:
+                self.num_reports += self._go_on(name)
+            if self.num_reports == stop_after:
                 self._carry_out(self.dispatcher.stop(kind))
                 stop_after = None
         raise AssertionError(f"the dispatcher was not over after {max_rounds} rounds")
@@ -137,10 +143,8 @@ class Simulation:
             slot.verdict = verdict
             self.assigned += [assignment.trial for assignment in verdict.admit]
 
-    def _limit(self, device_seconds: float, best: float | None) -> Exhausted | None:
-        asked = self.specification
-        spending = Spending(self.wall_seconds, device_seconds, best)
-        return exhausted(asked.budget, spending, target=asked.target, mode=asked.objective.mode)
+    def _wall_seconds(self) -> float:
+        return self.wall_seconds + 0.5 * self.num_reports
 
     def _holds_culprit(self, slot: _Slot) -> bool:
         admitted = [each.trial for each in slot.verdict.admit] if slot.verdict is not None else []

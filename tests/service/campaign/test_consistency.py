@@ -143,6 +143,11 @@ def test_with_two_objectives_nothing_is_stopped_early(plain: Document, catalog: 
     assert refusal.startswith("/stopping/rule: with two objectives no trial is stopped early")
 
 
+def test_with_two_objectives_there_are_no_finals(plain: Document, catalog: Catalog) -> None:
+    (refusal,) = _refusals(_two({**plain, "finals": {"keep": 2}}), catalog)
+    assert refusal.startswith("/finals: with two objectives no point is the best")
+
+
 @pytest.mark.parametrize(
     ("objective", "refusal"),
     [

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_spaces import default_space
-from service.campaign.catalog import Catalog
-from service.campaign.specification import Specification, parse
+from service.campaign.catalog import Catalog, installed_catalog
+from service.campaign.specification import Specification, parse, restore
 from service.errors import Problem, SpecificationError
 
 Document = dict[str, Any]
@@ -146,6 +146,28 @@ def test_tpe_with_too_few_points_to_model_anything_draws_a_warning(document: Doc
     assert _warnings(parse(document, catalog=catalog)) == ["/search/points"]
 
 
+def test_what_was_accepted_once_is_read_again_without_looking_at_the_disk(document: Document, catalog: Catalog) -> None:
+    document["finals"], document["budget"] = {"keep": 2}, {"trials": 999}
+    specification = parse(document, catalog=catalog)
+    assert restore(json.loads(json.dumps(specification.document()))) == specification
+    canonical = specification.document()
+    canonical["task"]["corpus"] = "/nowhere"  # it was there
+    assert restore(canonical).task.options["corpus"] == "/nowhere"
+    with pytest.raises(SpecificationError, match="no such folder"):
+        parse(canonical, catalog=catalog)
+
+
+def test_a_document_of_an_earlier_release_gets_the_defaults_of_what_came_since(
+    document: Document, catalog: Catalog
+) -> None:
+    canonical = parse(document, catalog=catalog).document()
+    for key in ("finals", "target", "budget"):
+        del canonical[key]
+    del canonical["search"]["levels"]
+    del canonical["stopping"]["audit"]
+    assert restore(canonical) == parse(document, catalog=catalog)
+
+
 # What is refused
 
 
@@ -271,27 +293,77 @@ def test_a_message_ends_with_the_value(document: Document, catalog: Catalog) -> 
         parse(document, catalog=catalog)
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+_HUGE = st.integers() | st.integers(10**4000, 10**5000)  # Python does not write so many digits
+_SCALARS = st.none() | st.booleans() | _HUGE | st.floats() | st.text(max_size=5) | st.dates() | st.binary(max_size=3)
+_DEEP = st.tuples(st.integers(1, 200), _SCALARS).map(lambda drawn: _nested(*drawn))
+_JSON = _DEEP | st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | _HUGE | st.none() | st.tuples(_HUGE), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 _PLACES = [
     *("/name", "/task", "/task/steps", "/objective", "/arms", "/arms/0", "/arms/0/space", "/arms/0/space/lr"),
     *("/arms/0/space/lr/log_uniform", "/arms/0/fixed", "/arms/0/name", "/search", "/search/points", "/schedule"),
     *("/stopping", "/precision", "/initial_points", "/initial_points/0", "/initial_points/0/config", "/tags"),
+    *("/finals", "/budget", "/target", "/search/levels", "/search/sampler", "/stopping/audit", "/resources/workers"),
 ]
-
-
-@settings(
+_FREELY = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )  # each example copies the document
+
+
+def _nested(depth: int, value: Any) -> Any:
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+def _is_read_or_refused(document: Document, catalog: Catalog) -> None:
+    try:
+        specification = parse(document, catalog=catalog)
+    except SpecificationError as error:
+        str(error)  # it can be told
+        return
+    json.dumps(specification.document(), allow_nan=False)
+
+
+@_FREELY
 @given(place=st.sampled_from(_PLACES), value=_JSON)
 def test_whatever_stands_anywhere_is_read_or_refused_but_never_crashes(
     document: Document, catalog: Catalog, place: str, value: Any
 ) -> None:
-    try:
-        specification = parse(_put(copy.deepcopy(document), place, value), catalog=catalog)
-    except SpecificationError:
-        return
-    json.dumps(specification.document(), allow_nan=False)
+    _is_read_or_refused(_put(copy.deepcopy(document), place, value), catalog)
+
+
+@pytest.mark.slow
+@_FREELY
+@given(place=st.sampled_from(_PLACES), value=_JSON)
+def test_so_it_is_with_the_installed_optimizers_and_tasks(document: Document, place: str, value: Any) -> None:
+    document = copy.deepcopy(document)
+    document["task"] = {"name": "matrix_completion", "steps": 400}
+    _is_read_or_refused(_put(document, place, value), installed_catalog())
+
+
+@_FREELY
+@given(document=_JSON)
+def test_whatever_is_given_as_a_whole_is_read_or_refused(document: Any, catalog: Catalog) -> None:
+    _is_read_or_refused(document, catalog)
+
+
+def test_a_key_that_python_does_not_write_is_refused(document: Document, catalog: Catalog) -> None:
+    document["tags"] = {10**5000: "x"}
+    assert [(each.pointer, each.value) for each in _problems(document, catalog)] == [("/tags", "a value of type int")]
+
+
+def test_more_arms_or_choices_than_anybody_needs_are_refused(document: Document, catalog: Catalog) -> None:
+    choices = {**document, "arms": [{"optimizer": "muon", "space": {"lr": {"choice": list(range(1001))}}}]}
+    choices["initial_points"] = []
+    (problem,) = _problems(choices, catalog)
+    assert str(problem) == (
+        "/arms/0/space/lr/choice: at most 1000 values are taken; an integer domain takes more: got 1001"
+    )
+    arms = {**document, "arms": [{"optimizer": "muon", "name": f"m{index}"} for index in range(65)]}
+    assert "/arms: at most 64 arms are taken: got 65" in map(str, _problems(arms, catalog))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
@@ -99,6 +99,7 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
         "campaign_id": "c",
         "state": "SUCCEEDED",
         "wall_seconds": 1.5,
+        "pareto": None,
         "arms": [
             {
                 "name": "muon",
@@ -106,6 +107,7 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
                 "num_trials": 4,
                 "states": {"COMPLETED": 2, "DIVERGED": 1, "RUNNING": 1},
                 "best": {"value": 1.5, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 0},
+                "finals": [],
             },
             {
                 "name": "adamw",
@@ -113,9 +115,35 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
                 "num_trials": 2,
                 "states": {"COMPLETED": 2},
                 "best": {"value": 0.6, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 2},
+                "finals": [],
             },
         ],
     }
+
+
+def test_with_two_objectives_the_outcome_is_the_front(console: Console, tmp_path: Path) -> None:
+    objective = [{"metric": "validation_loss"}, {"metric": "throughput", "mode": "maximize"}]
+    two = specification(objective=objective, stopping={"rule": "none"})
+    trials = [trial(0, 0, 0, TrialState.COMPLETED, 1.0), trial(1, 1, 0, TrialState.COMPLETED, 2.0)]
+    trials.append(trial(2, 0, 1, TrialState.COMPLETED, 3.0))
+    speeds = [10.0, 30.0, 20.0]
+    observations = [
+        Observation(number, number, 90, 1, 0, {"validation_loss": each.objective or 0.0, "throughput": speeds[number]})
+        for number, each in enumerate(trials)
+    ]
+    data = DataDirectory(tmp_path)
+    show_outcome(console, two, campaign(CampaignState.SUCCEEDED), trials, data=data, observations=observations)
+    text = said(console)
+    assert "Pareto front: no other point is as good in both objectives" in text
+    assert "throughput (maximize)" in text
+    assert "best configuration" not in text
+    document = outcome_document(
+        two, campaign(CampaignState.SUCCEEDED), trials, wall_seconds=1.0, observations=observations
+    )
+    assert [(each["arm"], each["point"], each["costs"]["throughput"]) for each in document["pareto"]] == [
+        (0, 0, 10.0),
+        (1, 0, 30.0),
+    ]
 
 
 def test_the_way_into_mlflow_is_a_command_and_an_address(console: Console, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,28 +172,6 @@ def test_a_trial_that_takes_its_worker_down_is_soon_alone_and_fails_alone() -> N
     assert set(states.values()) == {"FAILED", "COMPLETED"}
 
 
-@pytest.mark.parametrize("members", [1, 4])
-@pytest.mark.parametrize("seconds", [1, 7, 20])
-def test_device_time_is_overspent_by_at_most_one_report_of_each_member(seconds: int, members: int) -> None:
-    asked = specification(budget={"device_seconds": seconds}, stopping={"rule": "none"})
-    simulation = Simulation(asked, members=members, value=lambda trial, step: 1.0)
-    simulation.run()
-    used = sum(each.get("device_seconds", 0.0) for each in simulation.records)
-    assert seconds <= used <= seconds + members * asked.resources.workers
-    ended = [each for each in simulation.records if each.get("reason") == "device_seconds_spent"]
-    assert {each["state"] for each in ended} <= {"STOPPED", "CANCELLED"}
-    assert ended
-    assert set(simulation.final_states().values()) <= ENDED
-
-
-def test_a_campaign_that_reaches_its_target_has_what_it_wanted() -> None:
-    simulation = Simulation(specification(target=1.0, stopping={"rule": "none"}), members=4)
-    simulation.run()  # trial 0 reports 1.0 first
-    assert simulation.dispatcher.exhausted is not None
-    assert simulation.dispatcher.exhausted.limit == "target_reached"
-    assert len(simulation.observed()) < 18 * 3
-
-
 def test_wall_time_is_spent_without_reports_too() -> None:
     simulation = Simulation(specification(budget={"wall_seconds": 100}))
     simulation.dispatcher.open_slot("s")
@@ -202,23 +179,6 @@ def test_wall_time_is_spent_without_reports_too() -> None:
     simulation.wall_seconds = 100.0
     simulation.dispatcher.check_limits()
     assert simulation.dispatcher.is_stopping
-
-
-def test_a_budget_that_was_spent_before_a_restart_is_spent_after_it(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    asked = specification(budget={"device_seconds": 10}, stopping={"rule": "none"})
-    first = Simulation(asked)
-    first.run(stop_after=5, kind=StopKind.PAUSE)
-    trials, observations = _in_ledger(first, tmp_path_factory)
-    second = Simulation(asked)
-    second.dispatcher.restore(trials, [*observations])
-    assert not second.dispatcher.is_stopping
-    spent = [replace(trial, device_seconds=10.0) for trial in trials[:1]]
-    third = Simulation(asked)
-    third.records += third.dispatcher.restore([*spent, *trials[1:]], observations).records
-    assert third.dispatcher.is_over()
-    assert set((first.final_states() | third.final_states()).values()) <= ENDED
 
 
 def _in_ledger(
@@ -317,3 +277,58 @@ def test_finals_get_what_the_budget_leaves() -> None:
     simulation.run()
     phases = Counter((each["arm"], each["ask"].get("phase", "search")) for each in _created(simulation).values())
     assert phases == {(0, "search"): 18, (1, "search"): 18, (0, "final"): 4, (1, "final"): 4}
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [({"device_seconds": 20}, "device_seconds_spent"), ({"wall_seconds": 10}, "wall_seconds_spent")],
+)
+@pytest.mark.parametrize("members", [1, 4])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_budget_is_overspent_by_at_most_a_report_of_each_member(
+    budget: dict[str, Any], reason: str, seed: int, members: int
+) -> None:
+    simulation = Simulation(specification(budget=budget), seed=seed, members=members)
+    simulation.run()
+    used = _device_seconds(simulation) if "device_seconds" in budget else simulation.num_reports
+    assert 20 <= used <= 20 + 3 * members
+    assert simulation.dispatcher.exhausted is not None
+    assert simulation.dispatcher.exhausted.limit == reason
+    moves = [each for each in simulation.records if each["kind"] == "trial_moved" and each["state"] == "CANCELLED"]
+    assert {each["reason"] for each in moves} == {reason}
+    assert set(simulation.final_states().values()) <= ENDED
+
+
+def _device_seconds(simulation: Simulation) -> float:
+    return float(sum(each.get("device_seconds", 0.0) for each in simulation.records))
+
+
+def test_a_campaign_ends_when_its_target_is_reached() -> None:
+    simulation = Simulation(specification(target=1.1, stopping={"rule": "none"}))
+    simulation.run()
+    reached = [each for each in simulation.records if each["kind"] == "observation" and each["objective"] <= 1.1]
+    assert len(reached) == 1
+    assert simulation.dispatcher.exhausted is not None
+    assert simulation.dispatcher.exhausted.message.endswith("the target is 1.1")
+    untouched = Simulation(specification(target=0.5))
+    untouched.run()
+    assert untouched.dispatcher.exhausted is None
+
+
+def test_what_was_spent_before_a_restart_is_spent(tmp_path_factory: pytest.TempPathFactory) -> None:
+    asked = specification(budget={"device_seconds": 12}, stopping={"rule": "none"})
+    first = Simulation(asked)
+    first.run(stop_after=9, kind=StopKind.PAUSE)
+    second = Simulation(asked, seed=1)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+    assert 12 <= _device_seconds(first) + _device_seconds(second) <= 12 + 3
+    third = Simulation(asked)
+    both = Simulation(asked)
+    both.records = first.records + second.records
+    third.dispatcher.restore(*_in_ledger(both, tmp_path_factory))
+    assert third.dispatcher.is_over()
+    assert third.dispatcher.exhausted is not None

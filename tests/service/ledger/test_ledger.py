@@ -274,3 +274,20 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Pat
         differences: list[Any] = compare_metadata(context, metadata)
     engine.dispose()
     assert differences == []
+
+
+def test_spans_of_attempts_end_where_they_ended_or_were_last_heard_of(tmp_path: Path) -> None:
+    times = iter(range(0, 10_000, 10))
+    with Ledger.at(tmp_path / "spans.sqlite") as unclocked:
+        assert unclocked.attempt_spans("c", before=9) == []
+    with Ledger(f"sqlite:///{tmp_path / 'spans.sqlite'}", now=lambda: next(times)) as ledger:
+        ledger.create_campaign("c", name="test", specification=SPECIFICATION)
+        for number in (1, 2, 3, 4):
+            ledger.begin_attempt("c")
+            if number != 2:  # nobody claimed it
+                ledger.claim_attempt("c", number)
+        ledger.end_attempt("c", 1, exit_code=0)
+        ledger.beat("c", 3)
+        spans = ledger.attempt_spans("c", before=4)
+    assert len(spans) == 2
+    assert all(claimed < ended for claimed, ended in spans)

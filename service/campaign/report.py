@@ -1,0 +1,268 @@
+"""What a campaign says about its optimizers, from its records alone.
+
+Every number says how it was obtained: the seeds behind a mean, whether a band is valid, what a verdict could have
+shown. The search chooses points, the finals judge them: the best value of a search is its luckiest as well, so arms are
+compared by finals only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from service.campaign.catalog import Catalog
+from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
+from service.campaign.lifecycle import TrialState
+from service.campaign.pareto import ParetoPoint, campaign_front
+from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
+from service.campaign.regret import StopRegret, stop_regret
+from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
+from service.campaign.specification import Specification
+from service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
+from service.campaign.verdicts import Verdict, verdicts
+
+
+@dataclass(frozen=True)
+class Finals:
+    """An arm's best point, judged with seeds of its own.
+
+    Attributes:
+        point: Its index within the arm.
+        values: The final value of each seed that completed, by seed index.
+        mean: Of these; None where none completed.
+        spread: Their sample standard deviation; None for fewer than two.
+        num_seeds: How many seeds were run.
+        num_diverged: How many of them diverged.
+    """
+
+    point: int
+    values: Mapping[int, float]
+    mean: float | None
+    spread: float | None
+    num_seeds: int
+    num_diverged: int
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """One arm.
+
+    Attributes:
+        best: Its best point of the search; None where none completed.
+        finals: Of its best point; None where there are none.
+        num_trials: How many of its trials are in each state.
+        device_seconds: What it has used.
+        curve: Its tuning curve.
+        basins: How wide each hyperparameter may be chosen.
+        importances: Each hyperparameter's share; empty with fewer than ten completed points.
+        regret: What stopping has cost; None where nothing was audited.
+        edges: Best values at a bound.
+    """
+
+    arm: int
+    name: str
+    optimizer: str
+    best: PointStanding | None
+    finals: Finals | None
+    num_trials: Mapping[TrialState, int]
+    device_seconds: float
+    curve: TuningCurve
+    basins: Mapping[str, Basin]
+    importances: Mapping[str, float]
+    regret: StopRegret | None
+    edges: Sequence[Edge]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A campaign.
+
+    Attributes:
+        verdicts: One per pair of arms that have finals.
+        pareto: Points of the search that nothing dominates, over all arms.
+        notes: What a reader must know to trust the numbers.
+    """
+
+    campaign_id: str
+    state: str
+    objective: str
+    mode: str
+    steps: int
+    arms: Sequence[ArmReport]
+    verdicts: Sequence[Verdict]
+    pareto: Sequence[ParetoPoint]
+    notes: Sequence[str]
+
+    def document(self) -> dict[str, Any]:
+        """Give the report as plain JSON; a number that is not finite is its name."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def make_report(
+    specification: Specification,
+    campaign: CampaignRecord,
+    trials: Sequence[TrialRecord],
+    observations: Iterable[Observation],
+    *,
+    catalog: Catalog,
+) -> Report:
+    """Report on a campaign, at rest or not.
+
+    Args:
+        specification: What was asked for.
+        campaign: The campaign.
+        trials: All its trials.
+        observations: At least the last one of each trial.
+        catalog: What the optimizers take.
+    """
+    objective = specification.objective
+    standings = leaderboard(trials, num_arms=len(specification.arms), mode=objective.mode)
+    arms = [
+        _arm_report(specification, standing, [trial for trial in trials if trial.arm == standing.arm], catalog)
+        for standing in standings
+    ]
+    finals = {arm.arm: arm.finals.values for arm in arms if arm.finals is not None}
+    return Report(
+        campaign_id=campaign.campaign_id,
+        state=campaign.state.value,
+        objective=objective.metric,
+        mode=objective.mode,
+        steps=specification.task.steps,
+        arms=arms,
+        verdicts=verdicts(finals, mode=objective.mode),
+        pareto=campaign_front(specification, standings, trials, observations),
+        notes=_notes(specification, campaign, arms),
+    )
+
+
+def bound_warnings(specification: Specification, trials: Sequence[TrialRecord], *, catalog: Catalog) -> list[str]:
+    """Say of every arm which values of its best point are at a bound of the search, and where to extend it to.
+
+    Args:
+        specification: What was asked for.
+        trials: All trials.
+        catalog: What the optimizers take.
+    """
+    standings = leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
+    return [
+        _advice(specification.arms[standing.arm].name, edge)
+        for standing in standings
+        for edge in _edges(specification, standing, catalog)
+    ]
+
+
+def _arm_report(
+    specification: Specification, standing: ArmStanding, trials: Sequence[TrialRecord], catalog: Catalog
+) -> ArmReport:
+    arm, mode = specification.arms[standing.arm], specification.objective.mode
+    space = arm.search_space
+    coordinates = {trial.point: trial.ask["coordinates"] for trial in trials if trial.phase is Phase.SEARCH}
+    completed = [Completed(each.config, coordinates[each.point], each.value) for each in standing.ranked]
+    best = standing.best
+    return ArmReport(
+        arm=standing.arm,
+        name=arm.name,
+        optimizer=arm.optimizer,
+        best=best,
+        finals=_finals(standing, trials),
+        num_trials=standing.num_trials,
+        device_seconds=sum(trial.device_seconds for trial in trials),
+        curve=_curve(specification, standing, trials),
+        basins=basins(space, completed, mode=mode),
+        importances=importances(space, completed, mode=mode),
+        regret=stop_regret(trials, best=best.value if best else None, mode=mode),
+        edges=_edges(specification, standing, catalog),
+    )
+
+
+def _finals(standing: ArmStanding, trials: Sequence[TrialRecord]) -> Finals | None:
+    """Gather the finals of the point that did best in them or, before any has completed, in the search."""
+    mine = [trial for trial in trials if trial.phase is Phase.FINAL]
+    if not mine:
+        return None
+    point = standing.final.point if standing.final else min(mine, key=lambda trial: trial.number).point
+    of_point = [trial for trial in mine if trial.point == point]
+    values = {
+        trial.seed_index: trial.objective
+        for trial in of_point
+        if trial.state is TrialState.COMPLETED and trial.objective is not None and math.isfinite(trial.objective)
+    }
+    return Finals(
+        point=point,
+        values=values,
+        mean=fmean(values.values()) if values else None,
+        spread=stdev(values.values()) if len(values) > 1 else None,
+        num_seeds=len(of_point),
+        num_diverged=sum(trial.state is TrialState.DIVERGED for trial in of_point),
+    )
+
+
+def _curve(specification: Specification, standing: ArmStanding, trials: Sequence[TrialRecord]) -> TuningCurve:
+    """Draw the tuning curve from the points that were drawn and have ended, in their order."""
+    drawn = [trial for trial in trials if trial.phase is Phase.SEARCH and trial.ask.get("origin") != "initial"]
+    told = {each.point: each.value for each in standing.ranked}
+    without_value = (TrialState.DIVERGED, TrialState.STOPPED)
+    told |= {trial.point: math.inf for trial in drawn if trial.state in without_value}
+    points = sorted({trial.point for trial in drawn} & told.keys())
+    reason = why_no_band(
+        specification.search.sampler,
+        is_stopped=any(trial.state is TrialState.STOPPED for trial in drawn),
+        space=specification.arms[standing.arm].search_space,
+        num_points=len(points),
+    )
+    if not reason and any(not trial.state.is_terminal for trial in drawn):
+        reason = "the search has not ended, and the points that end first are not a fair sample"
+    return tuning_curve([told[point] for point in points], mode=specification.objective.mode, reason=reason)
+
+
+def _notes(specification: Specification, campaign: CampaignRecord, arms: Sequence[ArmReport]) -> list[str]:
+    notes = []
+    if not campaign.state.is_terminal:
+        notes.append(f"the campaign is {campaign.state}: what is not there yet may change everything")
+    if len(specification.objectives) > 1:
+        notes.append("two objectives: no arm is the better one; points that nothing dominates are listed")
+    elif specification.finals is None:
+        notes.append("no verdicts: the best of a search is its luckiest too; give `finals` to compare arms")
+    elif specification.finals.keep > 1:
+        notes.append(f"the best of {specification.finals.keep} finalists was chosen by its finals, which flatters it")
+    notes.append("one search seed: this compares tuned configurations; how easily each is found takes three or more")
+    for reason in dict.fromkeys(arm.curve.reason for arm in arms if arm.curve.reason):
+        names = ", ".join(arm.name for arm in arms if arm.curve.reason == reason)
+        notes.append(f"{names}: a tuning curve without band: {reason}")
+    for arm in arms:
+        if arm.finals and arm.finals.num_diverged:
+            finals = arm.finals
+            notes.append(f"{arm.name}: {finals.num_diverged} of {finals.num_seeds} seeds diverged and are not compared")
+        for edge in arm.edges:
+            advice = "nothing lies beyond" if edge.extend_to is None else f"extend to {edge.extend_to:g}"
+            notes.append(
+                f"{arm.name}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
+            )
+    return notes
+
+
+def _edges(specification: Specification, standing: ArmStanding, catalog: Catalog) -> list[Edge]:
+    if standing.best is None:
+        return []
+    arm, best = specification.arms[standing.arm], standing.best
+    allowed = catalog.optimizers[arm.optimizer]
+    point = Completed(best.config, {}, best.value)
+    return edges(arm.search_space, point, is_allowed=lambda name, value: not allowed[name].problem_with(value))
+
+
+def _advice(arm: str, edge: Edge) -> str:
+    advice = "nothing lies beyond" if edge.extend_to is None else f"extend to {edge.extend_to:g}"
+    return f"{arm}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

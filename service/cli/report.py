@@ -1,0 +1,153 @@
+"""`spectune report`: what a campaign says about its optimizers, for people, for programs, and as a page of figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
+from service.cli.stored import CampaignArgument, StoredCampaign, read_stored
+from service.errors import DataDirectoryError
+
+if TYPE_CHECKING:
+    from service.campaign.report import ArmReport, Report
+
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write one HTML file with figures here; it needs no net.")
+]
+
+
+def report(
+    campaign: CampaignArgument,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    as_json: JsonOption = False,
+    html: HtmlOption = None,
+) -> None:
+    """Compare a campaign's optimizers: finals, verdicts, sensitivity, importances, what stopping early has cost."""
+    stored = read_stored(data_dir, campaign)
+    made = report_on(stored)
+    if html is not None:
+        _write_page(html, stored, made)
+    if as_json:
+        sys.stdout.write(json.dumps(made.document(), allow_nan=False) + "\n")
+    else:
+        show_report(Console(), made)
+
+
+def report_on(stored: StoredCampaign) -> Report:
+    """Make the report of a stored campaign; imports torch and Optuna."""
+    from service.campaign.catalog import installed_catalog
+    from service.campaign.report import make_report
+
+    return make_report(
+        stored.specification, stored.record, stored.trials, stored.observations, catalog=installed_catalog()
+    )
+
+
+def show_report(console: Console, report: Report) -> None:
+    """Print the report for people."""
+    console.print(f"\n{report.campaign_id}  {report.state}", highlight=False)
+    console.print(f"{report.objective} at step {report.steps}, to {report.mode}", highlight=False)
+    console.print(_arms_table(report))
+    for line in [*verdict_lines(report), *_sensitivity_lines(report), *_regret_lines(report), *_pareto_lines(report)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for note in report.notes:
+        console.print(f"[yellow]note[/] {note}", highlight=False, soft_wrap=True)
+
+
+def _arms_table(report: Report) -> Table:
+    table = Table()
+    for column in ("arm", "trials", "device s", "best of the search", "finals", "seeds", "tuning curve"):
+        table.add_column(column, justify="left" if column in ("arm", "tuning curve") else "right")
+    for arm in report.arms:
+        finals = arm.finals
+        told = "-" if finals is None or finals.mean is None else f"{finals.mean:.4g}"
+        if finals is not None and finals.spread is not None:
+            told += f" ± {finals.spread:.2g}"
+        table.add_row(
+            arm.name,
+            str(sum(arm.num_trials.values())),
+            f"{arm.device_seconds:.3g}",
+            "none completed" if arm.best is None else f"{arm.best.value:.4g}",
+            told,
+            "-" if finals is None else f"{len(finals.values)} of {finals.num_seeds}",
+            "no band" if arm.curve.reason else "95 % band",
+        )
+    return table
+
+
+def verdict_lines(report: Report) -> list[str]:
+    """Say in a sentence per pair which arm is better, or what it would take to tell."""
+    lines = []
+    for verdict in report.verdicts:
+        first, second = (report.arms[arm].name for arm in verdict.arms)
+        if verdict.p_value is None or verdict.difference is None:
+            lines.append(f"{first} and {second}: {verdict.num_seeds} common seeds are too few to compare")
+            continue
+        evidence = (
+            f"p = {verdict.p_value:.2g} over {verdict.num_seeds} common seeds, Holm-corrected; "
+            f"{first} ahead on {verdict.num_wins}"
+        )
+        if verdict.better is not None:
+            winner, loser = (first, second) if verdict.better == verdict.arms[0] else (second, first)
+            lines.append(f"{winner} is better than {loser} by {abs(verdict.difference):.3g} ({evidence})")
+            continue
+        needed = verdict.seeds_needed
+        more = "more than 10000 seeds" if needed is None else f"about {needed} seeds"
+        lines.append(
+            f"{first} and {second} cannot be told apart ({evidence}): a difference of {verdict.detectable:.2g} would "
+            f"probably have shown; the one seen, {abs(verdict.difference):.2g}, takes {more}"
+        )
+    return lines
+
+
+def _sensitivity_lines(report: Report) -> list[str]:
+    lines = []
+    for arm in report.arms:
+        if arm.importances:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in arm.importances.items())
+            lines.append(f"{arm.name}: importance: {shares}")
+        for name, basin in arm.basins.items():
+            width = f"{basin.share:.0%} of the range" if basin.decades is None else f"{basin.decades:.2f} decades"
+            lines.append(
+                f"{arm.name}: nearly as good with {name} in [{basin.low:.4g}, {basin.high:.4g}], {width} "
+                f"({basin.num_points} points)"
+            )
+    return lines
+
+
+def _regret_lines(report: Report) -> list[str]:
+    return [
+        f"{arm.name}: {arm.regret.num_wrong} of {arm.regret.num_audited} audited stops were wrong "
+        f"(95 %: {arm.regret.interval[0]:.0%} to {arm.regret.interval[1]:.0%}); the worst cost {arm.regret.largest:.3g}"
+        for arm in report.arms
+        if arm.regret is not None
+    ]
+
+
+def _pareto_lines(report: Report) -> list[str]:
+    def told(arm: ArmReport, point: int, costs: dict[str, float]) -> str:
+        return f"  {arm.name} point {point}: " + ", ".join(f"{name} {cost:.4g}" for name, cost in costs.items())
+
+    if not report.pareto:
+        return []
+    names = " and ".join(report.pareto[0].costs)
+    return [f"nothing dominates, in {names}:"] + [
+        told(report.arms[each.arm], each.point, dict(each.costs)) for each in report.pareto
+    ]
+
+
+def _write_page(path: Path, stored: StoredCampaign, made: Report) -> None:
+    from service.cli.figures import report_page
+
+    page = report_page(made, stored.specification, stored.trials)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataDirectoryError(f"the page cannot be written ({error.strerror}): got {path}") from error

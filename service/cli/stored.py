@@ -1,0 +1,48 @@
+"""A campaign that a data directory's ledger holds, read for the commands that look back at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search_spaces.space import nearest_hint
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
+from service.campaign.specification import Specification, restore
+from service.data_directory import DataDirectory
+from service.errors import CampaignNotFoundError, DataDirectoryError
+from service.ledger import Ledger
+
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its id, as `run` printed it last.")]
+
+
+@dataclass(frozen=True)
+class StoredCampaign:
+    """Everything the ledger knows of a campaign."""
+
+    specification: Specification
+    record: CampaignRecord
+    trials: list[TrialRecord]
+    observations: list[Observation]
+
+
+def read_stored(data_dir: Path, campaign_id: str) -> StoredCampaign:
+    """Read a campaign; nothing is created.
+
+    Raises:
+        DataDirectoryError: There is no ledger.
+        CampaignNotFoundError: It holds no such campaign; says the nearest.
+    """
+    data = DataDirectory(data_dir.resolve())
+    if not data.ledger.is_file():
+        raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
+    with Ledger.at(data.ledger) as ledger:
+        known = [record.campaign_id for record in ledger.campaigns()]
+        if campaign_id not in known:
+            hint = nearest_hint(campaign_id, known) or f"; the newest are {', '.join(known[:3]) or 'none'}"
+            raise CampaignNotFoundError(f"no such campaign{hint}: got {campaign_id!r}")
+        record = ledger.campaign(campaign_id)
+        trials, observations = ledger.trials(campaign_id), ledger.observations(campaign_id)
+    return StoredCampaign(restore(record.specification), record, trials, observations)
