@@ -202,10 +202,15 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
 PROBLEMS: Mapping[str, Callable[[float, Method], Arrival]] = {"factorization": factorization, "attention": attention}
 
 CONTESTANTS: Mapping[str, tuple[str, Mapping[str, Any], Schedule, tuple[float, ...]]] = {
-    "polargrad, constant lr": ("polargrad", {"momentum": 0.0}, Schedule("constant"), (1e-6, 2e-6, 4e-6, 8e-6)),
-    "muon, constant lr": ("muon", {}, Schedule("constant"), (0.003, 0.01, 0.03, 0.1)),
-    "muon, decayed": ("muon", {}, Schedule("cosine"), (0.003, 0.01, 0.03, 0.1)),
-    "adam, constant lr": ("adamw", {"weight_decay": 0.0}, Schedule("constant"), (0.01, 0.03, 0.1)),
+    "polargrad, constant lr": (
+        "polargrad",
+        {"momentum": 0.0},
+        Schedule("constant"),
+        (2e-6, 4e-6, 8e-6, 1.6e-5, 3.2e-5),
+    ),
+    "muon, constant lr": ("muon", {}, Schedule("constant"), (0.0003, 0.001, 0.003, 0.01, 0.03)),
+    "muon, decayed": ("muon", {}, Schedule("cosine"), (0.001, 0.003, 0.01, 0.03)),
+    "adam, constant lr": ("adamw", {"weight_decay": 0.0}, Schedule("constant"), (0.003, 0.01, 0.03, 0.1)),
 }
 
 
