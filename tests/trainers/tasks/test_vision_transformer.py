@@ -99,7 +99,7 @@ def test_a_damaged_folder_is_refused_by_file_and_runs_nothing(cifar: Path, damag
 
 def test_a_missing_batch_is_found_before_anything_is_read(cifar: Path) -> None:
     (cifar / "data_batch_5").unlink()
-    with pytest.raises(TaskOptionError, match="images: a batch of CIFAR-10 is missing: got '.*data_batch_5'"):
+    with pytest.raises(TaskOptionError, match=r"images: a batch of CIFAR-10 is missing: got '.*data_batch_5'"):
         VisionTransformer(images=str(cifar)).check()
 
 
