@@ -141,6 +141,8 @@ def test_matrices_start_at_their_stated_scale(corpus: Path) -> None:
         ({"corpus": "/nowhere/at/all"}, "corpus"),
         ({"corpus": ""}, "corpus"),
         ({"width": 10**6}, "width"),
+        ({"width": 8192, "depth": 96}, "width"),
+        ({"batch_size": 65_536, "context": 1024}, "batch_size"),
         ({"depth": 10**6}, "depth"),
         ({"batch_size": 10**9}, "batch_size"),
         ({"validation_batches": 10**9}, "validation_batches"),

@@ -126,6 +126,9 @@ def test_drawn_vectors_are_orthonormal_and_numbers_geometric() -> None:
     ("task", "changes", "option"),
     [
         (REGRESSION, {"rows": 0}, "rows"),
+        (REGRESSION, {"samples": 65_536, "rows": 8192}, "samples"),
+        (LOGISTIC, {"samples": 65_536, "outputs": 8192}, "samples"),
+        (ATTENTION, {"prompts": "sampled", "batch_size": 65_536, "examples": 65_536}, "batch_size"),
         (REGRESSION, {"columns": 10**9}, "columns"),
         (REGRESSION, {"samples": 5}, "samples"),
         (REGRESSION, {"outputs": 3}, "outputs"),
