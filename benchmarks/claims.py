@@ -38,7 +38,7 @@ CONDITIONS = (10.0, 31.6, 100.0, 316.0, 1000.0)
 SIZE = 40
 LOST = 1e6
 TARGET = 1e-6
-REGRESSION_STEPS, REGRESSION_POINTS = 8000, 80
+REGRESSION_STEPS, REGRESSION_POINTS = 3000, 60
 SPECTRAL_RATES = tuple(0.05 * twentieths for twentieths in range(2, 14))
 SPECTRAL_DECAYS = (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 ADAM_DECAYS = (0.99, 0.995, 0.999, 0.9995, 1.0)
@@ -202,10 +202,10 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
 PROBLEMS: Mapping[str, Callable[[float, Method], Arrival]] = {"factorization": factorization, "attention": attention}
 
 CONTESTANTS: Mapping[str, tuple[str, Mapping[str, Any], Schedule, tuple[float, ...]]] = {
-    "polargrad, constant lr": ("polargrad", {"momentum": 0.0}, Schedule("constant"), (4e-6, 8e-6, 1.2e-5, 1.6e-5)),
-    "muon, constant lr": ("muon", {}, Schedule("constant"), (0.0005, 0.001, 0.003, 0.01)),
-    "muon, decayed": ("muon", {}, Schedule("cosine"), (0.0005, 0.001, 0.003, 0.01)),
-    "adam, constant lr": ("adamw", {"weight_decay": 0.0}, Schedule("constant"), (0.001, 0.003, 0.01, 0.03)),
+    "polargrad, constant lr": ("polargrad", {"momentum": 0.0}, Schedule("constant"), (2e-5, 4e-5, 6e-5, 7e-5)),
+    "muon, constant lr": ("muon", {}, Schedule("constant"), (0.001, 0.003, 0.01)),
+    "muon, decayed": ("muon", {}, Schedule("cosine"), (0.001, 0.003, 0.01)),
+    "adam, constant lr": ("adamw", {"weight_decay": 0.0}, Schedule("constant"), (0.003, 0.01, 0.03)),
 }
 
 
