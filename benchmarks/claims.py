@@ -1,6 +1,6 @@
 """What the papers claim about convergence, in small: a picture and a JSON file, three seeds, spread shown.
 
-    python -m benchmarks.claims --out benchmarks/results/claims          (about five minutes on one core)
+    python -m benchmarks.claims --out benchmarks/results/claims          (a few minutes on one core)
 
 regression      PolarGrad's gap falls geometrically with a constant learning rate, Muon's stays on a plateau, decay
                 takes it down (arXiv 2505.21799, 6.1; 100 x 20 in place of 500 x 100).
@@ -292,6 +292,15 @@ def _band(axis: Any, places: Sequence[float], values: Sequence[Sequence[float]],
     axis.fill_between(where, lowest, highest, alpha=0.2, color=line.get_color())
 
 
+def _finite(value: Any) -> Any:
+    """Write infinity, for what never arrived, as null, which JSON has."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main() -> None:
     """Run all three, print the verdicts, write JSON and picture."""
     parser = argparse.ArgumentParser(description="The papers' claims about convergence, in small.")
@@ -313,7 +322,9 @@ def main() -> None:
     for claim, value in results["verdicts"].items():
         print(f"{claim}: {value:.3g}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".json").write_text(
+        json.dumps(_finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     draw(results, out.with_suffix(".png"))
 
 
