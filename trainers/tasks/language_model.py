@@ -20,11 +20,13 @@ from torch.nn import functional
 
 from trainers.data.corpora import Corpus, CorpusError, Tokens, corpus_fingerprint, list_corpus, read_corpus
 from trainers.seeds import generator_for
-from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.options import TaskOptionError, check_options, check_together, option
 from trainers.tasks.task import Batch, TaskOptions, place
 from trainers.tasks.transformer import Block, initialize, inside_width, matrix, rotary_angles
 
 EMBEDDING_STD = 0.02
+LARGEST_STEP = 2**24  # tokens
+LARGEST_MODEL = 4 * 10**9  # parameters
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class LanguageModel(TaskOptions):
         check_options(self)
         if self.width % (2 * self.heads):
             raise TaskOptionError("width", f"must be a multiple of {2 * self.heads}, twice the heads", self.width)
+        tokens = self.batch_size * self.context
+        check_together("batch_size", self.batch_size, tokens, at_most=LARGEST_STEP, words="tokens of a batch")
+        check_together("width", self.width, self._num_entries(), at_most=LARGEST_MODEL, words="parameters")
         if self.corpus == "":
             raise TaskOptionError("corpus", "must name a folder, or be null", self.corpus)
         try:
@@ -134,6 +139,11 @@ class LanguageModel(TaskOptions):
             raise TaskOptionError("vocabulary", f"must be at least {of_corpus}, the corpus's", self.vocabulary)
         for _ in self._validation_windows() if of_corpus is None else ():
             pass  # each looks for tokens beyond the vocabulary
+
+    def _num_entries(self) -> int:
+        inside = self.feed_forward_width or inside_width(self.feed_forward, self.width)
+        block = 4 * self.width + (3 if self.feed_forward == "swiglu" else 2) * inside
+        return self.width * (self.depth * block + 2 * (self.vocabulary or 0))
 
     def _folder(self) -> Path | None:
         return None if self.corpus is None else Path(self.corpus)

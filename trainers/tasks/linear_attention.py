@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, geometric, orthonormal
-from trainers.tasks.options import option
+from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
@@ -46,6 +46,12 @@ class LinearAttention(TaskOptions):
     def items_per_step(self) -> int:
         """Prompts; the population counts as one."""
         return 1 if self.prompts == "population" else self.batch_size
+
+    def check(self) -> None:
+        """Refuse sizes out of range, and batches that no memory holds."""
+        check_options(self)
+        entries = self.batch_size * (self.examples + 1) * self.size if self.prompts == "sampled" else 0
+        check_together("batch_size", self.batch_size, entries, at_most=LARGEST_BATCH, words="entries of prompts")
 
     def build(self, generator: torch.Generator) -> OneMatrix:
         """Start at Q = 0; nothing is drawn."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, uniform
-from trainers.tasks.options import option
+from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
 from trainers.tasks.task import Batch, TaskOptions, place
 
 
@@ -34,6 +34,12 @@ class MatrixLogistic(TaskOptions):
     batch_size: int = option(1000, "Rows of A in a step, drawn with replacement.", at_least=1, at_most=65_536)
 
     name: ClassVar[str] = "matrix_logistic"
+
+    def check(self) -> None:
+        """Refuse sizes out of range, and data that no memory holds."""
+        check_options(self)
+        entries = max(self.samples, self.batch_size) * max(self.rows, self.outputs)
+        check_together("samples", self.samples, entries, at_most=LARGEST_BATCH, words="entries of A or C")
 
     @property
     def items_per_step(self) -> int:

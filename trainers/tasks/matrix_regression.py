@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, uniform
-from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.options import LARGEST_BATCH, TaskOptionError, check_options, check_together, option
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
@@ -45,6 +45,8 @@ class MatrixRegression(TaskOptions):
     def check(self) -> None:
         """Refuse sizes out of range, and too few equations for one solution."""
         check_options(self)
+        entries = self.samples * max(self.rows, self.outputs)
+        check_together("samples", self.samples, entries, at_most=LARGEST_BATCH, words="entries of A or C")
         if self.samples < self.rows:
             raise TaskOptionError("samples", f"must be at least {self.rows}, the rows", self.samples)
         if self.outputs < self.columns:

@@ -26,6 +26,10 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+LARGEST_BATCH = 2**27
+"""Entries of what a task holds or draws at once: 1 GiB in fp64."""
+
+
 class TaskOptionError(OptionError):
     """An option of a task that cannot be used."""
 
@@ -56,6 +60,16 @@ def check_options(task: Any) -> None:
         message = None if value is None else _crossed(field, value)
         if message is not None:
             raise TaskOptionError(field.name, message, value)
+
+
+def check_together(name: str, value: Any, count: int, *, at_most: int, words: str) -> None:
+    """Refuse options that are too much together, each being within its bounds.
+
+    Raises:
+        TaskOptionError: Naming the option that weighs most in the count.
+    """
+    if count > at_most:
+        raise TaskOptionError(name, f"makes {count} {words}, at most {at_most} are allowed", value)
 
 
 def check_type(name: str, declared: Any, value: Any) -> None:

@@ -31,6 +31,7 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _VALUES: Final = ("name", "metrics", "items_per_step")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_PLAIN = (str, int, float, bool, type(None))
 _T = TypeVar("_T")
 
 
@@ -92,6 +93,12 @@ def _imported(module_name: str, name: str) -> Any:
 def _check_class(found: Any, name: str) -> None:
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise TaskOptionError("name", f"{found!r} is no dataclass", name)
+    if not cast(Any, found).__dataclass_params__.frozen:
+        raise TaskOptionError("name", f"the dataclass {found.__name__} must be frozen", name)
+    for field in dataclasses.fields(found):
+        if field.default is dataclasses.MISSING or not isinstance(field.default, _PLAIN):
+            message = f"the option {field.name} of {found.__name__} must have a default that is text, number or null"
+            raise TaskOptionError("name", message, name)
     for value in _VALUES:
         if not hasattr(found, value):
             raise TaskOptionError("name", f"the class {found.__name__} lacks {value}", name)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from trainers.data.images import Images, ImagesError, check_images, read_images
 from trainers.seeds import generator_for
-from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.options import LARGEST_BATCH, TaskOptionError, check_options, check_together, option
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
 from trainers.tasks.transformer import Block, initialize, inside_width, matrix
 
@@ -61,7 +61,9 @@ class VisionTransformer(TaskOptions):
         check_options(self)
         if self.width % self.heads:
             raise TaskOptionError("width", f"must be a multiple of {self.heads}, the heads", self.width)
-        side = self._shape()[1]
+        channels, side = self._shape()
+        pixels = self.batch_size * channels * side * side
+        check_together("batch_size", self.batch_size, pixels, at_most=LARGEST_BATCH, words="pixels of a batch")
         if side % self._patch():
             raise TaskOptionError("patch", f"must divide {side}, the side of an image", self.patch)
         if self.images == "":

@@ -283,10 +283,13 @@ def test_finals_get_what_the_budget_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "reason"),
-    [({"device_seconds": 20}, "device_seconds_spent"), ({"wall_seconds": 10}, "wall_seconds_spent")],
+    ("budget", "reason", "members"),
+    [
+        ({"device_seconds": 20}, "device_seconds_spent", 1),
+        ({"device_seconds": 20}, "device_seconds_spent", 4),
+        ({"wall_seconds": 10}, "wall_seconds_spent", 1),
+    ],
 )
-@pytest.mark.parametrize("members", [1, 4])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_budget_is_overspent_by_at_most_a_report_of_each_member(
     budget: dict[str, Any], reason: str, seed: int, members: int

@@ -139,6 +139,17 @@ def test_matrices_start_at_their_stated_scale(corpus: Path) -> None:
         ({"context": 1_000_000}, "context"),
         ({"context": 30_000}, "corpus"),
         ({"corpus": "/nowhere/at/all"}, "corpus"),
+        ({"corpus": ""}, "corpus"),
+        ({"width": 10**6}, "width"),
+        ({"width": 8192, "depth": 96}, "width"),
+        ({"batch_size": 65_536, "context": 1024}, "batch_size"),
+        ({"depth": 10**6}, "depth"),
+        ({"batch_size": 10**9}, "batch_size"),
+        ({"validation_batches": 10**9}, "validation_batches"),
+        ({"vocabulary": 255}, "vocabulary"),
+        ({"vocabulary": 10**9}, "vocabulary"),
+        ({"rope_base": 1.0}, "rope_base"),
+        ({"feed_forward_width": 0}, "feed_forward_width"),
     ],
 )
 def test_impossible_options_are_refused_by_name(task: LanguageModel, options: dict[str, Any], option: str) -> None:
@@ -156,3 +167,31 @@ def test_a_missing_corpus_is_refused_with_its_path_also_where_nobody_checked() -
 def test_check_reads_no_corpus(task: LanguageModel, cache_folder: Path) -> None:
     task.check()
     assert not cache_folder.exists()
+
+
+def test_a_limit_is_named_with_the_value() -> None:
+    with pytest.raises(TaskOptionError, match="width: must be at most 8192: got 1000000"):
+        LanguageModel(width=10**6).check()
+
+
+def test_a_pinned_corpus_that_changes_is_refused_with_both_fingerprints(task: LanguageModel, corpus: Path) -> None:
+    pinned = task.pinned()
+    assert pinned.corpus_fingerprint == read_text(corpus).fingerprint
+    pinned.check()
+    moved = corpus.parent / "moved"
+    corpus.rename(moved)
+    dataclasses.replace(pinned, corpus=str(moved)).check()
+    (moved / "0.txt").write_text("another text")
+    changed = moved.rename(corpus.parent / "changed")
+    now = dataclasses.replace(task, corpus=str(changed)).pinned().corpus_fingerprint
+    message = f"corpus: has changed: fingerprint {now}, this was made with {pinned.corpus_fingerprint}: got '{changed}'"
+    with pytest.raises(TaskOptionError) as caught:
+        dataclasses.replace(pinned, corpus=str(changed)).check()
+    assert str(caught.value) == message
+
+
+def test_an_overlong_corpus_is_named_once() -> None:
+    name = "/" + "x" * 300
+    with pytest.raises(TaskOptionError) as caught:
+        LanguageModel(corpus=name).check()
+    assert str(caught.value).count("x" * 300) == 1

@@ -63,6 +63,13 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("dataclass(frozen=True)", "dataclass(frozen=False)", "raised TypeError: cannot inherit non-frozen"),
+        ("frozen=True)\nclass Rosenbrock(TaskOptions)", "frozen=False)\nclass Rosenbrock", "must be frozen"),
+        (
+            "size: int = option(8,",
+            "size: tuple[int] = option((8,),",
+            "option size of Rosenbrock must have a default",
+        ),
         ("def evaluate", "def assess", "the class Rosenbrock lacks the method evaluate"),
         ("step: int, seed: int", "step: int", r"Rosenbrock\.batch must take \(self, step, seed\)"),
         (".mean()", "", r"Rosenbrock\.loss must give a scalar, gives a tensor of shape \(8, 7\)"),
