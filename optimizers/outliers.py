@@ -18,8 +18,8 @@ from optimizers.spelling import refuse_unknown
 
 # `sampled` reads about an eighth of the entries, within these bounds. Of s independent draws the rank of the q-quantile
 # has a standard deviation of sqrt(q (1 − q) / s), so far is the share that is clipped from 1 − q: at q = 0.9 that is
-# 0.0094 for s = 1024 and 0.0047 for s = 4096; at its largest, q = 0.5, 0.016 and 0.0078.
-FEWEST_SAMPLES: Final = 1024
+# 0.013 for s = 512 and 0.0047 for s = 4096; at its largest, q = 0.5, 0.022 and 0.0078.
+FEWEST_SAMPLES: Final = 512
 MOST_SAMPLES: Final = 4096
 QUANTILES: Final = ("exact", "sampled")
 
@@ -34,12 +34,15 @@ def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: s
         quantile: As for `percentile_threshold`.
 
     Returns:
-        A new tensor. A matrix whose threshold is zero (most entries are zero) is left as it is; one with a non-finite
+        A new tensor; `matrix` itself where the percentile is the number 1. A matrix whose threshold is zero (most
+        entries are zero) is left as it is, which `diagnostics.clipped_fraction` reports as 0; one with a non-finite
         entry becomes NaN as a whole, so that no infinite entry is cut down to a harmless one.
 
     Raises:
         ValueError: The percentile is not in (0, 1].
     """
+    if not isinstance(percentile, Tensor) and percentile == 1:
+        return matrix
     return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile))
 
 
