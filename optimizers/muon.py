@@ -71,7 +71,7 @@ class MuonRule(SpectralRule):
         refuse_unknown("adjust_lr_fn", self.adjust_lr_fn, SCALES)
 
     @property
-    def coefficients(self) -> Coefficients | None:
+    def solver_coefficients(self) -> Coefficients | None:
         """The solver's coefficients, None for its own."""
         return self.ns_coefficients
 

@@ -40,10 +40,10 @@ class SpectralRule(ABC):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, coefficients=self.coefficients, compute_dtype=self.compute_dtype)
+        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.compute_dtype)
 
     @property
-    def coefficients(self) -> Coefficients | None:
+    def solver_coefficients(self) -> Coefficients | None:
         """The solver's coefficients, None for its own."""
         return None
 
@@ -82,12 +82,12 @@ class SpectralRule(ABC):
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
             iteration["eps"] = hyperparameters["eps"]
-            if solver.takes_lowest and self.coefficients in (None, "minimax"):
+            if solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
                 iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,
-            coefficients=self.coefficients,
+            coefficients=self.solver_coefficients,
             compute_dtype=self.compute_dtype,
             **iteration,
         )
