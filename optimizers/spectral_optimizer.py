@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import fields
 from typing import Any, ClassVar, Final
 
@@ -20,6 +20,7 @@ from torch.optim.optimizer import ParamsT
 
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
+from optimizers.matrix_views import as_matrices, check_view
 from optimizers.spectral import SpectralRule
 from optimizers.spelling import refuse_unknown
 
@@ -33,7 +34,8 @@ class SpectralOptimizer(Optimizer):
 
     Parameters given as a plain list are all matrices. A group with `algorithm="adamw"` holds parameters of any shape;
     it takes `lr` and `weight_decay` (by default those of the optimizer), `betas` (0.9, 0.95) and `eps` 1e-8. Options
-    are plain values of the group, so schedulers, checkpoints and `torch.load(weights_only=True)` see all of them.
+    are plain values of the group, so schedulers, checkpoints and `torch.load(weights_only=True)` see all of them. With
+    `flatten`, `split_sizes` or `num_heads` each parameter of a group stands for matrices, as `matrix_views` says.
 
     Attributes:
         rule_type: The rule of the matrices; its fields are options of a group.
@@ -106,25 +108,19 @@ class SpectralOptimizer(Optimizer):
             if group["algorithm"] == ADAMW:
                 step_adamw(group, self.state)
             else:
-                self._step_matrices(group)
+                rule = self._rule(group)
+                self._step_matrices(*as_matrices(group, self.state, rule), rule)
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
-        rule = self._rule(group)
+    def _step_matrices(self, group: dict[str, Any], states: MutableMapping[Tensor, Any], rule: SpectralRule) -> None:
         for parameters in self._stacks(group):
             gradient = _stacked([_gradient(parameter) for parameter in parameters])
-            states = [self._state(parameter, rule) for parameter in parameters]
-            state = {name: _stacked([entry[name] for entry in states]) for name in states[0]}
+            own = [_state(states[parameter], parameter, rule) for parameter in parameters]
+            state = {name: _stacked([entry[name] for entry in own]) for name in own[0]}
             update, state = rule.update(-gradient if group["maximize"] else gradient, state, group)
             for name, stack in state.items():
-                torch._foreach_copy_([entry[name] for entry in states], stack.unbind())
+                torch._foreach_copy_([entry[name] for entry in own], stack.unbind())
             _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
-
-    def _state(self, parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[parameter]
-        if not state:
-            state.update(rule.initial_state(parameter))
-        return state
 
     def _stacks(self, group: dict[str, Any]) -> Iterator[list[Tensor]]:
         """Group the parameters that have a gradient by what can be stacked, in pieces below the cap."""
@@ -153,7 +149,9 @@ class SpectralOptimizer(Optimizer):
         if not is_adamw:
             self._rule(group)
         for name, parameter in _named(group):
-            _check_parameter(name, parameter, is_matrix=not is_adamw)
+            _check_parameter(name, parameter)
+            if not is_adamw:
+                check_view(name, tuple(parameter.shape), group)
 
 
 def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -162,7 +160,7 @@ def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     yield from zip(group.get("param_names") or places, group["params"], strict=True)
 
 
-def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
+def _check_parameter(name: str, parameter: Tensor) -> None:
     if not parameter.is_floating_point():
         raise ValueError(f"{name} is not real floating point, the only kind supported: got {parameter.dtype}")
     # A shard's polar factor is not the shard of the polar factor. Where the module is not loaded there is no DTensor.
@@ -170,9 +168,6 @@ def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
     if distributed is not None and isinstance(parameter, distributed.DTensor):
         shape = tuple(parameter.shape)
         raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
-    if is_matrix and parameter.ndim != 2:
-        shape = tuple(parameter.shape)
-        raise ValueError(f'{name} is no matrix, which only groups with algorithm="adamw" take: got shape {shape}')
 
 
 def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
@@ -180,6 +175,12 @@ def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
         if parameter.grad is not None and parameter.grad.layout != torch.strided:
             shape = tuple(parameter.shape)
             raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
+
+
+def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:
+    if not state:
+        state.update(rule.initial_state(parameter))
+    return state
 
 
 def _gradient(parameter: Tensor) -> Tensor:
