@@ -34,6 +34,7 @@ from optimizers.coefficients import (
     polar_express_triples,
     repeated,
 )
+from optimizers.matrix_views import matrices_of
 
 VERSION: Final = 1  # of the fit: another objective or another search takes another number, and so other files
 LARGEST_ITERATE: Final = 1.3
@@ -128,16 +129,22 @@ def calibration_loss(
 def record_momenta(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copy the momentum of every matrix of a running optimizer to the CPU, by the parameter's name.
 
-    A parameter without a name is called by its group and its place in it, as `0.3`. Nothing of the optimizer changes;
-    a parameter that has not taken a step, and one that is not a matrix, is passed over.
+    A parameter without a name is called by its group and its place in it, as `0.3`; the blocks of one that is split
+    have their place after the name, as `qkv[0]`. Nothing of the optimizer changes; a parameter that has not taken a
+    step, and one that is not a matrix, is passed over.
     """
     recorded = {}
     for number, group in enumerate(optimizer.param_groups):
         names = group.get("param_names") or [f"{number}.{place}" for place in range(len(group["params"]))]
         for name, parameter in zip(names, group["params"], strict=True):
             momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None and momentum.ndim == 2:
-                recorded[name] = momentum.detach().to("cpu", copy=True)
+            if momentum is None:
+                continue
+            matrices = matrices_of(group, momentum)
+            for place, matrix in enumerate(matrices):
+                if matrix.ndim == 2:
+                    key = name if len(matrices) == 1 else f"{name}[{place}]"
+                    recorded[key] = matrix.detach().to("cpu", copy=True)
     return recorded
 
 

@@ -46,6 +46,17 @@ def iterated_by_own(
     return X.reshape(matrix.shape)
 
 
+def check_own_triples(triples: Tensor, solver: str, *, is_taken: bool) -> None:
+    """Refuse a tensor that is no list of triples, or a solver that takes none.
+
+    Raises:
+        ValueError: With the shape and the solver.
+    """
+    if not is_taken or triples.ndim < 2 or triples.shape[-1] != 3:
+        got = f"got shape {tuple(triples.shape)} for {solver!r}"
+        raise ValueError(f"coefficients [..., triples, 3] are for newton_schulz and adanewton: {got}")
+
+
 def _for_each(triples: Tensor, batch: torch.Size) -> Tensor:
     number = triples.shape[-2:]
     try:

@@ -116,7 +116,7 @@ def polar_factor(
             of size one, as in [members, 1, 1], are dropped); it is read on the host, so keep it on the CPU.
             Not for `svd` and `zolo_pd`.
         coefficients: One triple for all steps, or one a step, the last one repeated. Only for `newton_schulz` and
-            `adanewton`, which have their own and also take a tensor [..., triples, 3], each matrix's own; and for `gram`
+            `adanewton`, which have some and take a tensor [..., triples, 3] as well, each matrix's own; and for `gram`
             and `auto`, which take as well the name of one of `BASES`, by default "minimax", and normalise as it does.
         eps: The iterations divide by max(‖G‖, eps), so a matrix smaller than eps gives less than its polar factor.
             torch.optim.Muon uses 1e-7. At 0 the result does not depend on the scale of G. `qdwh`, `zolo_pd` and `svd`

@@ -32,6 +32,7 @@ from optimizers import hyperparameters as declare
 from optimizers.calibration import calibrated_triples
 from optimizers.coefficients import adanewton_triple
 from optimizers.hyperparameters import Hyperparameter, table_of
+from optimizers.matrix_views import matrices_of
 from optimizers.momentum import heavy_ball
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
@@ -277,5 +278,6 @@ class Root(SpectralOptimizer):
         if group["coefficients"] == "online" and group["capturable"]:
             raise ValueError("coefficients='online' waits for the host, which a graph cannot: got capturable=True")
         if group["coefficients"] == "calibrated":
-            for shape in {tuple(parameter.shape) for parameter in group["params"]}:
-                calibrated_triples(shape)
+            matrices = chain.from_iterable(matrices_of(group, parameter) for parameter in group["params"])
+            for rows, columns in dict.fromkeys(tuple(matrix.shape) for matrix in matrices):
+                calibrated_triples((rows, columns))
