@@ -5,8 +5,8 @@
 A language model (`trainers`' task, on Python's own sources) is trained by `Root` from the same start with the
 coefficients of the table, of a calibration to momenta of an earlier run of another seed, and refitted online. Every 25
 steps from the 50th on the matrices that were made orthogonal are made so again, with the triples in use and by SVD.
-Printed are the root mean square of ‖X − U Vᵀ‖_F / sqrt(m) over matrices and steps, the validation loss at the end, and
-the time of a step of the optimizer.
+Printed are the root mean square of ‖X − U Vᵀ‖_F / sqrt(m) over matrices and steps, the time of a step of the optimizer,
+and the validation loss at the end, with its mean difference to the table's and that mean's standard error.
 """
 
 from __future__ import annotations
@@ -88,6 +88,16 @@ def _followed(parameter: Tensor, state: dict[str, Tensor], momentum: float) -> T
     return followed
 
 
+def _show(mode: str, runs: list[dict[str, Any]], table: list[dict[str, Any]]) -> None:
+    error, loss, milliseconds = (
+        mean(each[key] for each in runs) for key in ("error", "validation_loss", "milliseconds_per_step")
+    )
+    apart = [own["validation_loss"] - other["validation_loss"] for own, other in zip(runs, table, strict=True)]
+    spread = f" ± {stdev(apart) / len(apart) ** 0.5:.4f}" if len(apart) > 1 else ""
+    against = "" if runs is table else f" ({mean(apart):+.4f}{spread} against the table, seed by seed)"
+    print(f"{mode:11} error {error:.3f}   {milliseconds:5.1f} ms a step   validation loss {loss:.4f}{against}")
+
+
 def main() -> None:
     """Run every mode for every seed, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,12 +115,7 @@ def main() -> None:
             for mode, runs in results.items():
                 runs.append(run(task, mode, seed=seed, steps=options.steps))
     for mode, runs in results.items():
-        losses = [each["validation_loss"] for each in runs]
-        spread = f" ± {stdev(losses):.4f}" if len(losses) > 1 else ""
-        error, milliseconds = (mean(each[key] for each in runs) for key in ("error", "milliseconds_per_step"))
-        print(
-            f"{mode:11} error {error:.3f}   validation loss {mean(losses):.4f}{spread}   {milliseconds:.1f} ms a step"
-        )
+        _show(mode, runs, results["table"])
     if options.json is not None:
         about = {"torch": torch.__version__, "threads": torch.get_num_threads(), **vars(options), "json": None}
         options.json.write_text(json.dumps({"about": about, "runs": results}, indent=1) + "\n")
