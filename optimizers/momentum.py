@@ -8,6 +8,7 @@ From zero they differ by a factor 1 − μ, which a polar factor does not see. N
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,16 @@ def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, neste
     """Take the exponential moving average; give the new buffer and the vector to follow."""
     buffer = buffer.lerp(gradient, 1 - momentum)
     return buffer, gradient.lerp(buffer, momentum) if nesterov else buffer
+
+
+def average_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: list[Tensor]
+) -> None:
+    """Do what `average` does to tensors apart, in place: what there is to follow is written to `followed`."""
+    torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+    torch._foreach_copy_(followed, gradients if nesterov else buffers)
+    if nesterov:
+        torch._foreach_lerp_(followed, buffers, momentum)
 
 
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ back to the host, and gradients are only read.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import fields
 from typing import Any, ClassVar, Final
@@ -21,8 +20,9 @@ from torch.optim.optimizer import ParamsT
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
 from optimizers.matrix_views import as_matrices, check_view
-from optimizers.spectral import SpectralRule
+from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
+from optimizers.stacking import Workspace, batches, merged, parted, stack_into, wide_shape
 
 SPECTRAL: Final = "spectral"
 ADAMW: Final = "adamw"
@@ -42,12 +42,17 @@ class SpectralOptimizer(Optimizer):
         hyperparameters: What is legal for the options of a group of matrices.
         max_stack_bytes: Bytes of gradient that are stacked at once; several times as much is allocated for a moment.
         max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
+        merge: Which shapes share a direction: one of `stacking.MERGES`. `padded` serves many small shapes that nearly
+            agree; it adds flops, and is `transposed` where the solver does not bear it.
+        merge_on_cpu: The same on the CPU, where nothing is gained by fewer launches.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
     max_stack_bytes: ClassVar[int] = 256 * 2**20
     max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
+    merge: ClassVar[str] = "transposed"
+    merge_on_cpu: ClassVar[str] = "equal"
 
     def __init__(
         self,
@@ -62,7 +67,13 @@ class SpectralOptimizer(Optimizer):
         if differentiable:
             raise ValueError(f"{type(self).__name__} cannot be differentiated through: got differentiable=True")
         mechanics = {"maximize": maximize, "foreach": foreach, "capturable": capturable}
+        self._workspace = Workspace()
         super().__init__(params, {"algorithm": SPECTRAL, **options, **mechanics})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back from a copy or a pickle, with memory of its own."""
+        super().__setstate__(state)
+        self._workspace = Workspace()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of matrices, or of anything with `algorithm="adamw"`.
@@ -113,27 +124,62 @@ class SpectralOptimizer(Optimizer):
         return loss
 
     def _step_matrices(self, group: dict[str, Any], states: MutableMapping[Tensor, Any], rule: SpectralRule) -> None:
-        for parameters in self._stacks(group):
-            gradient = _stacked([_gradient(parameter) for parameter in parameters])
-            own = [_state(states[parameter], parameter, rule) for parameter in parameters]
-            state = {name: _stacked([entry[name] for entry in own]) for name in own[0]}
-            update, state = rule.update(-gradient if group["maximize"] else gradient, state, group)
-            for name, stack in state.items():
-                torch._foreach_copy_([entry[name] for entry in own], stack.unbind())
-            _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
+        for batch in self._batches(group, rule):
+            owned = [[_state(states[parameter], parameter, rule) for parameter in stack] for stack in batch]
+            if rule.is_staged:
+                results = self._staged(batch, owned, group, rule)
+            else:
+                results = [self._updated(stack, own, group, rule) for stack, own in zip(batch, owned, strict=True)]
+            for parameters, own, (update, state) in zip(batch, owned, results, strict=True):
+                for name, values in state.items():
+                    torch._foreach_copy_([entry[name] for entry in own], list(values.unbind()))
+                _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
 
-    def _stacks(self, group: dict[str, Any]) -> Iterator[list[Tensor]]:
-        """Group the parameters that have a gradient by what can be stacked, in pieces below the cap."""
-        alike: defaultdict[tuple[torch.Size, torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
-        for parameters in alike.values():
-            num_bytes = max(1, parameters[0].numel() * parameters[0].element_size())
-            is_cpu = parameters[0].device.type == "cpu"
-            cap = min(self.max_stack_bytes, self.max_stack_bytes_on_cpu) if is_cpu else self.max_stack_bytes
-            count = 1 if group["foreach"] is False else max(1, cap // num_bytes)
-            yield from (parameters[start : start + count] for start in range(0, len(parameters), count))
+    def _staged(
+        self, batch: list[list[Tensor]], owned: list[list[State]], group: dict[str, Any], rule: SpectralRule
+    ) -> list[tuple[Tensor, State]]:
+        """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
+        followed = [
+            rule.follow_each(_gradients(stack, group), own, group, self._memory(stack, f"gradients {place}"))
+            for place, (stack, own) in enumerate(zip(batch, owned, strict=True))
+        ]
+        stacks = [stack for stack, _ in followed]
+        directions = self._directions(stacks, group, rule)
+        each = zip(directions, followed, strict=True)
+        return [rule.finish(direction, stack, state, group) for direction, (stack, state) in each]
+
+    def _directions(self, stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
+        if len(stacks) == 1:
+            return [rule.direction(stacks[0], group)]
+        shape, like = (sum(map(len, stacks)), *wide_shape(stacks)), stacks[0]
+        memory = self._workspace.empty(shape, dtype=like.dtype, device=like.device, use="merged")
+        return parted(rule.direction(merged(stacks, memory), group), stacks)
+
+    def _updated(
+        self, parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
+    ) -> tuple[Tensor, State]:
+        gradient = stack_into(self._memory(parameters, "gradients"), _gradients(parameters, group))
+        state = {name: torch.stack([entry[name] for entry in own]) for name in own[0]}
+        return rule.update(gradient, state, group)
+
+    def _memory(self, parameters: list[Tensor], use: str) -> Tensor:
+        like = parameters[0]
+        return self._workspace.empty((len(parameters), *like.shape), dtype=like.dtype, device=like.device, use=use)
+
+    def _batches(self, group: dict[str, Any], rule: SpectralRule) -> Iterator[list[list[Tensor]]]:
+        """Group the parameters that have a gradient by what takes its direction together, in pieces below the cap."""
+        present = [parameter for parameter in group["params"] if parameter.grad is not None]
+        on_cpu = [parameter for parameter in present if parameter.device.type == "cpu"]
+        elsewhere = [parameter for parameter in present if parameter.device.type != "cpu"]
+        for parameters, merge, cap in (
+            (on_cpu, self.merge_on_cpu, min(self.max_stack_bytes, self.max_stack_bytes_on_cpu)),
+            (elsewhere, self.merge, self.max_stack_bytes),
+        ):
+            if not rule.is_staged:
+                merge = "equal"
+            elif merge == "padded" and not rule.bears_padding:
+                merge = "transposed"
+            yield from batches(parameters, merge=merge, cap=0 if group["foreach"] is False else cap)
 
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
         options = [field.name for field in fields(self.rule_type) if field.name in group]
@@ -188,13 +234,9 @@ def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> d
     return state
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
-
-
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+def _gradients(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
 
 
 def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weight_decay: float) -> None:
