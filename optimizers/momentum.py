@@ -32,3 +32,15 @@ def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, ne
     """Take the decaying sum; give the new buffer and the vector to follow."""
     buffer = momentum * buffer + gradient
     return buffer, momentum * buffer + gradient if nesterov else buffer
+
+
+def heavy_ball_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: list[Tensor]
+) -> None:
+    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is written to `followed`."""
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)
+    torch._foreach_copy_(followed, buffers)
+    if nesterov:
+        torch._foreach_mul_(followed, momentum)
+        torch._foreach_add_(followed, gradients)

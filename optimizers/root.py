@@ -33,7 +33,7 @@ from optimizers.calibration import calibrated_triples
 from optimizers.coefficients import adanewton_triple
 from optimizers.hyperparameters import Hyperparameter, table_of
 from optimizers.matrix_views import matrices_of
-from optimizers.momentum import heavy_ball
+from optimizers.momentum import heavy_ball, heavy_ball_
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
 from optimizers.polar import polar_factor
@@ -95,11 +95,28 @@ class RootRule(SpectralRule):
         """Turn a gradient into an update; `online` refits first where it is time, to what it will iterate on."""
         if self.coefficients == "table":
             return super().update(gradient, state, hyperparameters)
-        buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
-        kept = self.suppress(followed, hyperparameters)
+        kept, new = self.follow(gradient, state, hyperparameters)
         fit = self._fit(kept, state, hyperparameters)
         direction = self.direction(kept, {**hyperparameters, "triples": fit["triples"]})
-        return self.scaled(direction, kept), {"momentum_buffer": buffer, **fit}
+        return self.finish(direction, kept, {**new, **fit}, hyperparameters)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether an update is `follow`, `direction`, `finish`; triples of each matrix's own come between these."""
+        return self.coefficients == "table"
+
+    def follow_each(
+        self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
+    ) -> tuple[Tensor, State]:
+        """Do what `follow` does for matrices that lie apart, with their momenta in place."""
+        heavy_ball_(
+            [state["momentum_buffer"] for state in states],
+            gradients,
+            momentum=hyperparameters["momentum"],
+            nesterov=self.nesterov,
+            followed=list(stack.unbind()),
+        )
+        return self.suppress(stack, hyperparameters), {}
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
@@ -212,7 +229,7 @@ class Root(SpectralOptimizer):
         differentiable: Not supported.
 
     Raises:
-        ValueError: An illegal value, a parameter that is not a matrix or has a shape that nothing is calibrated for.
+        ValueError: An illegal value, or a parameter that is not a matrix or of no calibrated shape.
     """
 
     rule_type: ClassVar[type[SpectralRule]] = RootRule
