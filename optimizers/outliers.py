@@ -65,11 +65,11 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
     """
     check_percentile(percentile)
     refuse_unknown("quantile", quantile, QUANTILES)
-    magnitudes = matrix.abs().flatten(start_dim=-2)
-    largest = magnitudes.amax(dim=-1, keepdim=True)
-    read = magnitudes[..., :: sampling_stride(*matrix.shape[-2:])] if quantile == "sampled" else magnitudes
-    threshold = _threshold(read, largest, percentile)
-    return torch.where(largest.isfinite(), threshold, torch.nan).unsqueeze(-1)
+    entries = matrix.flatten(start_dim=-2)
+    largest = torch.maximum(entries.amax(dim=-1, keepdim=True), -entries.amin(dim=-1, keepdim=True))
+    stride = sampling_stride(*matrix.shape[-2:]) if quantile == "sampled" else 1
+    threshold = _threshold(entries[..., ::stride].abs(), largest, percentile)
+    return torch.where(largest < torch.inf, threshold, torch.nan).unsqueeze(-1)  # NaN is not below
 
 
 def sample_size(rows: int, columns: int) -> int:
@@ -88,7 +88,8 @@ def sampling_stride(rows: int, columns: int) -> int:
 def clip_outliers(matrix: Tensor, threshold: Tensor) -> Tensor:
     """Clip to [−threshold, threshold]; a threshold of zero means none, and NaN gives NaN."""
     limit = torch.where(threshold == 0, torch.inf, threshold)
-    return torch.minimum(torch.maximum(matrix, -limit), limit)  # on a CPU several times faster than clamp with tensors
+    raised = torch.maximum(matrix, -limit)
+    return torch.minimum(raised, limit, out=raised)  # on a CPU several times faster than clamp with tensors
 
 
 def soft_threshold(matrix: Tensor, threshold: Tensor) -> Tensor:
@@ -140,8 +141,9 @@ def _quantile(magnitudes: Tensor, percentile: float) -> Tensor:
     from_above = 2 * below >= magnitudes.shape[-1]
     count = magnitudes.shape[-1] - below if from_above else below + 2
     side = magnitudes.topk(count, dim=-1, largest=from_above, sorted=False).values
-    neighbours = side.topk(2, dim=-1, largest=not from_above).values
-    return neighbours.amin(dim=-1, keepdim=True).lerp(neighbours.amax(dim=-1, keepdim=True), rank - below)
+    neighbours: Tensor = side.topk(2, dim=-1, largest=not from_above).values
+    first, second = neighbours[..., :1], neighbours[..., 1:]
+    return first.lerp(second, rank - below) if from_above else second.lerp(first, rank - below)
 
 
 def _quantile_of_each(magnitudes: Tensor, percentile: Tensor) -> Tensor:
