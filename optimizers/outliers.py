@@ -24,7 +24,9 @@ MOST_SAMPLES: Final = 4096
 QUANTILES: Final = ("exact", "sampled")
 
 
-def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
+def suppress_outliers(
+    matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact", out: Tensor | None = None
+) -> Tensor:
     """Clip each matrix of [..., rows, columns] at a percentile of its own magnitudes.
 
     Args:
@@ -32,18 +34,19 @@ def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: s
         percentile: In (0, 1], or a tensor of such that broadcasts over the leading dimensions as [..., 1, 1]. At 1 the
             result equals `matrix`, bit for bit.
         quantile: As for `percentile_threshold`.
+        out: Receives the result and is returned. It may be `matrix`.
 
     Returns:
-        A new tensor; `matrix` itself where the percentile is the number 1. A matrix whose threshold is zero (most
-        entries are zero) is left as it is, which `diagnostics.clipped_fraction` reports as 0; one with a non-finite
-        entry becomes NaN as a whole, so that no infinite entry is cut down to a harmless one.
+        A new tensor or `out`; `matrix` itself where the percentile is the number 1 without an `out`. A matrix whose
+        threshold is zero (most entries are zero) is left as it is, which `diagnostics.clipped_fraction` reports as 0;
+        one with a non-finite entry becomes NaN as a whole, so that no infinite entry is cut down to a harmless one.
 
     Raises:
         ValueError: The percentile is not in (0, 1].
     """
     if not isinstance(percentile, Tensor) and percentile == 1:
-        return matrix
-    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile))
+        return matrix if out is None or out is matrix else out.copy_(matrix)
+    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile), out=out)
 
 
 def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
@@ -85,11 +88,11 @@ def sampling_stride(rows: int, columns: int) -> int:
     return stride
 
 
-def clip_outliers(matrix: Tensor, threshold: Tensor) -> Tensor:
+def clip_outliers(matrix: Tensor, threshold: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Clip to [−threshold, threshold]; a threshold of zero means none, and NaN gives NaN."""
     limit = torch.where(threshold == 0, torch.inf, threshold)
-    raised = torch.maximum(matrix, -limit)
-    return torch.minimum(raised, limit, out=raised)  # on a CPU several times faster than clamp with tensors
+    out = torch.maximum(matrix, -limit, out=out)
+    return torch.minimum(out, limit, out=out)  # on a CPU several times faster than clamp with tensors
 
 
 def soft_threshold(matrix: Tensor, threshold: Tensor) -> Tensor:

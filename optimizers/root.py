@@ -6,10 +6,8 @@
     X <- (1 − γ λ) X − γ 0.2 sqrt(max(rows, columns)) AdaNewton(B)
 
 The paper's listing has no Nesterov; its official code has, and is followed here, with the percentile q, there fixed at
-0.9, as a hyperparameter. M itself is never clipped.
-
-AdaNewton is Newton-Schulz with coefficients for the shape. The paper speaks of learning them along with the model, its
-code holds constants for four shapes. Here they are, by `coefficients`,
+0.9, as a hyperparameter. M itself is never clipped. AdaNewton is Newton-Schulz with coefficients for the shape. The
+paper speaks of learning them along with the model, its code holds constants for four. Here they are, by `coefficients`,
 
     table         the published constants; for every other shape, as in the official code, the classic triple
     calibrated    what `calibration.calibrate` last fitted to the shape, read from disk at the first step of a matrix
@@ -83,11 +81,11 @@ class RootRule(SpectralRule):
         if self.coefficients == "table":
             return state
         *batch, rows, columns = parameter.shape
-        is_online = self.coefficients == "online"
-        known = [adanewton_triple(rows, columns)] if is_online else calibrated_triples((rows, columns))
+        refits = self.coefficients == "online"
+        known = [adanewton_triple(rows, columns)] if refits else calibrated_triples((rows, columns))
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         state["triples"] = torch.tensor(known, dtype=dtype, device=parameter.device).repeat(*batch, 1, 1)
-        if is_online:
+        if refits:
             state["step"] = torch.zeros(*batch, 1, 1, dtype=torch.float32)
         return state
 
@@ -116,7 +114,8 @@ class RootRule(SpectralRule):
             nesterov=self.nesterov,
             followed=list(stack.unbind()),
         )
-        return self.suppress(stack, hyperparameters), {}
+        suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
+        return stack, {}
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""

@@ -57,6 +57,16 @@ def test_percentile_one_clips_nothing_at_all(percentile, dtype):
     assert torch.equal(suppress_outliers(matrix, percentile=percentile), matrix)
 
 
+@pytest.mark.parametrize("percentile", [0.9, 1.0, torch.tensor(0.9)])
+def test_the_result_may_go_where_it_is_asked_to_even_over_the_matrix(percentile):
+    matrix = gaussian(2, 7, 9)
+    expected, elsewhere = suppress_outliers(matrix, percentile=percentile), torch.empty_like(matrix)
+    assert suppress_outliers(matrix, percentile=percentile, out=elsewhere) is elsewhere
+    assert torch.equal(elsewhere, expected)
+    assert suppress_outliers(matrix, percentile=percentile, out=matrix) is matrix
+    assert torch.equal(matrix, expected)
+
+
 def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
     batch = gaussian(3, 2, 8, 5) * torch.tensor([1.0, 10.0, 1e-3], dtype=torch.float64)[:, None, None, None]
     percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None, None]
