@@ -85,14 +85,14 @@ class MuonRule(SpectralRule):
             gradients,
             momentum=hyperparameters["momentum"],
             nesterov=self.nesterov,
-            followed=list(stack.unbind()),
+            followed=stack,
         )
         return self.suppress(stack, hyperparameters), {}
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
         """Multiply by the factor of the shape."""
         factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
-        return direction if factor == 1 else direction * factor
+        return direction if factor == 1 else direction.mul_(factor)
 
 
 MUON_HYPERPARAMETERS: Final = table_of(

@@ -235,14 +235,17 @@ def _polynomial(
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
     if isinstance(coefficients, Tensor):
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16)
-        result = iterated_by_own(wide, counts, coefficients, eps=eps, dtype=dtype).to(matrix.dtype)
+        result = iterated_by_own(wide, counts, coefficients, eps=eps, dtype=dtype)
     else:
         quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
         half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
         if dtype == torch.bfloat16:
             quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
-        result = iterated(wide, counts, quintic, eps=eps, dtype=dtype).to(matrix.dtype)
+        result = iterated(wide, counts, quintic, eps=eps, dtype=dtype)
+    if rows > columns and dtype.itemsize == 2:
+        result = result.mT.contiguous().mT  # turned here in half the bytes, else by whoever adds it to a tall parameter
+    result = result.to(matrix.dtype)
     return result.mT if rows > columns else result
 
 

@@ -20,9 +20,10 @@ from torch.optim.optimizer import ParamsT
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
 from optimizers.matrix_views import as_matrices, check_view
+from optimizers.scratch import scratch
 from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
-from optimizers.stacking import Workspace, batches, merged, parted, stack_into, wide_shape
+from optimizers.stacking import batches, merged, parted, stack_into, wide_shape
 
 SPECTRAL: Final = "spectral"
 ADAMW: Final = "adamw"
@@ -67,13 +68,7 @@ class SpectralOptimizer(Optimizer):
         if differentiable:
             raise ValueError(f"{type(self).__name__} cannot be differentiated through: got differentiable=True")
         mechanics = {"maximize": maximize, "foreach": foreach, "capturable": capturable}
-        self._workspace = Workspace()
         super().__init__(params, {"algorithm": SPECTRAL, **options, **mechanics})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Come back from a copy or a pickle, with memory of its own."""
-        super().__setstate__(state)
-        self._workspace = Workspace()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of matrices, or of anything with `algorithm="adamw"`.
@@ -140,7 +135,7 @@ class SpectralOptimizer(Optimizer):
     ) -> list[tuple[Tensor, State]]:
         """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
         followed = [
-            rule.follow_each(_gradients(stack, group), own, group, self._memory(stack, f"gradients {place}"))
+            rule.follow_each(_gradients(stack, group), own, group, _memory(stack, place))
             for place, (stack, own) in enumerate(zip(batch, owned, strict=True))
         ]
         stacks = [stack for stack, _ in followed]
@@ -148,23 +143,21 @@ class SpectralOptimizer(Optimizer):
         each = zip(directions, followed, strict=True)
         return [rule.finish(direction, stack, state, group) for direction, (stack, state) in each]
 
-    def _directions(self, stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
+    @staticmethod
+    def _directions(stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
         if len(stacks) == 1:
             return [rule.direction(stacks[0], group)]
-        shape, like = (sum(map(len, stacks)), *wide_shape(stacks)), stacks[0]
-        memory = self._workspace.empty(shape, dtype=like.dtype, device=like.device, use="merged")
+        shape = (sum(map(len, stacks)), *wide_shape(stacks))
+        memory = scratch(shape, "step.merged", like=stacks[0])
         return parted(rule.direction(merged(stacks, memory), group), stacks)
 
+    @staticmethod
     def _updated(
-        self, parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
+        parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
     ) -> tuple[Tensor, State]:
-        gradient = stack_into(self._memory(parameters, "gradients"), _gradients(parameters, group))
+        gradient = stack_into(_memory(parameters, 0), _gradients(parameters, group))
         state = {name: torch.stack([entry[name] for entry in own]) for name in own[0]}
         return rule.update(gradient, state, group)
-
-    def _memory(self, parameters: list[Tensor], use: str) -> Tensor:
-        like = parameters[0]
-        return self._workspace.empty((len(parameters), *like.shape), dtype=like.dtype, device=like.device, use=use)
 
     def _batches(self, group: dict[str, Any], rule: SpectralRule) -> Iterator[list[list[Tensor]]]:
         """Group the parameters that have a gradient by what takes its direction together, in pieces below the cap."""
@@ -232,6 +225,10 @@ def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> d
     if not state:
         state.update(rule.initial_state(parameter))
     return state
+
+
+def _memory(parameters: list[Tensor], place: int) -> Tensor:
+    return scratch((len(parameters), *parameters[0].shape), f"step.followed.{place}", like=parameters[0])
 
 
 def _gradients(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:

@@ -25,27 +25,9 @@ times their flops."""
 Shape = tuple[int, int]
 
 
-class Workspace:
-    """Memory for one stack at a time, kept between steps: new memory on a CPU costs more than what is written to it."""
-
-    def __init__(self) -> None:
-        self._memory: dict[tuple[torch.dtype, str], Tensor] = {}
-
-    def empty(self, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device, use: str) -> Tensor:
-        """Give uninitialised memory, valid until the same use asks again. Accelerators have caches of their own."""
-        if device.type != "cpu":
-            return torch.empty(*shape, dtype=dtype, device=device)
-        count = torch.Size(shape).numel()
-        memory = self._memory.get((dtype, use))
-        if memory is None or memory.numel() < count:
-            memory = self._memory[dtype, use] = torch.empty(count, dtype=dtype)
-        return memory[:count].view(*shape)
-
-
 def stack_into(stack: Tensor, matrices: list[Tensor]) -> Tensor:
     """Copy matrices into a stack [count, rows, columns] of theirs and give it."""
-    torch._foreach_copy_(list(stack.unbind()), matrices)
-    return stack
+    return torch.stack(matrices, out=stack)
 
 
 def batches(parameters: Sequence[Tensor], *, merge: str, cap: int) -> Iterator[list[list[Tensor]]]:
