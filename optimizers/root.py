@@ -216,8 +216,8 @@ class Root(SpectralOptimizer):
         ns_steps: Iterations of the solver; published and calibrated coefficients are for 5, online ones for as many.
         eps: Norm below which a matrix moves less than a full step.
         percentile: In (0, 1]; magnitudes above this percentile are clipped to it.
-        quantile: `exact`, or `sampled` from an eighth of the entries, between 512 and 4096 of them: at 0.9 the share
-            that is clipped is then off by a standard deviation of 0.013 to 0.005.
+        quantile: `exact`, or `sampled` from an eighth of the entries, between 384 and 4096 of them: at 0.9 the share
+            that is clipped is then off by a standard deviation of 0.015 to 0.005.
         coefficients: `table`, `calibrated` or `online`, as above; the latter two are for the solver `adanewton`.
         refit_every: Steps between two fits of `online`, each as long as ten steps of 64×64 or two of 256×256.
         solver: A key of `polar.SOLVERS`.
