@@ -49,12 +49,16 @@ def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, ne
 
 
 def heavy_ball_(
-    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: list[Tensor]
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
-    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is written to `followed`."""
+    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
     torch._foreach_mul_(buffers, momentum)
     torch._foreach_add_(buffers, gradients)
-    torch._foreach_copy_(followed, buffers)
-    if nesterov:
-        torch._foreach_mul_(followed, momentum)
-        torch._foreach_add_(followed, gradients)
+    stack_into(followed, buffers)
+    if not nesterov:
+        return
+    followed.mul_(momentum)
+    if buffers[0].numel() <= STACKED_UP_TO:
+        followed.add_(stack_into(scratch(followed.shape, "momentum.gradients", like=followed), gradients))
+    else:
+        torch._foreach_add_(list(followed.unbind()), gradients)

@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from optimizers.scratch import may_be_scratch, scratch
 from optimizers.spelling import refuse_unknown
 
 # `sampled` reads about an eighth of the entries, within these bounds. Of s independent draws the rank of the q-quantile
@@ -71,7 +72,9 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
     entries = matrix.flatten(start_dim=-2)
     largest = torch.maximum(entries.amax(dim=-1, keepdim=True), -entries.amin(dim=-1, keepdim=True))
     stride = sampling_stride(*matrix.shape[-2:]) if quantile == "sampled" else 1
-    threshold = _threshold(entries[..., ::stride].abs(), largest, percentile, interpolate=stride == 1)
+    read = entries[..., ::stride]
+    memory = scratch(read.shape, "outliers.magnitudes", like=matrix) if may_be_scratch(matrix) else None
+    threshold = _threshold(torch.abs(read, out=memory), largest, percentile, interpolate=stride == 1)
     return threshold.add(largest, alpha=0).unsqueeze(-1)  # 0 · ∞ is NaN
 
 

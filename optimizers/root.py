@@ -112,7 +112,7 @@ class RootRule(SpectralRule):
             gradients,
             momentum=hyperparameters["momentum"],
             nesterov=self.nesterov,
-            followed=list(stack.unbind()),
+            followed=stack,
         )
         suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
         return stack, {}
