@@ -75,7 +75,7 @@ def merged(stacks: Sequence[Tensor], batch: Tensor) -> Tensor:
 def parted(batch: Tensor, stacks: Sequence[Tensor]) -> list[Tensor]:
     """Undo `merged`: give the part of each stack, in its shape, as views."""
     parts = []
-    for stack, part in zip(stacks, batch.split([len(stack) for stack in stacks]), strict=True):
+    for stack, part in zip(stacks, torch.split(batch, [len(stack) for stack in stacks]), strict=True):
         rows, columns = _shape(stack)
         parts.append(part[:, :columns, :rows].mT if rows > columns else part[:, :rows, :columns])
     return parts
