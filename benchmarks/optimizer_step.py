@@ -2,10 +2,11 @@
 
     python -m benchmarks.optimizer_step [--device cuda] [--threads 2] [--repeats 15] [--json FILE]
 
-Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that what
-disturbs the machine disturbs all of them, and each round begins with the next one, so that none has the best place. A
-PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is compared at equal error only. A time is the median over the rounds; a ratio is the median of the rounds'
-ratios against the first line of the case, above 1 where the line is faster. Peers that are not installed are left out.
+Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that
+what disturbs the machine disturbs all of them, and each round begins with the next one, so that none has the best
+place. A PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is compared at equal error only.
+A time is the median over the rounds; a ratio is the median of the rounds' ratios against the first line of the case,
+above 1 where the line is faster. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -91,12 +92,12 @@ def direction_error(optimizer: Optimizer) -> float:
         group["weight_decay"] = 0.0
     before = [parameter.detach().double() for parameter in parameters]
     optimizer.step()
-    errors = []
+    errors: list[float] = []
     for parameter, start in zip(parameters, before, strict=True):
         U, _, Vh = torch.linalg.svd(parameter.grad.double(), full_matrices=False)  # equal gradients: the momentum's
         moved = start - parameter.detach().double()
         direction = moved / (moved * (U @ Vh)).sum() * min(moved.shape)
-        errors.append(((direction - U @ Vh).norm() / min(moved.shape) ** 0.5).item())
+        errors.append(float((direction - U @ Vh).norm() / min(moved.shape) ** 0.5))
     return max(errors)
 
 

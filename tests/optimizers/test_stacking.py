@@ -1,4 +1,4 @@
-"""Sharing a direction between shapes, against taking each matrix alone; and momenta in place, against the functional."""
+"""Directions shared between shapes against matrices taken alone, and momenta in place against the functional ones."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_no_merge_and_no_order_changes_a_result(kind, shapes, seed):
 
 def test_the_comparison_of_merges_rejects_a_scale_of_the_padded_shape():
     shapes = [(6, 6), (6, 5)]
-    rows, columns = trained("muon rms_to_rms", shapes, merge="padded")
+    _, narrow = trained("muon rms_to_rms", shapes, merge="padded")
     wrong = trained("muon rms_to_rms", [(6, 6), (6, 6)], merge="equal")[1][:, :5]
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(columns, wrong, rtol=0, atol=1e-9)
+        torch.testing.assert_close(narrow, wrong, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("merge", MERGES)
