@@ -2,9 +2,11 @@
 
     python -m benchmarks.optimizer_step [--device cuda] [--threads 2] [--repeats 15] [--json FILE]
 
-Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that what
-disturbs the machine disturbs all of them. A time is the median over the rounds; a ratio is the median of the rounds'
-ratios against the first line of the case, above 1 where the line is faster. Peers that are not installed are left out.
+Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that
+what disturbs the machine disturbs all of them, and each round begins with the next one, so that none has the best
+place. A PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is compared at equal error only.
+A time is the median over the rounds; a ratio is the median of the rounds' ratios against the first line of the case,
+above 1 where the line is faster. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from optimizers import Muon, PolarGrad, Root
+from optimizers.coefficients import CLASSIC
 
 Shapes: TypeAlias = Sequence[tuple[int, int]]
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
@@ -32,7 +35,15 @@ WARMUP_STEPS: Final = 3
 SQUARES_64: Final[Shapes] = [(64, 64)] * 24
 RECTANGLES_64: Final[Shapes] = [(64, 256), (256, 64)] * 12
 SQUARES_256: Final[Shapes] = [(256, 256)] * 24
+RECTANGLES_256: Final[Shapes] = [(256, 1024), (1024, 256)] * 3
 SMALL: Final[Shapes] = [(32, 32), (32, 64)] * 60
+
+
+class PaddingMuon(Muon):
+    """Ours with every shape that nearly fits in one batch, wherever it runs."""
+
+    merge: ClassVar[str] = "padded"
+    merge_on_cpu: ClassVar[str] = "padded"
 
 
 def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
@@ -40,7 +51,12 @@ def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
     contenders: dict[str, Build] = {
         "torch.optim.Muon": lambda parameters: torch.optim.Muon(parameters),
         f"ours, {compute_dtype}": lambda parameters: Muon(parameters, compute_dtype=compute_dtype),
+        f"ours, {compute_dtype}, padded": lambda parameters: PaddingMuon(parameters, compute_dtype=compute_dtype),
     }
+    if compute_dtype == "float32":  # the Gram form has no bfloat16
+        contenders["ours, float32, gram"] = lambda parameters: Muon(
+            parameters, solver="gram", ns_coefficients=CLASSIC, compute_dtype="float32"
+        )
     zij, kozistr, heavyball = (_installed(name) for name in ("zij", "pytorch_optimizer", "heavyball"))
     if zij is not None:
         contenders["zij Muon"] = lambda parameters: zij.Muon(parameters)
@@ -62,16 +78,33 @@ def polargrad_contenders() -> dict[str, Build]:
     if zij is not None:
         contenders["zij PolarGrad, 4 QDWH steps"] = lambda parameters: zij.PolarGrad(parameters, inner_steps=4)
         contenders["zij PolarGrad, 2 QDWH steps (default)"] = lambda parameters: zij.PolarGrad(parameters)
-    contenders["ours, svd"] = lambda parameters: PolarGrad(parameters)
+    contenders["ours, svd (default)"] = lambda parameters: PolarGrad(parameters)
+    contenders["ours, qdwh"] = lambda parameters: PolarGrad(parameters, solver="qdwh", ns_steps=99)
+    contenders["ours, zolo_pd"] = lambda parameters: PolarGrad(parameters, solver="zolo_pd")
+    contenders["ours, minimax"] = lambda parameters: PolarGrad(parameters, solver="minimax")
     return contenders
 
 
+def direction_error(optimizer: Optimizer) -> float:
+    """Give the largest error ‖X − U Vᵀ‖_F / √m of a step without decay, whose direction is X = polar(momentum)."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    before = [parameter.detach().double() for parameter in parameters]
+    optimizer.step()
+    errors: list[float] = []
+    for parameter, start in zip(parameters, before, strict=True):
+        U, _, Vh = torch.linalg.svd(parameter.grad.double(), full_matrices=False)  # equal gradients: the momentum's
+        moved = start - parameter.detach().double()
+        direction = moved / (moved * (U @ Vh)).sum() * min(moved.shape)
+        errors.append(float((direction - U @ Vh).norm() / min(moved.shape) ** 0.5))
+    return max(errors)
+
+
 def root_contenders(*, compute_dtype: str) -> dict[str, Build]:
-    """Give Muon with ROOT's direction and scale first: what the other lines take longer is the clipping."""
+    """Give ROOT at percentile 1 first: what the other lines take longer is the clipping."""
     return {
-        "ours, no clipping": lambda parameters: Muon(
-            parameters, solver="adanewton", adjust_lr_fn="match_rms_adamw", compute_dtype=compute_dtype
-        ),
+        "ours, no clipping": lambda parameters: Root(parameters, percentile=1.0, compute_dtype=compute_dtype),
         "ours, exact percentile": lambda parameters: Root(parameters, compute_dtype=compute_dtype),
         "ours, sampled percentile": lambda parameters: Root(
             parameters, quantile="sampled", compute_dtype=compute_dtype
@@ -85,11 +118,14 @@ def cases() -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
         ("24 of 64x64", SQUARES_64),
         ("24 of 64x256 and 256x64", RECTANGLES_64),
         ("24 of 256x256", SQUARES_256),
+        ("6 of 256x1024 and 1024x256", RECTANGLES_256),
         ("120 small, 32x32 and 32x64", SMALL),
     ):
         for compute_dtype in ("bfloat16", "float32"):
             yield f"Muon, {name}, {compute_dtype}", shapes, muon_contenders(compute_dtype=compute_dtype)
-    yield "PolarGrad, 24 of 64x64", SQUARES_64, polargrad_contenders()
+    for name, shapes in (("24 of 64x64", SQUARES_64), ("24 of 64x256 and 256x64", RECTANGLES_64)):
+        yield f"PolarGrad, {name}", shapes, polargrad_contenders()
+    yield "PolarGrad, 6 of 256x256", [(256, 256)] * 6, polargrad_contenders()
     for name, shapes in (("24 of 64x64", SQUARES_64), ("24 of 256x256", SQUARES_256)):
         for compute_dtype in ("bfloat16", "float32"):
             yield f"ROOT, {name}, {compute_dtype}", shapes, root_contenders(compute_dtype=compute_dtype)
@@ -98,9 +134,11 @@ def cases() -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
 def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeats: int) -> list[dict[str, Any]]:
     """Give for each contender its median milliseconds and its median ratio against the first."""
     steps: dict[str, Callable[[], Any]] = {}
+    optimizers: dict[str, Optimizer] = {}
     lines = []
     for name, build in contenders.items():
-        step = build(_parameters(shapes, device)).step
+        optimizers[name] = build(_parameters(shapes, device))
+        step = optimizers[name].step
         try:
             for _ in range(WARMUP_STEPS):
                 step()
@@ -108,9 +146,12 @@ def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeat
             lines.append({"optimizer": name, "failed": f"{type(error).__name__}: {error}"[:120]})
         else:
             steps[name] = step
-    rounds = [{name: _milliseconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
+    rounds = [
+        {name: _milliseconds(steps[name], device) for name in _rotated(list(steps), first=repeat)}
+        for repeat in range(repeats)
+    ]
     first = next(iter(steps))
-    measured = [
+    measured: list[dict[str, Any]] = [
         {
             "optimizer": name,
             "milliseconds": median(times[name] for times in rounds),
@@ -118,7 +159,15 @@ def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeat
         }
         for name in steps
     ]
+    for line in measured:
+        if "PolarGrad" in type(optimizers[line["optimizer"]]).__name__:
+            line["error"] = direction_error(optimizers[line["optimizer"]])
     return measured + lines
+
+
+def _rotated(names: list[str], *, first: int) -> list[str]:
+    place = first % len(names)
+    return names[place:] + names[:place]
 
 
 def main() -> None:
@@ -155,7 +204,8 @@ def _show(title: str, lines: list[dict[str, Any]]) -> None:
     print(f"\n{title}")
     for line in lines:
         result = line.get("failed") or f"{line['milliseconds']:9.2f} ms  {line['ratio']:6.2f}x"
-        print(f"  {line['optimizer']:40}{result}", flush=True)
+        error = f"   error {line['error']:.1e}" if "error" in line else ""
+        print(f"  {line['optimizer']:40}{result}{error}", flush=True)
 
 
 def _parameters(shapes: Shapes, device: str) -> list[nn.Parameter]:

@@ -25,11 +25,21 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import CLASSIC, DEFAULT_STEPS, MAX_STEPS, ROOT_TRIPLES, Triple, polar_express_triples
+from optimizers.coefficients import (
+    CLASSIC,
+    DEFAULT_STEPS,
+    MAX_STEPS,
+    ROOT_TRIPLES,
+    Triple,
+    polar_express_triples,
+    repeated,
+)
+from optimizers.matrix_views import matrices_of
 
 VERSION: Final = 1  # of the fit: another objective or another search takes another number, and so other files
 LARGEST_ITERATE: Final = 1.3
 PENALTY: Final = 100.0
+NUM_GRID_POINTS: Final = 201
 NUM_QUANTILES: Final = 256
 STARTS: Final[tuple[Triple, ...]] = (CLASSIC, *ROOT_TRIPLES.values())
 
@@ -71,11 +81,32 @@ def calibrate(
     path = cache_folder() / f"{_key(shape, mix, steps, per_step, sources)}.json"
     known = _read(path, steps if per_step else 1) if use_cache else None
     if known is not None:
+        path.touch()  # so it is the last one that was asked for
         return known
     triples = _fit(sources, steps, per_step)
     if use_cache:
         _write(path, {"shape": shape, "mix": mix, "steps": steps, "version": VERSION, "triples": triples})
     return triples
+
+
+def calibrated_triples(shape: tuple[int, int], *, steps: int = DEFAULT_STEPS) -> tuple[Triple, ...]:
+    """Read the fit for a shape that was last made or asked for with `calibrate`, whatever its mix, from disk.
+
+    Returns:
+        One triple a step.
+
+    Raises:
+        ValueError: There is none; it says which command makes one.
+    """
+    kinds = ((_name(shape, steps, per_step=False), 1), (_name(shape, steps, per_step=True), steps))
+    fits = [(path, number) for name, number in kinds for path in cache_folder().glob(f"{name}-*.json")]
+    for path, number in sorted(fits, key=lambda fit: (fit[0].stat().st_mtime_ns, fit[0].name), reverse=True):
+        found = _read(path, number)
+        if found is not None:
+            return repeated(found, steps)
+    rows, columns = shape
+    command = f"spectune calibrate --shape {rows}x{columns}" + ("" if steps == DEFAULT_STEPS else f" --steps {steps}")
+    raise ValueError(f"no coefficients are calibrated for a shape, `{command}` makes them: got {rows}x{columns}")
 
 
 def calibration_loss(
@@ -98,16 +129,22 @@ def calibration_loss(
 def record_momenta(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copy the momentum of every matrix of a running optimizer to the CPU, by the parameter's name.
 
-    A parameter without a name is called by its group and its place in it, as `0.3`. Nothing of the optimizer changes;
-    a parameter that has not taken a step, and one that is not a matrix, is passed over.
+    A parameter without a name is called by its group and its place in it, as `0.3`; the blocks of one that is split
+    have their place after the name, as `qkv[0]`. Nothing of the optimizer changes; a parameter that has not taken a
+    step, and one that is not a matrix, is passed over.
     """
     recorded = {}
     for number, group in enumerate(optimizer.param_groups):
         names = group.get("param_names") or [f"{number}.{place}" for place in range(len(group["params"]))]
         for name, parameter in zip(names, group["params"], strict=True):
             momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None and momentum.ndim == 2:
-                recorded[name] = momentum.detach().to("cpu", copy=True)
+            if momentum is None:
+                continue
+            matrices = matrices_of(group, momentum)
+            for place, matrix in enumerate(matrices):
+                if matrix.ndim == 2:
+                    key = name if len(matrices) == 1 else f"{name}[{place}]"
+                    recorded[key] = matrix.detach().to("cpu", copy=True)
     return recorded
 
 
@@ -176,7 +213,7 @@ def _spectra(momentum: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _fit(sources: list[Source], steps: int, per_step: bool) -> tuple[Triple, ...]:
     """Descend from every start, and give the best point met anywhere: at worst a start."""
-    grid = torch.linspace(0, 1, 201, dtype=torch.float64)
+    grid = torch.linspace(0, 1, NUM_GRID_POINTS, dtype=torch.float64)
 
     def objective(coefficients: Tensor) -> Tensor:
         loss = sum(
@@ -224,12 +261,15 @@ def _composed(sigma: Tensor, coefficients: Tensor, steps: int) -> list[Tensor]:
 
 
 def _key(shape: tuple[int, int], mix: tuple[float, float], steps: int, per_step: bool, sources: list[Source]) -> str:
-    short, long = sorted(shape)
-    parts = f"{short}x{long}-steps{steps}{'-each' if per_step else ''}-v{VERSION}"
+    parts = _name(shape, steps, per_step=per_step)
     if len(sources) == 1:
         return f"{parts}-gaussian"
     spectra = hashlib.sha256(sources[0][1].numpy().tobytes()).hexdigest()[:16]
     return f"{parts}-mix{mix[0]:g}to{mix[1]:g}-{spectra}"
+
+
+def _name(shape: tuple[int, int], steps: int, *, per_step: bool) -> str:
+    return f"{min(shape)}x{max(shape)}-steps{steps}{'-each' if per_step else ''}-v{VERSION}"
 
 
 def _read(path: Path, num_triples: int) -> tuple[Triple, ...] | None:

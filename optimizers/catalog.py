@@ -13,7 +13,7 @@ from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESI
 from optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
 from optimizers.hyperparameters import Hyperparameter, check_values, table_of
 from optimizers.muon import Muon
-from optimizers.parameter_groups import split
+from optimizers.parameter_groups import ParameterSplit, split
 from optimizers.polargrad import PolarGrad
 from optimizers.root import Root
 from optimizers.spectral_descent import SpectralDescent
@@ -90,32 +90,39 @@ OPTIMIZERS: Final[dict[str, OptimizerEntry]] = {
 }
 
 
-def build_optimizer(model: nn.Module, name: str, **hyperparameters: Any) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, name: str, *, parts: ParameterSplit | None = None, **hyperparameters: Any
+) -> torch.optim.Optimizer:
     """Build one optimizer for a whole model: its matrices by the rule asked for, the rest by AdamW.
 
     Args:
-        model: Split by `parameter_groups.split`.
+        model: Any module with parameters.
         name: A key of `OPTIMIZERS`. `adamw` and `sgd` train every parameter and decay every one.
+        parts: What `parameter_groups.split` made of this model with options; by default it is asked without any.
+            Not for `adamw` and `sgd`.
         hyperparameters: Keywords of the catalogue's entry; the others keep their defaults.
 
     Returns:
-        An optimizer whose groups, matrices first, carry `lr` and the same as `initial_lr`, for schedules to multiply.
+        An optimizer whose groups, matrices first (what is flattened or split in groups of its own), carry `lr` and the
+        same as `initial_lr`, for schedules to multiply.
 
     Raises:
-        ValueError: An unknown name or keyword, an illegal value, both `adamw_lr` and `adamw_lr_ratio`, or a model
-            without the matrices that the optimizer is for.
+        ValueError: An unknown name or keyword, an illegal value, both `adamw_lr` and `adamw_lr_ratio`, a model without
+            the matrices that the optimizer is for, or parts of another model.
     """
     refuse_unknown("optimizer", name, OPTIMIZERS)
     table = OPTIMIZERS[name].hyperparameters
     for given in hyperparameters:
         refuse_unknown(f"hyperparameter of {name}", given, table)
     check_values(table, hyperparameters)
+    if parts is not None:
+        _check_parts(parts, model, name)
     if name == "adamw":
         optimizer: torch.optim.Optimizer = _adamw(model, hyperparameters)
     elif name == "sgd":
         optimizer = torch.optim.SGD(model.named_parameters(), **_filled(table, hyperparameters))
     else:
-        optimizer = _spectral(model, SPECTRAL_CLASSES[name], hyperparameters)
+        optimizer = _spectral(split(model) if parts is None else parts, SPECTRAL_CLASSES[name], hyperparameters)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -126,12 +133,22 @@ def _adamw(model: nn.Module, given: Mapping[str, Any]) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.named_parameters(), **{**values, "betas": tuple(values["betas"])})
 
 
-def _spectral(model: nn.Module, kind: type[SpectralOptimizer], given: Mapping[str, Any]) -> SpectralOptimizer:
-    parts = split(model)
+def _check_parts(parts: ParameterSplit, model: nn.Module, name: str) -> None:
+    if name not in SPECTRAL_CLASSES:
+        raise ValueError(f"{name} trains every parameter alike: got parts of {len(parts.assignments)} parameters")
+    split_up = {id(parameter) for _, parameter in parts.matrices + parts.rest}
+    strangers = [own for own, parameter in model.named_parameters() if id(parameter) not in split_up]
+    if strangers or len(split_up) != len(list(model.parameters())):
+        raise ValueError(
+            f"parts must be of the same model: got {len(strangers)} parameters in neither, {strangers[:3]}"
+        )
+
+
+def _spectral(parts: ParameterSplit, kind: type[SpectralOptimizer], given: Mapping[str, Any]) -> SpectralOptimizer:
     if not parts.matrices:
         raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none\n{parts.report()}")
     options = _filled(kind.hyperparameters, given)
-    groups: list[dict[str, Any]] = [{"params": list(parts.matrices)}]
+    groups = parts.groups()
     if parts.rest:
         groups.append({"params": list(parts.rest), "algorithm": ADAMW, **_beside(options, given)})
     construct: Callable[..., SpectralOptimizer] = kind

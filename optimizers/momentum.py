@@ -8,7 +8,16 @@ From zero they differ by a factor 1 − μ, which a polar factor does not see. N
 
 from __future__ import annotations
 
+from typing import Final
+
+import torch
 from torch import Tensor
+
+from optimizers.scratch import scratch
+from optimizers.stacking import stack_into
+
+STACKED_UP_TO: Final = 64 * 64
+"""Entries up to which copying a matrix costs less than one more operation on it alone; measured on a CPU."""
 
 
 def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
@@ -17,7 +26,39 @@ def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, neste
     return buffer, gradient.lerp(buffer, momentum) if nesterov else buffer
 
 
+def average_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
+) -> None:
+    """Do what `average` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
+    torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+    if not nesterov:
+        stack_into(followed, buffers)
+        return
+    stack_into(followed, gradients)
+    if buffers[0].numel() <= STACKED_UP_TO:
+        memory = scratch(followed.shape, "momentum.buffers", like=followed)
+        followed.lerp_(stack_into(memory, buffers), momentum)
+    else:
+        torch._foreach_lerp_(list(followed.unbind()), buffers, momentum)
+
+
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
     """Take the decaying sum; give the new buffer and the vector to follow."""
     buffer = momentum * buffer + gradient
     return buffer, momentum * buffer + gradient if nesterov else buffer
+
+
+def heavy_ball_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
+) -> None:
+    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)
+    stack_into(followed, buffers)
+    if not nesterov:
+        return
+    followed.mul_(momentum)
+    if buffers[0].numel() <= STACKED_UP_TO:
+        followed.add_(stack_into(scratch(followed.shape, "momentum.gradients", like=followed), gradients))
+    else:
+        torch._foreach_add_(list(followed.unbind()), gradients)

@@ -24,8 +24,9 @@ from torch.optim.optimizer import ParamsT
 
 from optimizers import hyperparameters as declare
 from optimizers.hyperparameters import Hyperparameter, table_of
+from optimizers.momentum import average_
 from optimizers.polar import Coefficients
-from optimizers.spectral import SpectralRule
+from optimizers.spectral import Hyperparameters, SpectralRule, State
 from optimizers.spectral_optimizer import SpectralOptimizer
 from optimizers.spelling import refuse_unknown
 
@@ -71,14 +72,27 @@ class MuonRule(SpectralRule):
         refuse_unknown("adjust_lr_fn", self.adjust_lr_fn, SCALES)
 
     @property
-    def coefficients(self) -> Coefficients | None:
+    def solver_coefficients(self) -> Coefficients | None:
         """The solver's coefficients, None for its own."""
         return self.ns_coefficients
+
+    def follow_each(
+        self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
+    ) -> tuple[Tensor, State]:
+        """Do what `follow` does for matrices that lie apart, with their momenta in place."""
+        average_(
+            [state["momentum_buffer"] for state in states],
+            gradients,
+            momentum=hyperparameters["momentum"],
+            nesterov=self.nesterov,
+            followed=stack,
+        )
+        return self.suppress(stack, hyperparameters), {}
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
         """Multiply by the factor of the shape."""
         factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
-        return direction if factor == 1 else direction * factor
+        return direction if factor == 1 else direction.mul_(factor)
 
 
 MUON_HYPERPARAMETERS: Final = table_of(

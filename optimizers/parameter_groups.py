@@ -2,34 +2,44 @@
 
 The shape alone does not tell: an embedding is a table of vectors, not a map between spaces, yet it is two-dimensional.
 So modules are looked at, then names; tied weights are judged together, by the storage that they share. In doubt AdamW.
+A convolution can be flattened and a fused projection split, so that each map in it has a polar factor of its own.
+
+    parts = split(model, flatten=True, split_sizes={"*.qkv.weight": (512, 128, 128)})
+    optimizer = Muon(parts.groups() + [{"params": parts.rest, "algorithm": "adamw"}])
+    print(parts.report())
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Final, Literal
+from math import prod
+from typing import Any, Final, Literal
 
 from torch import Tensor, nn
+
+from optimizers.matrix_views import check_view
 
 Group = Literal["matrices", "adamw"]
 
 EMBEDDING_NAME: Final = re.compile(r"embed|wte|wpe|^pos(itions?)?$", re.IGNORECASE)
 HEAD_NAME: Final = re.compile(r"head$|^classifier$|^unembed|^output$", re.IGNORECASE)
 ROUTER_NAME: Final = re.compile(r"router", re.IGNORECASE)
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where one parameter goes, and why."""
+    """Where one parameter goes, why, and as which matrices: options of a group, as `matrix_views` describes them."""
 
     name: str
     shape: tuple[int, ...]
     group: Group
     reason: str
+    view: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,15 @@ class ParameterSplit:
     matrices: tuple[tuple[str, nn.Parameter], ...]
     rest: tuple[tuple[str, nn.Parameter], ...]
     assignments: tuple[Assignment, ...]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Give the matrices as parameter groups, one for each way of seeing a parameter, in the model's order."""
+        views = {entry.name: entry.view for entry in self.assignments}
+        groups: dict[str, dict[str, Any]] = {}
+        for name, parameter in self.matrices:
+            group = groups.setdefault(repr(views[name]), {"params": [], **views[name]})
+            group["params"].append((name, parameter))
+        return list(groups.values())
 
     def report(self) -> str:
         """Write a line for each parameter (name, shape, group, reason) and one for the sums."""
@@ -59,7 +78,26 @@ class _Place:
     owner: nn.Module
 
 
-def split(model: nn.Module, *, matrices: Sequence[str] = (), adamw: Sequence[str] = ()) -> ParameterSplit:
+@dataclass(frozen=True)
+class _Wishes:
+    """What was asked for, each but `flatten` by patterns of names."""
+
+    matrices: Sequence[str]
+    adamw: Sequence[str]
+    flatten: bool
+    split_sizes: Mapping[str, Sequence[int]]
+    num_heads: Mapping[str, int]
+
+
+def split(
+    model: nn.Module,
+    *,
+    matrices: Sequence[str] = (),
+    adamw: Sequence[str] = (),
+    flatten: bool = False,
+    split_sizes: Mapping[str, Sequence[int]] | None = None,
+    num_heads: Mapping[str, int] | None = None,
+) -> ParameterSplit:
     """Assign every parameter of a model to the matrices or to AdamW.
 
     To AdamW go parameters that are not two-dimensional or have a dimension of size one, embeddings, the output head
@@ -70,29 +108,32 @@ def split(model: nn.Module, *, matrices: Sequence[str] = (), adamw: Sequence[str
         model: Any module; nothing is computed or changed.
         matrices: Patterns of names, as `blocks.*.weight`, that are matrices whatever the rules say.
         adamw: Patterns of names that go to AdamW whatever the rules say.
+        flatten: Whether a convolution is the matrix [out, in · kh · kw], a grouped one one for each group. A depthwise
+            one, which has a vector for each channel, and a transposed one still go to AdamW.
+        split_sizes: Rows of each block of a fused projection, by pattern, as {"*.qkv.weight": (512, 128, 128)}.
+        num_heads: The number of equal blocks of rows instead, as {"*.in_proj_weight": 3}.
 
     Returns:
         Both groups, with the reasons. A parameter with several names is listed under its first one.
 
     Raises:
         ValueError: A pattern matches no parameter; patterns of both kinds match one; one asked to be a matrix is not
-            two-dimensional.
+            two-dimensional; one asked to be split goes to AdamW, or its rows do not allow it.
     """
     places = list(_places(model))
-    _refuse_idle_patterns([*matrices, *adamw], places)
+    wishes = _Wishes(matrices, adamw, flatten, split_sizes or {}, num_heads or {})
+    _refuse_idle_patterns([*matrices, *adamw, *wishes.split_sizes, *wishes.num_heads], places)
     heads = _heads(model)
     by_storage: defaultdict[tuple[int, int], list[_Place]] = defaultdict(list)
     for place in places:
         by_storage[_storage(place.parameter)].append(place)
-    chosen = {key: _assign(tied, heads, matrices, adamw) for key, tied in by_storage.items()}
+    chosen = {key: _assign(tied, heads, wishes) for key, tied in by_storage.items()}
     listed = {id(place.parameter): place for place in reversed(places)}
     rows = [(listed[id(parameter)], chosen[_storage(parameter)]) for parameter in model.parameters()]
     return ParameterSplit(
-        matrices=tuple((place.name, place.parameter) for place, (group, _) in rows if group == "matrices"),
-        rest=tuple((place.name, place.parameter) for place, (group, _) in rows if group == "adamw"),
-        assignments=tuple(
-            Assignment(place.name, tuple(place.parameter.shape), group, reason) for place, (group, reason) in rows
-        ),
+        matrices=tuple((place.name, place.parameter) for place, entry in rows if entry.group == "matrices"),
+        rest=tuple((place.name, place.parameter) for place, entry in rows if entry.group == "adamw"),
+        assignments=tuple(replace(entry, name=place.name, shape=tuple(place.parameter.shape)) for place, entry in rows),
     )
 
 
@@ -118,35 +159,73 @@ def _heads(model: nn.Module) -> set[int]:
     return {id(linear[-1][1])}
 
 
-def _assign(tied: list[_Place], heads: set[int], matrices: Sequence[str], adamw: Sequence[str]) -> tuple[Group, str]:
+def _assign(tied: list[_Place], heads: set[int], wishes: _Wishes) -> Assignment:
     """Judge all places of one storage together, by its strongest reason."""
-    asked = _asked(tied, matrices, adamw)
-    if asked is not None:
-        return asked
-    for place in tied:
-        reason = _reason_for_adamw(place, heads)
-        if reason is not None:
-            others = [other.name for other in tied if other is not place]
-            return "adamw", reason + (f", tied to {', '.join(others)}" if others else "")
-    return "matrices", "matrix"
+    first = tied[0]
+    view, blocks = _view(tied, wishes)
+    group, reason = _asked(tied, wishes) or _judged(tied, heads, view)
+    shape = tuple(first.parameter.shape)
+    if group == "adamw":
+        if blocks:
+            raise ValueError(f"{first.name} is asked to be split but goes to AdamW ({reason}): got {blocks!r}")
+        return Assignment(first.name, shape, group, reason)
+    check_view(first.name, shape, view)
+    return Assignment(first.name, shape, group, reason + _told(view, shape), view)
 
 
-def _asked(tied: list[_Place], matrices: Sequence[str], adamw: Sequence[str]) -> tuple[Group, str] | None:
-    as_matrix = [pattern for pattern in matrices for place in tied if fnmatchcase(place.name, pattern)]
-    as_rest = [pattern for pattern in adamw for place in tied if fnmatchcase(place.name, pattern)]
+def _view(tied: list[_Place], wishes: _Wishes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the options that make matrices of a parameter, and those of them that split it because a pattern says so."""
+    names = [place.name for place in tied]
+    blocks: dict[str, Any] = {}
+    for pattern, sizes in wishes.split_sizes.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            blocks["split_sizes"] = list(sizes) if isinstance(sizes, Sequence) else sizes
+    for pattern, number in wishes.num_heads.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            blocks["num_heads"] = number
+    view: dict[str, Any] = {"flatten": True} if wishes.flatten and tied[0].parameter.ndim > 2 else {}
+    owner = tied[0].owner
+    if view and not blocks and isinstance(owner, CONVOLUTIONS) and owner.groups > 1:
+        view["num_heads"] = owner.groups
+    return {**view, **blocks}, blocks
+
+
+def _told(view: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+    """Say for the report as which matrices a parameter is seen."""
+    flattened = f", flattened to {shape[0]}×{prod(shape[1:])}" if len(shape) > 2 else ""
+    if "split_sizes" in view:
+        return f"{flattened}, in blocks of {', '.join(map(str, view['split_sizes']))} rows"
+    if "num_heads" in view:
+        return f"{flattened}, in {view['num_heads']} blocks of {shape[0] // view['num_heads']} rows"
+    return flattened
+
+
+def _asked(tied: list[_Place], wishes: _Wishes) -> tuple[Group, str] | None:
+    as_matrix = [pattern for pattern in wishes.matrices for place in tied if fnmatchcase(place.name, pattern)]
+    as_rest = [pattern for pattern in wishes.adamw for place in tied if fnmatchcase(place.name, pattern)]
     name, shape = tied[0].name, tuple(tied[0].parameter.shape)
     if as_matrix and as_rest:
         raise ValueError(f"{name} is asked into both groups: got {as_matrix[0]!r} and {as_rest[0]!r}")
-    if as_matrix and len(shape) != 2:
+    if as_matrix and len(shape) != 2 and not (wishes.flatten and len(shape) > 2):
         raise ValueError(f"{name} is asked to be a matrix: got shape {shape}")
     if as_matrix:
         return "matrices", f"asked by {as_matrix[0]!r}"
     return ("adamw", f"asked by {as_rest[0]!r}") if as_rest else None
 
 
-def _reason_for_adamw(place: _Place, heads: set[int]) -> str | None:
+def _judged(tied: list[_Place], heads: set[int], view: Mapping[str, Any]) -> tuple[Group, str]:
+    for place in tied:
+        reason = _reason_for_adamw(place, heads, view)
+        if reason is not None:
+            others = [other.name for other in tied if other is not place]
+            return "adamw", reason + (f", tied to {', '.join(others)}" if others else "")
+    return "matrices", "matrix" if tied[0].parameter.ndim == 2 else "convolution"
+
+
+def _reason_for_adamw(place: _Place, heads: set[int], view: Mapping[str, Any]) -> str | None:
     shape, owner = place.parameter.shape, place.owner
-    if len(shape) != 2:
+    is_flattened = "flatten" in view and isinstance(owner, CONVOLUTIONS)
+    if len(shape) != 2 and not is_flattened:
         return f"{len(shape)}-dimensional"
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
@@ -154,7 +233,9 @@ def _reason_for_adamw(place: _Place, heads: set[int]) -> str | None:
         return "output head"
     if "norm" in type(owner).__name__.lower():
         return "norm"
-    if 1 in shape:
+    if is_flattened and shape[0] == view.get("num_heads"):
+        return "a vector for each channel, depthwise"
+    if 1 in (shape[0], prod(shape[1:])):
         return "a vector, with a dimension of size one"
     return _reason_by_name(place.name)
 

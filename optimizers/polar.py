@@ -39,13 +39,15 @@ from optimizers.coefficients import (
 )
 from optimizers.exact import by_svd
 from optimizers.minimax import minimax_triples
+from optimizers.own_triples import check_own_triples, iterated_by_own
 from optimizers.qdwh import qdwh
 from optimizers.quintic import GRAM_FROM, Quintic, iterated
 from optimizers.rational import LOWEST, check_lowest
 from optimizers.spelling import refuse_unknown
 from optimizers.zolotarev import zolo_pd
 
-Coefficients: TypeAlias = Triple | Sequence[Triple] | str
+NotTensor: TypeAlias = Triple | Sequence[Triple] | str
+Coefficients: TypeAlias = NotTensor | Tensor
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float16": torch.float16,
@@ -111,11 +113,11 @@ def polar_factor(
         solver: A key of `SOLVERS`.
         steps: Iterations, 1 to 99; 5 where not given, for `qdwh` as many as it takes to converge, and never more. An
             integer tensor gives each matrix its own and must broadcast over the leading dimensions (trailing dimensions
-            of size one, as in [members, 1, 1], are dropped); it is read on the host, so keep it on the CPU. Not for
-            `svd` and `zolo_pd`.
+            of size one, as in [members, 1, 1], are dropped); it is read on the host, so keep it on the CPU.
+            Not for `svd` and `zolo_pd`.
         coefficients: One triple for all steps, or one a step, the last one repeated. Only for `newton_schulz` and
-            `adanewton`, which have their own where none is given, and for `gram` and `auto`, which take as well the
-            name of one of `BASES`, by default "minimax", and normalise as that one does.
+            `adanewton`, which have some and take a tensor [..., triples, 3] as well, each matrix's own; and for `gram`
+            and `auto`, which take as well the name of one of `BASES`, by default "minimax", and normalise as it does.
         eps: The iterations divide by max(‖G‖, eps), so a matrix smaller than eps gives less than its polar factor.
             torch.optim.Muon uses 1e-7. At 0 the result does not depend on the scale of G. `qdwh`, `zolo_pd` and `svd`
             read none.
@@ -181,7 +183,9 @@ def check_solver(
 def _check_coefficients(solver: str, coefficients: Coefficients) -> None:
     if not SOLVERS[solver].takes_coefficients:
         raise ValueError(f"solver {solver!r} has fixed coefficients: got {coefficients!r}")
-    if not isinstance(coefficients, str):
+    if isinstance(coefficients, Tensor):
+        check_own_triples(coefficients, solver, is_taken=not SOLVERS[solver].takes_bases)
+    elif not isinstance(coefficients, str):
         _triples(coefficients)
     elif SOLVERS[solver].takes_bases:
         refuse_unknown(f"coefficients of {solver}", coefficients, BASES)
@@ -229,12 +233,19 @@ def _polynomial(
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
-    quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
-    half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
-    dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
-    if dtype == torch.bfloat16:
-        quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
-    result = iterated(wide, counts, quintic, eps=eps, dtype=dtype).to(matrix.dtype)
+    if isinstance(coefficients, Tensor):
+        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16)
+        result = iterated_by_own(wide, counts, coefficients, eps=eps, dtype=dtype)
+    else:
+        quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
+        half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
+        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
+        if dtype == torch.bfloat16:
+            quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
+        result = iterated(wide, counts, quintic, eps=eps, dtype=dtype)
+    if rows > columns and dtype.itemsize == 2:
+        result = result.mT.contiguous().mT  # turned here in half the bytes, else by whoever adds it to a tall parameter
+    result = result.to(matrix.dtype)
     return result.mT if rows > columns else result
 
 
@@ -264,7 +275,7 @@ def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
 
 
 def _quintic(
-    solver: str, rows: int, columns: int, steps: int, coefficients: Coefficients | None, l0: float | None
+    solver: str, rows: int, columns: int, steps: int, coefficients: NotTensor | None, l0: float | None
 ) -> Quintic:
     """Say what to iterate on a wide matrix."""
     has_forms = SOLVERS[solver].takes_bases

@@ -56,13 +56,18 @@ class PolarGradRule(SpectralRule):
         super().__post_init__()
         refuse_unknown("scale", self.scale, NUCLEAR_SCALES)
 
-    def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Turn a gradient into an update, with momentum and direction in the order asked for."""
+    def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
+        """Give the momentum, or the gradient where its direction comes first."""
+        return (gradient, state) if self.polar_first else super().follow(gradient, state, hyperparameters)
+
+    def finish(
+        self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
+    ) -> tuple[Tensor, State]:
+        """Give the update and the new state; the momentum is taken here where it averages directions."""
         if not self.polar_first:
-            return super().update(gradient, state, hyperparameters)
-        direction = self.direction(gradient, hyperparameters)
-        buffer, followed = self.accumulate(direction, state["momentum_buffer"], hyperparameters)
-        return (self._length(gradient, direction) * followed).to(gradient.dtype), {"momentum_buffer": buffer}
+            return super().finish(direction, followed, state, hyperparameters)
+        buffer, averaged = self.accumulate(direction, state["momentum_buffer"], hyperparameters)
+        return (self._length(followed, direction) * averaged).to(followed.dtype), {"momentum_buffer": buffer}
 
     def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
         """Give the new momentum buffer and the matrix to follow."""

@@ -8,8 +8,9 @@ with the weights (ibid. eq. 3.4) that make the map of [ℓ, 1] largest at its lo
     c = a + b − 1,             ℓ <- ℓ (a + b ℓ²) / (1 + c ℓ²)
 
 It converges cubically: four steps from the default ℓ₀. ℓ₀ is given on the host and alone fixes the weights and their
-number; it is not estimated from the matrix. Steps with c > 100 go through QR, the others through Cholesky, which keeps
-the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35 (2013) A1325, section 3).
+number; it is not estimated from the matrix. Steps with c > 100 go through QR or a Cholesky in twice the precision, the
+others through Cholesky, which keeps the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35 (2013)
+A1325, section 3).
 
 Error ‖X − U Vᵀ‖_F / √m at full rank: at most ε (4 + 0.2 κ), ε of the arithmetic, as the polar factor's own condition
 allows. The official PolarGrad takes two steps only, which leaves singular values at 0.73 to 0.995.
@@ -73,5 +74,5 @@ def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST, steps: int |
 def _halley(X: Tensor, schedule: tuple[Weights, ...]) -> Tensor:
     for a, b, c in schedule:
         (solved,) = resolvent(X, [1 / c])
-        X = b / c * X + (a - b / c) / c * solved
+        X = solved.mul_((a - b / c) / c).add_(X, alpha=b / c)
     return X

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple
+from optimizers.scratch import may_be_scratch, scratch
 
 GRAM_FROM: Final = 1.5
 """n / m above which the Gram form takes fewer flops."""
@@ -71,9 +72,11 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
         start, shortness = unit(matrix, eps=eps)
         start = start * matrix.shape[-2] ** 0.25  # else A² underflows in float16
     else:
-        start, shortness = normalised(matrix, eps=eps, safety=quintic.divisor), torch.ones((), device=matrix.device)
-    # Contiguous: a tall batch arrives as a transposed view, whose products are a third slower in float32.
-    flat = start.to(dtype).reshape(-1, *start.shape[-2:]).contiguous()
+        start = normalised(matrix, eps=eps, safety=quintic.divisor, out=_memory_of_start(matrix))
+        shortness = torch.ones((), device=matrix.device)
+    flat = start.to(dtype).reshape(-1, *start.shape[-2:])
+    if not (start.device.type == "cpu" and dtype.itemsize == 2):
+        flat = flat.contiguous()  # a tall batch is a transposed view, whose products are a third slower in float32
     shortness = shortness.expand(*start.shape[:-2], 1, 1).reshape(-1, 1, 1)
     if len(set(counts)) == 1:
         return _run(flat, shortness, quintic, counts[0]).reshape(start.shape)
@@ -81,8 +84,8 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
     return unequal(flat, shortness, counts, quintic).reshape(start.shape)
 
 
-def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float) -> Tensor:
-    """Divide each matrix by safety · max(‖G‖_F, eps); 1e-30 and 1e30 survive.
+def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float, out: Tensor | None = None) -> Tensor:
+    """Divide each matrix by safety · max(‖G‖_F, eps); 1e-30 and 1e30 survive. `out` is memory for it.
 
     The detour through a power of two near the largest entry changes no digit of a matrix that did not need it, so
     leaving it out where no matrix of the batch does keeps every matrix independent of the others, bit for bit.
@@ -90,7 +93,7 @@ def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float) -> Tensor:
     wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
     if _squares_survived(norm) and not isinstance(eps, Tensor):
-        return torch.div(wide, norm.clamp(min=eps) * safety)
+        return torch.div(wide, norm.clamp(min=eps) * safety, out=out)
     shrunk, scale, norm = _shrunk(wide)
     smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)  # `eps / scale` takes 1 / scale first
     norm = torch.maximum(norm, smallest / scale)
@@ -164,18 +167,40 @@ def _run(start: Tensor, shortness: Tensor, quintic: Quintic, count: int) -> Tens
 
 def _plain(start: Tensor, triples: Sequence[Triple]) -> Tensor:
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        return _plain_steps(start[0], triples, torch.addmm)[None]
+        return _plain_steps(start[0], triples, torch.mm, torch.addmm)[None]
     if start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
-        return torch.stack([_plain_steps(matrix, triples, torch.addmm) for matrix in start])
-    return _plain_steps(start, triples, torch.baddbmm)
+        return torch.stack([_plain_steps(matrix, triples, torch.mm, torch.addmm) for matrix in start])
+    return _plain_steps(start, triples, torch.bmm, torch.baddbmm)
 
 
-def _plain_steps(X: Tensor, triples: Sequence[Triple], multiply_add: Callable[..., Tensor]) -> Tensor:
-    for a, b, c in triples:
-        A = X @ X.mT
-        B = multiply_add(A, A, A, beta=b, alpha=c)
-        X = multiply_add(X, B, X, beta=a)
+def _plain_steps(
+    X: Tensor, triples: Sequence[Triple], multiply: Callable[..., Tensor], multiply_add: Callable[..., Tensor]
+) -> Tensor:
+    A, B, *iterates = _memory(X)
+    for step, (a, b, c) in enumerate(triples):
+        out = None if step == len(triples) - 1 else iterates[step % 2]
+        squared = multiply(X, X.mT, out=A)
+        X = multiply_add(X, multiply_add(squared, squared, squared, beta=b, alpha=c, out=B), X, beta=a, out=out)
     return X
+
+
+def _memory_of_start(matrix: Tensor) -> Tensor | None:
+    """Give kept memory that lies as the matrix does."""
+    if not may_be_scratch(matrix):
+        return None
+    dtype = torch.promote_types(matrix.dtype, torch.float32)
+    if matrix.is_contiguous():
+        return scratch(matrix.shape, "quintic.start", like=matrix, dtype=dtype)
+    return scratch(matrix.mT.shape, "quintic.start", like=matrix, dtype=dtype).mT
+
+
+def _memory(X: Tensor) -> list[Tensor] | list[None]:
+    """Give kept memory for A, B and two iterates, or None for each where new memory is as good."""
+    if not may_be_scratch(X):
+        return [None] * 4
+    square = (*X.shape[:-1], X.shape[-2])
+    shapes = {"A": square, "B": square, "even": X.shape, "odd": X.shape}
+    return [scratch(shape, f"quintic.{name}", like=X) for name, shape in shapes.items()]
 
 
 def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
 from optimizers.momentum import average
 from optimizers.polar import SOLVERS, Coefficients, check_solver, polar_factor
+from optimizers.stacking import stack_into
 
 State: TypeAlias = dict[str, Tensor]
 Hyperparameters: TypeAlias = Mapping[str, Any]
@@ -40,10 +41,10 @@ class SpectralRule(ABC):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, coefficients=self.coefficients, compute_dtype=self.compute_dtype)
+        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.compute_dtype)
 
     @property
-    def coefficients(self) -> Coefficients | None:
+    def solver_coefficients(self) -> Coefficients | None:
         """The solver's coefficients, None for its own."""
         return None
 
@@ -63,10 +64,53 @@ class SpectralRule(ABC):
             The update, with shape and dtype of the gradient, and the new state. A non-finite gradient gives a
             non-finite update of its own matrix and leaves the others of the batch alone.
         """
+        followed, state = self.follow(gradient, state, hyperparameters)
+        return self.finish(self.direction(followed, hyperparameters), followed, state, hyperparameters)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether an update is `follow`, `direction`, `finish`, so that matrices of other shapes may share the second.
+
+        Not so where a rule has an `update` of its own.
+        """
+        return type(self).update is SpectralRule.update
+
+    @property
+    def bears_padding(self) -> bool:
+        """Whether the direction of a matrix with zeros around it is that of the matrix with zeros around it.
+
+        AdaNewton's coefficients depend on the shape, the converged solvers drop or amplify zero singular values by it.
+        """
+        has_own = self.solver == "adanewton" or self.solver_coefficients == "adanewton"
+        return SOLVERS[self.solver].is_iterative and not has_own
+
+    def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
+        """Give the matrix whose direction is asked for, and the state with what has been accumulated on the way."""
         buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
-        kept = self.suppress(followed, hyperparameters)
-        direction = self.direction(kept, hyperparameters)
-        return self.scaled(direction, kept), {"momentum_buffer": buffer}
+        return self.suppress(followed, hyperparameters), {"momentum_buffer": buffer}
+
+    def follow_each(
+        self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
+    ) -> tuple[Tensor, State]:
+        """Do what `follow` does for matrices that lie apart; a rule may write their states in place.
+
+        Args:
+            gradients: One shape [rows, columns]; only read.
+            states: Of each.
+            hyperparameters: As for `update`.
+            stack: Memory [count, rows, columns] for what is to follow.
+
+        Returns:
+            What there is to follow, [count, rows, columns], and the stacked states that are still to be written.
+        """
+        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        return self.follow(stack_into(stack, gradients), stacked, hyperparameters)
+
+    def finish(
+        self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
+    ) -> tuple[Tensor, State]:
+        """Give the update and the new state, from the direction of what `follow` gave, and from its state."""
+        return self.scaled(direction, followed), state
 
     def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
         """Give the new momentum buffer and the matrix to follow."""
@@ -82,12 +126,12 @@ class SpectralRule(ABC):
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
             iteration["eps"] = hyperparameters["eps"]
-            if solver.takes_lowest and self.coefficients in (None, "minimax"):
+            if solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
                 iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,
-            coefficients=self.coefficients,
+            coefficients=self.solver_coefficients,
             compute_dtype=self.compute_dtype,
             **iteration,
         )

@@ -36,9 +36,9 @@ class SpectralDescentRule(SpectralRule):
         """Give the state before the first step: none."""
         return {}
 
-    def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Give the polar factor of the gradient, [..., rows, columns], and the empty state."""
-        return self.direction(gradient, hyperparameters), {}
+    def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
+        """Give the gradient, [..., rows, columns], and the empty state."""
+        return gradient, {}
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
         """Leave the length as it is: singular values of one, whatever the shape."""

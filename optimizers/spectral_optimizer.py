@@ -8,8 +8,7 @@ back to the host, and gradients are only read.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import fields
 from typing import Any, ClassVar, Final
 
@@ -20,8 +19,11 @@ from torch.optim.optimizer import ParamsT
 
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
-from optimizers.spectral import SpectralRule
+from optimizers.matrix_views import as_matrices, check_view
+from optimizers.scratch import scratch
+from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
+from optimizers.stacking import batches, merged, parted, stack_into, wide_shape
 
 SPECTRAL: Final = "spectral"
 ADAMW: Final = "adamw"
@@ -33,19 +35,25 @@ class SpectralOptimizer(Optimizer):
 
     Parameters given as a plain list are all matrices. A group with `algorithm="adamw"` holds parameters of any shape;
     it takes `lr` and `weight_decay` (by default those of the optimizer), `betas` (0.9, 0.95) and `eps` 1e-8. Options
-    are plain values of the group, so schedulers, checkpoints and `torch.load(weights_only=True)` see all of them.
+    are plain values of the group, so schedulers, checkpoints and `torch.load(weights_only=True)` see all of them. With
+    `flatten`, `split_sizes` or `num_heads` each parameter of a group stands for matrices, as `matrix_views` says.
 
     Attributes:
         rule_type: The rule of the matrices; its fields are options of a group.
         hyperparameters: What is legal for the options of a group of matrices.
         max_stack_bytes: Bytes of gradient that are stacked at once; several times as much is allocated for a moment.
         max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
+        merge: Which shapes share a direction: one of `stacking.MERGES`. `padded` serves many small shapes that nearly
+            agree; it adds flops, and is `transposed` where the solver does not bear it.
+        merge_on_cpu: The same on the CPU, where nothing is gained by fewer launches.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
     hyperparameters: ClassVar[dict[str, Hyperparameter]]
     max_stack_bytes: ClassVar[int] = 256 * 2**20
     max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
+    merge: ClassVar[str] = "transposed"
+    merge_on_cpu: ClassVar[str] = "equal"
 
     def __init__(
         self,
@@ -95,49 +103,76 @@ class SpectralOptimizer(Optimizer):
             What the closure returned, None without one.
 
         Raises:
-            ValueError: A sparse gradient, with the parameter's name.
+            ValueError: A sparse gradient, or one of another dtype, as a complex one, with the parameter's name.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_sparse_gradients(group)
+            _refuse_gradients(group)
             if group["algorithm"] == ADAMW:
                 step_adamw(group, self.state)
             else:
-                self._step_matrices(group)
+                rule = self._rule(group)
+                self._step_matrices(*as_matrices(group, self.state, rule), rule)
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
-        rule = self._rule(group)
-        for parameters in self._stacks(group):
-            gradient = _stacked([_gradient(parameter) for parameter in parameters])
-            states = [self._state(parameter, rule) for parameter in parameters]
-            state = {name: _stacked([entry[name] for entry in states]) for name in states[0]}
-            update, state = rule.update(-gradient if group["maximize"] else gradient, state, group)
-            for name, stack in state.items():
-                torch._foreach_copy_([entry[name] for entry in states], stack.unbind())
-            _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
+    def _step_matrices(self, group: dict[str, Any], states: MutableMapping[Tensor, Any], rule: SpectralRule) -> None:
+        for batch in self._batches(group, rule):
+            owned = [[_state(states[parameter], parameter, rule) for parameter in stack] for stack in batch]
+            if rule.is_staged:
+                results = self._staged(batch, owned, group, rule)
+            else:
+                results = [self._updated(stack, own, group, rule) for stack, own in zip(batch, owned, strict=True)]
+            for parameters, own, (update, state) in zip(batch, owned, results, strict=True):
+                for name, values in state.items():
+                    torch._foreach_copy_([entry[name] for entry in own], list(values.unbind()))
+                _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
 
-    def _state(self, parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[parameter]
-        if not state:
-            state.update(rule.initial_state(parameter))
-        return state
+    def _staged(
+        self, batch: list[list[Tensor]], owned: list[list[State]], group: dict[str, Any], rule: SpectralRule
+    ) -> list[tuple[Tensor, State]]:
+        """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
+        followed = [
+            rule.follow_each(_gradients(stack, group), own, group, _memory(stack, place))
+            for place, (stack, own) in enumerate(zip(batch, owned, strict=True))
+        ]
+        stacks = [stack for stack, _ in followed]
+        directions = self._directions(stacks, group, rule)
+        each = zip(directions, followed, strict=True)
+        return [rule.finish(direction, stack, state, group) for direction, (stack, state) in each]
 
-    def _stacks(self, group: dict[str, Any]) -> Iterator[list[Tensor]]:
-        """Group the parameters that have a gradient by what can be stacked, in pieces below the cap."""
-        alike: defaultdict[tuple[torch.Size, torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
-        for parameters in alike.values():
-            num_bytes = max(1, parameters[0].numel() * parameters[0].element_size())
-            is_cpu = parameters[0].device.type == "cpu"
-            cap = min(self.max_stack_bytes, self.max_stack_bytes_on_cpu) if is_cpu else self.max_stack_bytes
-            count = 1 if group["foreach"] is False else max(1, cap // num_bytes)
-            yield from (parameters[start : start + count] for start in range(0, len(parameters), count))
+    @staticmethod
+    def _directions(stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
+        if len(stacks) == 1:
+            return [rule.direction(stacks[0], group)]
+        shape = (sum(map(len, stacks)), *wide_shape(stacks))
+        memory = scratch(shape, "step.merged", like=stacks[0])
+        return parted(rule.direction(merged(stacks, memory), group), stacks)
+
+    @staticmethod
+    def _updated(
+        parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
+    ) -> tuple[Tensor, State]:
+        gradient = stack_into(_memory(parameters, 0), _gradients(parameters, group))
+        state = {name: torch.stack([entry[name] for entry in own]) for name in own[0]}
+        return rule.update(gradient, state, group)
+
+    def _batches(self, group: dict[str, Any], rule: SpectralRule) -> Iterator[list[list[Tensor]]]:
+        """Group the parameters that have a gradient by what takes its direction together, in pieces below the cap."""
+        present = [parameter for parameter in group["params"] if parameter.grad is not None]
+        on_cpu = [parameter for parameter in present if parameter.device.type == "cpu"]
+        elsewhere = [parameter for parameter in present if parameter.device.type != "cpu"]
+        for parameters, merge, cap in (
+            (on_cpu, self.merge_on_cpu, min(self.max_stack_bytes, self.max_stack_bytes_on_cpu)),
+            (elsewhere, self.merge, self.max_stack_bytes),
+        ):
+            if not rule.is_staged:
+                merge = "equal"
+            elif merge == "padded" and not rule.bears_padding:
+                merge = "transposed"
+            yield from batches(parameters, merge=merge, cap=0 if group["foreach"] is False else cap)
 
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
         options = [field.name for field in fields(self.rule_type) if field.name in group]
@@ -153,7 +188,9 @@ class SpectralOptimizer(Optimizer):
         if not is_adamw:
             self._rule(group)
         for name, parameter in _named(group):
-            _check_parameter(name, parameter, is_matrix=not is_adamw)
+            _check_parameter(name, parameter)
+            if not is_adamw:
+                check_view(name, tuple(parameter.shape), group)
 
 
 def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -162,7 +199,7 @@ def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     yield from zip(group.get("param_names") or places, group["params"], strict=True)
 
 
-def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
+def _check_parameter(name: str, parameter: Tensor) -> None:
     if not parameter.is_floating_point():
         raise ValueError(f"{name} is not real floating point, the only kind supported: got {parameter.dtype}")
     # A shard's polar factor is not the shard of the polar factor. Where the module is not loaded there is no DTensor.
@@ -170,25 +207,33 @@ def _check_parameter(name: str, parameter: Tensor, *, is_matrix: bool) -> None:
     if distributed is not None and isinstance(parameter, distributed.DTensor):
         shape = tuple(parameter.shape)
         raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
-    if is_matrix and parameter.ndim != 2:
-        shape = tuple(parameter.shape)
-        raise ValueError(f'{name} is no matrix, which only groups with algorithm="adamw" take: got shape {shape}')
 
 
-def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
+def _refuse_gradients(group: dict[str, Any]) -> None:
     for name, parameter in _named(group):
-        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.layout != torch.strided:
             shape = tuple(parameter.shape)
             raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
+        if gradient.dtype != parameter.dtype:  # torch allows it where `grad_dtype` is set
+            raise ValueError(f"the gradient of {name} must be of its dtype, {parameter.dtype}: got {gradient.dtype}")
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:
+    if not state:
+        state.update(rule.initial_state(parameter))
+    return state
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+def _memory(parameters: list[Tensor], place: int) -> Tensor:
+    return scratch((len(parameters), *parameters[0].shape), f"step.followed.{place}", like=parameters[0])
+
+
+def _gradients(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
 
 
 def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weight_decay: float) -> None:

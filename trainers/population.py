@@ -354,7 +354,7 @@ class Population:
     # Telling
 
     def step(self, trial: int) -> int:
-        """Tell how many steps a trial has taken; of one that has diverged, up to and including the one that ended it."""
+        """Tell how many steps a trial has taken; of one that diverged, with the one that ended it."""
         return self._members[self._lane(trial)].step
 
     def reason(self, trial: int) -> str:

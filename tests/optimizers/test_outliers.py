@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizers.outliers import (
-    SAMPLE_SIZE,
     clip_outliers,
     percentile_threshold,
+    sample_size,
     sampling_stride,
     soft_threshold,
     suppress_outliers,
@@ -57,6 +57,16 @@ def test_percentile_one_clips_nothing_at_all(percentile, dtype):
     assert torch.equal(suppress_outliers(matrix, percentile=percentile), matrix)
 
 
+@pytest.mark.parametrize("percentile", [0.9, 1.0, torch.tensor(0.9)])
+def test_the_result_may_go_where_it_is_asked_to_even_over_the_matrix(percentile):
+    matrix = gaussian(2, 7, 9)
+    expected, elsewhere = suppress_outliers(matrix, percentile=percentile), torch.empty_like(matrix)
+    assert suppress_outliers(matrix, percentile=percentile, out=elsewhere) is elsewhere
+    assert torch.equal(elsewhere, expected)
+    assert suppress_outliers(matrix, percentile=percentile, out=matrix) is matrix
+    assert torch.equal(matrix, expected)
+
+
 def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
     batch = gaussian(3, 2, 8, 5) * torch.tensor([1.0, 10.0, 1e-3], dtype=torch.float64)[:, None, None, None]
     percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None, None]
@@ -67,13 +77,13 @@ def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
             torch.testing.assert_close(together[i, j], alone, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("shape", [(256, 256), (96, 1000), (1000, 96), (1, 70000)])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 256), (96, 1000), (1000, 96), (1, 70000)])
 @pytest.mark.parametrize("percentile", [0.5, 0.9, 0.99])
 def test_the_sampled_percentile_is_off_by_no_more_than_it_says(shape, percentile):
     batch = gaussian(12, *shape) ** 3
     threshold = percentile_threshold(batch, percentile=percentile, quantile="sampled")
     rank = (batch.abs() <= threshold).double().mean(dim=(-2, -1))
-    deviation = (percentile * (1 - percentile) / SAMPLE_SIZE) ** 0.5
+    deviation = (percentile * (1 - percentile) / sample_size(*shape)) ** 0.5
     assert (rank - percentile).abs().max() < 4 * deviation
     assert (rank - percentile).square().mean().sqrt() < 1.5 * deviation
     assert (rank - percentile).abs().max() > 0  # it did sample
@@ -81,18 +91,27 @@ def test_the_sampled_percentile_is_off_by_no_more_than_it_says(shape, percentile
 
 def test_the_sample_meets_every_column_and_is_the_same_each_time():
     """Outliers of language models sit in a few columns; a stride that divides the columns would miss or double them."""
-    for rows, columns in [(256, 256), (1024, 512), (300, 700), (4096, 4096), (5, 7)]:
+    for rows, columns in [(64, 64), (96, 64), (256, 256), (1024, 512), (300, 700), (4096, 4096), (5, 7)]:
         stride = sampling_stride(rows, columns)
         read = torch.arange(rows * columns)[::stride]
         assert len((read % columns).unique()) == columns
-        assert SAMPLE_SIZE <= len(read) < 4 * SAMPLE_SIZE or stride == 1
+        assert sample_size(rows, columns) <= len(read) < 4 * sample_size(rows, columns) or stride == 1
     matrix = gaussian(256, 256)
     first, second = (percentile_threshold(matrix, percentile=0.9, quantile="sampled") for _ in range(2))
     assert torch.equal(first, second)
 
 
+def test_a_member_of_a_population_has_the_sampled_threshold_that_it_has_alone():
+    batch = gaussian(3, 64, 96)
+    percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None]
+    together = percentile_threshold(batch, percentile=percentiles, quantile="sampled")
+    for matrix, percentile, threshold in zip(batch, percentiles, together, strict=True):
+        alone = percentile_threshold(matrix, percentile=percentile.item(), quantile="sampled")
+        assert torch.equal(alone, threshold)
+
+
 def test_small_matrices_are_read_whole_and_percentile_one_is_the_largest_entry_however_it_is_found():
-    small, large = gaussian(64, 100), gaussian(2, 256, 256)
+    small, large = gaussian(20, 38), gaussian(2, 256, 256)
     exact = percentile_threshold(small, percentile=0.9)
     assert torch.equal(percentile_threshold(small, percentile=0.9, quantile="sampled"), exact)
     for percentile in (1.0, torch.ones(2, 1, 1)):

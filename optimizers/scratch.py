@@ -1,0 +1,50 @@
+"""Memory that is kept between calls, for what lives no longer than one.
+
+On a CPU the system hands out large memory page by page as it is first touched: 1200 faults, a quarter of the time, for
+five Newton-Schulz steps on 24 matrices of 64 × 256 in float32. Accelerators have caches of their own, so theirs is new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+MAX_KEPT_BYTES: Final = 8 * 2**20
+"""Of one use; where more is asked for, the arithmetic on it takes longer than the faults."""
+
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.by_use: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+_KEPT: Final = _Kept()
+
+
+def scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Give uninitialised memory that is the caller's until this thread asks again for the same use.
+
+    Args:
+        shape: Of the tensor.
+        use: Who asks for what, as `quintic.A`.
+        like: Its device, and its dtype where `dtype` is None.
+        dtype: Of the tensor.
+    """
+    dtype = like.dtype if dtype is None else dtype
+    size = torch.Size(shape)
+    if like.device.type != "cpu" or size.numel() * dtype.itemsize > MAX_KEPT_BYTES:
+        return torch.empty(size, dtype=dtype, device=like.device)
+    memory = _KEPT.by_use.get((use, dtype))
+    if memory is None or memory.numel() < size.numel():
+        memory = _KEPT.by_use[use, dtype] = torch.empty(size.numel(), dtype=dtype)
+    return memory[: size.numel()].view(size)
+
+
+def may_be_scratch(tensor: Tensor) -> bool:
+    """Say whether what is computed from a tensor may go to kept memory: on a CPU, outside autograd and the compiler."""
+    recorded = tensor.requires_grad and torch.is_grad_enabled()
+    return tensor.device.type == "cpu" and not recorded and not torch.compiler.is_compiling()
