@@ -46,3 +46,19 @@ def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, ne
     """Take the decaying sum; give the new buffer and the vector to follow."""
     buffer = momentum * buffer + gradient
     return buffer, momentum * buffer + gradient if nesterov else buffer
+
+
+def heavy_ball_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
+) -> None:
+    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)
+    stack_into(followed, buffers)
+    if not nesterov:
+        return
+    followed.mul_(momentum)
+    if buffers[0].numel() <= STACKED_UP_TO:
+        followed.add_(stack_into(scratch(followed.shape, "momentum.gradients", like=followed), gradients))
+    else:
+        torch._foreach_add_(list(followed.unbind()), gradients)

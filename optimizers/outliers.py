@@ -14,17 +14,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from optimizers.scratch import may_be_scratch, scratch
 from optimizers.spelling import refuse_unknown
 
 # `sampled` reads about an eighth of the entries, within these bounds. Of s independent draws the rank of the q-quantile
 # has a standard deviation of sqrt(q (1 − q) / s), so far is the share that is clipped from 1 − q: at q = 0.9 that is
-# 0.013 for s = 512 and 0.0047 for s = 4096; at its largest, q = 0.5, 0.022 and 0.0078.
-FEWEST_SAMPLES: Final = 512
+# 0.015 for s = 384 and 0.0047 for s = 4096; at its largest, q = 0.5, 0.026 and 0.0078.
+FEWEST_SAMPLES: Final = 384
 MOST_SAMPLES: Final = 4096
 QUANTILES: Final = ("exact", "sampled")
 
 
-def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
+def suppress_outliers(
+    matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact", out: Tensor | None = None
+) -> Tensor:
     """Clip each matrix of [..., rows, columns] at a percentile of its own magnitudes.
 
     Args:
@@ -32,18 +35,19 @@ def suppress_outliers(matrix: Tensor, *, percentile: float | Tensor, quantile: s
         percentile: In (0, 1], or a tensor of such that broadcasts over the leading dimensions as [..., 1, 1]. At 1 the
             result equals `matrix`, bit for bit.
         quantile: As for `percentile_threshold`.
+        out: Receives the result and is returned. It may be `matrix`.
 
     Returns:
-        A new tensor; `matrix` itself where the percentile is the number 1. A matrix whose threshold is zero (most
-        entries are zero) is left as it is, which `diagnostics.clipped_fraction` reports as 0; one with a non-finite
-        entry becomes NaN as a whole, so that no infinite entry is cut down to a harmless one.
+        A new tensor or `out`; `matrix` itself where the percentile is the number 1 without an `out`. A matrix whose
+        threshold is zero (most entries are zero) is left as it is, which `diagnostics.clipped_fraction` reports as 0;
+        one with a non-finite entry becomes NaN as a whole, so that no infinite entry is cut down to a harmless one.
 
     Raises:
         ValueError: The percentile is not in (0, 1].
     """
     if not isinstance(percentile, Tensor) and percentile == 1:
-        return matrix
-    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile))
+        return matrix if out is None or out is matrix else out.copy_(matrix)
+    return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile), out=out)
 
 
 def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
@@ -53,9 +57,9 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
         matrix: Shape [..., rows, columns].
         percentile: As for `suppress_outliers`.
         quantile: `exact`, or `sampled` from about `sample_size` entries at fixed places, the same at every step and in
-            every batch: where entries do not follow their place the share that is clipped is off by a standard
-            deviation of sqrt(q (1 − q) / s) for s entries. Fewer than twice that many are all read, so small matrices
-            are exact; a percentile of 1 is the largest of all entries in either.
+            every batch, of which the one nearest to the rank is taken: where entries do not follow their place the
+            share that is clipped is off by a standard deviation of sqrt(q (1 − q) / s) for s entries. Fewer than twice
+            that many are all read, so small matrices are exact; a percentile of 1 is the largest of all entries.
 
     Returns:
         Shape [..., 1, 1]; NaN for a matrix with a non-finite entry.
@@ -65,11 +69,13 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
     """
     check_percentile(percentile)
     refuse_unknown("quantile", quantile, QUANTILES)
-    magnitudes = matrix.abs().flatten(start_dim=-2)
-    largest = magnitudes.amax(dim=-1, keepdim=True)
-    read = magnitudes[..., :: sampling_stride(*matrix.shape[-2:])] if quantile == "sampled" else magnitudes
-    threshold = _threshold(read, largest, percentile)
-    return torch.where(largest.isfinite(), threshold, torch.nan).unsqueeze(-1)
+    entries = matrix.flatten(start_dim=-2)
+    largest = torch.maximum(entries.amax(dim=-1, keepdim=True), -entries.amin(dim=-1, keepdim=True))
+    stride = sampling_stride(*matrix.shape[-2:]) if quantile == "sampled" else 1
+    read = entries[..., ::stride]
+    memory = scratch(read.shape, "outliers.magnitudes", like=matrix) if may_be_scratch(matrix) else None
+    threshold = _threshold(torch.abs(read, out=memory), largest, percentile, interpolate=stride == 1)
+    return threshold.add(largest, alpha=0).unsqueeze(-1)  # 0 · ∞ is NaN
 
 
 def sample_size(rows: int, columns: int) -> int:
@@ -85,10 +91,11 @@ def sampling_stride(rows: int, columns: int) -> int:
     return stride
 
 
-def clip_outliers(matrix: Tensor, threshold: Tensor) -> Tensor:
+def clip_outliers(matrix: Tensor, threshold: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Clip to [−threshold, threshold]; a threshold of zero means none, and NaN gives NaN."""
     limit = torch.where(threshold == 0, torch.inf, threshold)
-    return torch.minimum(torch.maximum(matrix, -limit), limit)  # on a CPU several times faster than clamp with tensors
+    out = torch.maximum(matrix, -limit, out=out)
+    return torch.minimum(out, limit, out=out)  # on a CPU several times faster than clamp with tensors
 
 
 def soft_threshold(matrix: Tensor, threshold: Tensor) -> Tensor:
@@ -121,33 +128,37 @@ def percentile_problem(value: float) -> str | None:
     return "must lie in (0, 1]"
 
 
-def _threshold(magnitudes: Tensor, largest: Tensor, percentile: float | Tensor) -> Tensor:
+def _threshold(magnitudes: Tensor, largest: Tensor, percentile: float | Tensor, *, interpolate: bool) -> Tensor:
     if isinstance(percentile, Tensor):
         own = percentile.to(magnitudes.device).squeeze(-1)
-        return torch.where(own == 1, largest, _quantile_of_each(magnitudes, own))
-    return largest if percentile == 1 else _quantile(magnitudes, percentile)
+        return torch.where(own == 1, largest, _at_rank_of_each(magnitudes, own, interpolate))
+    if percentile == 1:
+        return largest
+    rank = percentile * (magnitudes.shape[-1] - 1)
+    return _at_rank(magnitudes, rank if interpolate else round(rank))
 
 
-def _quantile(magnitudes: Tensor, percentile: float) -> Tensor:
+def _at_rank(magnitudes: Tensor, rank: float) -> Tensor:
     """Select the shorter side, and on it two neighbouring ranks: half the time of a kthvalue for each of them.
 
     `torch.quantile` sorts, is many times slower and refuses 2²⁴ entries.
     """
-    rank = percentile * (magnitudes.shape[-1] - 1)
-    below = math.floor(rank)
-    if rank == below:
-        return magnitudes.kthvalue(below + 1, dim=-1, keepdim=True).values
+    below, above = math.floor(rank), math.ceil(rank)
     from_above = 2 * below >= magnitudes.shape[-1]
-    count = magnitudes.shape[-1] - below if from_above else below + 2
+    count = magnitudes.shape[-1] - below if from_above else above + 1
     side = magnitudes.topk(count, dim=-1, largest=from_above, sorted=False).values
-    neighbours = side.topk(2, dim=-1, largest=not from_above).values
-    return neighbours.amin(dim=-1, keepdim=True).lerp(neighbours.amax(dim=-1, keepdim=True), rank - below)
+    if below == above:
+        return side.amin(dim=-1, keepdim=True) if from_above else side.amax(dim=-1, keepdim=True)
+    neighbours: Tensor = side.topk(2, dim=-1, largest=not from_above).values
+    first, second = neighbours[..., :1], neighbours[..., 1:]
+    return first.lerp(second, rank - below) if from_above else second.lerp(first, rank - below)
 
 
-def _quantile_of_each(magnitudes: Tensor, percentile: Tensor) -> Tensor:
+def _at_rank_of_each(magnitudes: Tensor, percentile: Tensor, interpolate: bool) -> Tensor:
     """Sort once and read two neighbouring ranks of every matrix."""
     ordered = magnitudes.sort(dim=-1).values
     rank = (percentile.to(torch.float64) * (magnitudes.shape[-1] - 1)).broadcast_to(*ordered.shape[:-1], 1)
+    rank = rank if interpolate else rank.round()
     below = rank.floor()
     lower = ordered.gather(-1, below.long())
     upper = ordered.gather(-1, rank.ceil().long())

@@ -6,10 +6,8 @@
     X <- (1 − γ λ) X − γ 0.2 sqrt(max(rows, columns)) AdaNewton(B)
 
 The paper's listing has no Nesterov; its official code has, and is followed here, with the percentile q, there fixed at
-0.9, as a hyperparameter. M itself is never clipped.
-
-AdaNewton is Newton-Schulz with coefficients for the shape. The paper speaks of learning them along with the model, its
-code holds constants for four shapes. Here they are, by `coefficients`,
+0.9, as a hyperparameter. M itself is never clipped. AdaNewton is Newton-Schulz with coefficients for the shape. The
+paper speaks of learning them along with the model, its code holds constants for four. Here they are, by `coefficients`,
 
     table         the published constants; for every other shape, as in the official code, the classic triple
     calibrated    what `calibration.calibrate` last fitted to the shape, read from disk at the first step of a matrix
@@ -33,7 +31,7 @@ from optimizers.calibration import calibrated_triples
 from optimizers.coefficients import adanewton_triple
 from optimizers.hyperparameters import Hyperparameter, table_of
 from optimizers.matrix_views import matrices_of
-from optimizers.momentum import heavy_ball
+from optimizers.momentum import heavy_ball, heavy_ball_
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
 from optimizers.polar import polar_factor
@@ -83,11 +81,11 @@ class RootRule(SpectralRule):
         if self.coefficients == "table":
             return state
         *batch, rows, columns = parameter.shape
-        is_online = self.coefficients == "online"
-        known = [adanewton_triple(rows, columns)] if is_online else calibrated_triples((rows, columns))
+        refits = self.coefficients == "online"
+        known = [adanewton_triple(rows, columns)] if refits else calibrated_triples((rows, columns))
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         state["triples"] = torch.tensor(known, dtype=dtype, device=parameter.device).repeat(*batch, 1, 1)
-        if is_online:
+        if refits:
             state["step"] = torch.zeros(*batch, 1, 1, dtype=torch.float32)
         return state
 
@@ -95,11 +93,29 @@ class RootRule(SpectralRule):
         """Turn a gradient into an update; `online` refits first where it is time, to what it will iterate on."""
         if self.coefficients == "table":
             return super().update(gradient, state, hyperparameters)
-        buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
-        kept = self.suppress(followed, hyperparameters)
+        kept, new = self.follow(gradient, state, hyperparameters)
         fit = self._fit(kept, state, hyperparameters)
         direction = self.direction(kept, {**hyperparameters, "triples": fit["triples"]})
-        return self.scaled(direction, kept), {"momentum_buffer": buffer, **fit}
+        return self.finish(direction, kept, {**new, **fit}, hyperparameters)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether an update is `follow`, `direction`, `finish`; triples of each matrix's own come between these."""
+        return self.coefficients == "table"
+
+    def follow_each(
+        self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
+    ) -> tuple[Tensor, State]:
+        """Do what `follow` does for matrices that lie apart, with their momenta in place."""
+        heavy_ball_(
+            [state["momentum_buffer"] for state in states],
+            gradients,
+            momentum=hyperparameters["momentum"],
+            nesterov=self.nesterov,
+            followed=stack,
+        )
+        suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
+        return stack, {}
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
@@ -200,8 +216,8 @@ class Root(SpectralOptimizer):
         ns_steps: Iterations of the solver; published and calibrated coefficients are for 5, online ones for as many.
         eps: Norm below which a matrix moves less than a full step.
         percentile: In (0, 1]; magnitudes above this percentile are clipped to it.
-        quantile: `exact`, or `sampled` from an eighth of the entries, between 512 and 4096 of them: at 0.9 the share
-            that is clipped is then off by a standard deviation of 0.013 to 0.005.
+        quantile: `exact`, or `sampled` from an eighth of the entries, between 384 and 4096 of them: at 0.9 the share
+            that is clipped is then off by a standard deviation of 0.015 to 0.005.
         coefficients: `table`, `calibrated` or `online`, as above; the latter two are for the solver `adanewton`.
         refit_every: Steps between two fits of `online`, each as long as ten steps of 64×64 or two of 256×256.
         solver: A key of `polar.SOLVERS`.
@@ -212,7 +228,7 @@ class Root(SpectralOptimizer):
         differentiable: Not supported.
 
     Raises:
-        ValueError: An illegal value, a parameter that is not a matrix or has a shape that nothing is calibrated for.
+        ValueError: An illegal value, or a parameter that is not a matrix or of no calibrated shape.
     """
 
     rule_type: ClassVar[type[SpectralRule]] = RootRule

@@ -103,14 +103,14 @@ class SpectralOptimizer(Optimizer):
             What the closure returned, None without one.
 
         Raises:
-            ValueError: A sparse gradient, with the parameter's name.
+            ValueError: A sparse gradient, or one of another dtype, as a complex one, with the parameter's name.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _refuse_sparse_gradients(group)
+            _refuse_gradients(group)
             if group["algorithm"] == ADAMW:
                 step_adamw(group, self.state)
             else:
@@ -209,14 +209,19 @@ def _check_parameter(name: str, parameter: Tensor) -> None:
         raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
 
 
-def _refuse_sparse_gradients(group: dict[str, Any]) -> None:
-    gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
-    if all(gradient.layout == torch.strided for gradient in gradients):
+def _refuse_gradients(group: dict[str, Any]) -> None:
+    given = [parameter for parameter in group["params"] if parameter.grad is not None]
+    if all(each.grad.layout == torch.strided and each.grad.dtype == each.dtype for each in given):
         return
     for name, parameter in _named(group):
-        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.layout != torch.strided:
             shape = tuple(parameter.shape)
             raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
+        if gradient.dtype != parameter.dtype:  # torch allows it where `grad_dtype` is set
+            raise ValueError(f"the gradient of {name} must be of its dtype, {parameter.dtype}: got {gradient.dtype}")
 
 
 def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:

@@ -8,6 +8,9 @@ polar factor does not see).
 percentile [0.8, 1]: the paper's 0.9 is in the middle; 1 is no clipping at all, so the space holds plain momentum too.
 adamw_lr_ratio [0.1, 1]: with matched update sizes the rest of the model can take the same rate (the paper's choice, 1)
 but where the matrix rate is large it wants less.
+Not searched: coefficients. `online` brings the directions a third nearer to orthogonal and has not been seen to move
+the loss (docs/decisions/0106); being structural, a choice would also part trials that could train together. A campaign
+asks for it with `coefficients: {choice: [table, online]}`, or `calibrated` after `spectune calibrate`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,13 @@ def orthogonal(size: int, *, seed: int) -> Tensor:
     return torch.linalg.qr(gaussian(size, size, seed=seed)).Q
 
 
+def decaying(rows: int, columns: int, *, power: float, seed: int = 0) -> Tensor:
+    """A matrix with singular values 1, 2^-power, 3^-power, …"""
+    fewer = min(rows, columns)
+    sigma = torch.arange(1.0, fewer + 1, dtype=torch.float64) ** -power
+    return orthogonal(rows, seed=seed)[:, :fewer] @ torch.diag(sigma) @ orthogonal(columns, seed=seed + 1)[:fewer]
+
+
 def polar_reference(matrix: Tensor) -> Tensor:
     U, sigma, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     return U @ torch.diag((sigma > 1e-12 * sigma[0]).double()) @ Vh

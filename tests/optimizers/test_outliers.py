@@ -57,6 +57,16 @@ def test_percentile_one_clips_nothing_at_all(percentile, dtype):
     assert torch.equal(suppress_outliers(matrix, percentile=percentile), matrix)
 
 
+@pytest.mark.parametrize("percentile", [0.9, 1.0, torch.tensor(0.9)])
+def test_the_result_may_go_where_it_is_asked_to_even_over_the_matrix(percentile):
+    matrix = gaussian(2, 7, 9)
+    expected, elsewhere = suppress_outliers(matrix, percentile=percentile), torch.empty_like(matrix)
+    assert suppress_outliers(matrix, percentile=percentile, out=elsewhere) is elsewhere
+    assert torch.equal(elsewhere, expected)
+    assert suppress_outliers(matrix, percentile=percentile, out=matrix) is matrix
+    assert torch.equal(matrix, expected)
+
+
 def test_each_matrix_has_its_own_threshold_and_may_have_its_own_percentile():
     batch = gaussian(3, 2, 8, 5) * torch.tensor([1.0, 10.0, 1e-3], dtype=torch.float64)[:, None, None, None]
     percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None, None]
@@ -91,8 +101,17 @@ def test_the_sample_meets_every_column_and_is_the_same_each_time():
     assert torch.equal(first, second)
 
 
+def test_a_member_of_a_population_has_the_sampled_threshold_that_it_has_alone():
+    batch = gaussian(3, 64, 96)
+    percentiles = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)[:, None, None]
+    together = percentile_threshold(batch, percentile=percentiles, quantile="sampled")
+    for matrix, percentile, threshold in zip(batch, percentiles, together, strict=True):
+        alone = percentile_threshold(matrix, percentile=percentile.item(), quantile="sampled")
+        assert torch.equal(alone, threshold)
+
+
 def test_small_matrices_are_read_whole_and_percentile_one_is_the_largest_entry_however_it_is_found():
-    small, large = gaussian(20, 50), gaussian(2, 256, 256)
+    small, large = gaussian(20, 38), gaussian(2, 256, 256)
     exact = percentile_threshold(small, percentile=0.9)
     assert torch.equal(percentile_threshold(small, percentile=0.9, quantile="sampled"), exact)
     for percentile in (1.0, torch.ones(2, 1, 1)):

@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Root, RootRule, polar_factor
-from optimizers.calibration import calibrate, calibrated_triples, calibration_loss, gaussian_spectrum
-from optimizers.coefficients import CLASSIC, ROOT_TRIPLES
-from optimizers.triple_fit import fitted, refitted
-from tests.optimizers.references import gaussian, newton_schulz_reference, orthogonal, polar_reference
+from optimizers import Root, RootRule, build_optimizer
+from optimizers.calibration import calibrate, calibrated_triples
+from tests.optimizers.references import decaying, gaussian, newton_schulz_reference
 
 PLAIN = {"momentum": 0.9, "ns_steps": 5, "eps": 1e-7, "percentile": 0.9}
 ONLINE = RootRule(coefficients="online", refit_every=2)
@@ -34,119 +32,12 @@ def keep_fit(folder, name, triples, *, age=0):
     os.utime(path, ns=(10**18 - age * 10**9, 10**18 - age * 10**9))
 
 
-def decaying(rows, columns, *, power, seed=0):
-    """A matrix with singular values 1, 2^-power, 3^-power, …"""
-    fewer = min(rows, columns)
-    sigma = torch.arange(1.0, fewer + 1, dtype=torch.float64) ** -power
-    return orthogonal(rows, seed=seed)[:, :fewer] @ torch.diag(sigma) @ orthogonal(columns, seed=seed + 1)[:fewer]
-
-
 def follow(rule, gradients, hyperparameters=PLAIN):
     state, updates = rule.initial_state(gradients[0]), []
     for gradient in gradients:
         update, state = rule.update(gradient, state, hyperparameters)
         updates.append(update)
     return updates, state
-
-
-@pytest.mark.parametrize("shape", [(3, 6, 9), (3, 9, 6), (6, 6)])
-@pytest.mark.parametrize("steps", [4, torch.tensor([1, 3, 2])])
-def test_each_matrix_is_iterated_with_its_own_triples(shape, steps):
-    batch = gaussian(*shape)
-    triples = gaussian(3, 2, 3, seed=1) if batch.ndim == 3 else gaussian(2, 3, seed=1)
-    if batch.ndim == 2 and isinstance(steps, torch.Tensor):
-        steps = steps[0]
-    together = polar_factor(batch, solver="adanewton", coefficients=triples, steps=steps)
-    for index, matrix in enumerate(batch.reshape(-1, *shape[-2:])):
-        count = int(steps.reshape(-1)[index]) if isinstance(steps, torch.Tensor) else steps
-        rows = [tuple(row) for row in triples.reshape(-1, 2, 3)[index].tolist()]
-        expected = newton_schulz_reference(matrix, [rows[min(step, 1)] for step in range(count)])
-        torch.testing.assert_close(together.reshape(-1, *shape[-2:])[index], expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"solver": "adanewton", "coefficients": torch.ones(1, 4)}, r"got shape \(1, 4\) for 'adanewton'"),
-        ({"solver": "adanewton", "coefficients": torch.ones(3)}, r"got shape \(3,\)"),
-        ({"solver": "gram", "coefficients": torch.ones(1, 3)}, r"newton_schulz and adanewton: got .* for 'gram'"),
-        ({"solver": "adanewton", "coefficients": torch.ones(5, 1, 3)}, r"broadcast .*: got \(5, 1, 3\) for \(2,\)"),
-    ],
-)
-def test_a_tensor_of_coefficients_that_does_not_fit_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        polar_factor(gaussian(2, 4, 4), **options)
-
-
-def test_own_triples_in_bfloat16_round_at_most_three_times_as_much_as_numbers():
-    matrix = gaussian(48, 96, dtype=torch.float32)
-    exact = polar_factor(matrix.double(), solver="adanewton")
-    numbers, own = (
-        polar_factor(matrix, solver="adanewton", compute_dtype="bfloat16", coefficients=coefficients)
-        for coefficients in (CLASSIC, torch.tensor([CLASSIC]))
-    )
-    assert (own - exact).norm() < 3 * (numbers - exact).norm() < 0.2 * (exact - polar_reference(matrix)).norm()
-
-
-def test_the_loss_of_a_refit_is_that_of_a_calibration():
-    sigma = gaussian_spectrum((48, 96))
-    weight = torch.full_like(sigma, 1 / len(sigma))
-    start = torch.tensor([CLASSIC, ROOT_TRIPLES[2048, 8192]], dtype=torch.float64)
-    _, losses = fitted(start, sigma.expand(2, -1), weight.expand(2, -1), steps=5, iterations=0)
-    for triple, loss in zip(start.tolist(), losses.tolist(), strict=True):
-        assert loss == pytest.approx(calibration_loss([tuple(triple)], (48, 96)), abs=1e-12)  # no penalty here
-    _, [penalised] = fitted(torch.tensor([[4.5, -4.8, 2.0]]), sigma[None], weight[None], steps=5, iterations=0)
-    assert penalised > 1.1 * calibration_loss([(4.5, -4.8, 2.0)], (48, 96))
-
-
-def test_the_jacobian_of_a_refit_is_the_derivative():
-    from optimizers.triple_fit import _residuals
-
-    sigma, counts = torch.rand(2, 7, dtype=torch.float64), torch.tensor([5, 2])
-    triples = torch.tensor([[4.1, -4.5, 1.9], [3.4, -4.8, 2.0]], dtype=torch.float64)
-
-    def residual(triple):
-        return _residuals(triple, sigma, torch.ones_like(sigma), counts, 5)[0]
-
-    _, jacobian = _residuals(triples, sigma, torch.ones_like(sigma), counts, 5)
-    derivative = torch.autograd.functional.jacobian(residual, triples)
-    for fit in range(2):
-        torch.testing.assert_close(jacobian[fit], derivative[fit, :, fit], rtol=1e-10, atol=1e-10)
-        assert not derivative[fit, :, 1 - fit].any()
-    assert residual(triples)[:, 7:].any()  # the penalty takes part
-
-
-@pytest.mark.parametrize("shape", [(24, 72), (72, 24), (32, 32)])
-def test_a_refit_reaches_the_calibration_of_the_same_momentum(shape):
-    momentum = decaying(*shape, power=0.7)
-    start = torch.tensor([[CLASSIC]], dtype=torch.float64)
-    [[found]] = refitted(momentum[None], start, steps=5).tolist()
-    [best] = calibrate(shape, momenta=[momentum])
-    losses = [calibration_loss([tuple(each)], shape, momenta=[momentum]) for each in (found, best, CLASSIC)]
-    assert losses[0] < 1.3 * losses[1] + 1e-4
-    assert losses[0] < 0.7 * losses[2]
-    again = refitted(momentum[None], torch.tensor([[found]], dtype=torch.float64), steps=5)
-    assert calibration_loss([tuple(again[0, 0].tolist())], shape, momenta=[momentum]) < losses[0] + 1e-5
-
-
-def test_refits_of_a_batch_are_those_of_each_alone_with_its_own_steps():
-    batch = torch.stack([decaying(12, 20, power=power, seed=seed) for seed, power in enumerate((0.3, 0.8, 1.2))])
-    start, steps = torch.tensor([[CLASSIC]], dtype=torch.float64).repeat(3, 1, 1), torch.tensor([5, 3, 4])
-    together = refitted(batch, start, steps=steps)
-    alone = [refitted(batch[[k]], start[[k]], steps=int(steps[k])) for k in range(3)]
-    assert torch.equal(together, torch.cat(alone))
-    assert len({tuple(row) for row in together.flatten(1).tolist()}) == 3
-
-
-@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_a_matrix_that_says_nothing_keeps_its_triple_and_spoils_no_other(bad):
-    batch = torch.stack([decaying(6, 9, power=power) for power in (0.3, 0.8)])
-    start = torch.tensor([[CLASSIC]], dtype=torch.float64).repeat(2, 1, 1)
-    clean = refitted(batch, start, steps=5)
-    batch[0] = batch[0] * bad
-    refit = refitted(batch, start, steps=5)
-    assert torch.equal(refit[0], start[0])
-    assert torch.equal(refit[1], clean[1])
 
 
 def test_online_is_the_table_until_its_first_refit_and_then_more_exact():
@@ -285,3 +176,23 @@ def test_online_triples_go_on_in_a_fresh_process_that_loads_weights_only(dtype, 
     train()
     for resumed, here in zip(torch.load(path, weights_only=True), params, strict=True):
         assert torch.equal(resumed, here.detach())
+
+
+def test_calibrated_looks_for_the_shapes_of_the_blocks_of_a_parameter(folder):
+    keep_fit(folder, "4x6-steps5-v1-gaussian", [[3.0, -4.0, 1.9]])
+    fused, convolution = nn.Parameter(torch.zeros(8, 6)), nn.Parameter(torch.zeros(4, 3, 2))
+    options = {"coefficients": "calibrated"}
+    optimizer = Root([{"params": [fused], "num_heads": 2}, {"params": [convolution], "flatten": True}], **options)
+    fused.grad, convolution.grad = gaussian(8, 6, dtype=torch.float32), gaussian(4, 3, 2, dtype=torch.float32)
+    optimizer.step()
+    assert optimizer.state[fused]["triples"].shape == (2, 5, 3)
+    with pytest.raises(ValueError, match="--shape 8x6`"):
+        Root([fused], **options)
+
+
+def test_build_optimizer_takes_the_modes():
+    layers = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3))
+    optimizer = build_optimizer(layers, "root", coefficients="online", refit_every=7)
+    assert (optimizer.param_groups[0]["coefficients"], optimizer.param_groups[0]["refit_every"]) == ("online", 7)
+    with pytest.raises(ValueError, match="`spectune calibrate --shape 8x6`"):
+        build_optimizer(layers, "root", coefficients="calibrated")

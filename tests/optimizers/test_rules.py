@@ -34,6 +34,7 @@ RULES = {
     "spectral descent": SpectralDescentRule(),
     "spectral descent newton_schulz": SpectralDescentRule(solver="newton_schulz"),
     "root sampled": RootRule(quantile="sampled"),
+    "root online": RootRule(coefficients="online", refit_every=2),
     "root plain": RootRule(nesterov=False, solver="svd"),
 }
 every_rule = pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
@@ -194,11 +195,12 @@ def test_a_zero_gradient_gives_no_update(rule):
 def test_nothing_is_changed_in_place_and_the_dtype_is_kept(rule):
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         gradient, state = gaussian(4, 6, dtype=dtype), rule.initial_state(torch.zeros(4, 6, dtype=dtype))
-        before = gradient.clone()
+        before, old = gradient.clone(), {name: tensor.clone() for name, tensor in state.items()}
         update, new = rule.update(gradient, state, PLAIN)
         assert torch.equal(gradient, before)
-        assert all(not tensor.any() for tensor in state.values())
-        assert {update.dtype, *(tensor.dtype for tensor in new.values())} == {dtype}
+        assert all(torch.equal(tensor, old[name]) for name, tensor in state.items())
+        assert {name: tensor.dtype for name, tensor in new.items()} == {name: old[name].dtype for name in old}
+        assert {update.dtype, new.get("momentum_buffer", update).dtype} == {dtype}
 
 
 @pytest.mark.parametrize(

@@ -301,21 +301,6 @@ def test_complex_parameters_and_sparse_gradients_are_refused(kind):
         optimizer.step()
 
 
-@pytest.mark.slow
-def test_a_sharded_parameter_is_refused():
-    import torch.distributed as distributed
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        shard = distribute_tensor(torch.zeros(4, 4), init_device_mesh("cpu", (1,)), [Shard(0)])
-        with pytest.raises(ValueError, match=r"got a DTensor of shape \(4, 4\)"):
-            Muon([nn.Parameter(shard)])
-    finally:
-        distributed.destroy_process_group()
-
-
 @every_class
 def test_a_non_finite_gradient_shows_in_its_parameter_and_in_no_other(kind):
     params = parameters()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.momentum import STACKED_UP_TO, average, average_
+from optimizers.momentum import STACKED_UP_TO, average, average_, heavy_ball, heavy_ball_
 from optimizers.muon import MuonRule
 from optimizers.polargrad import PolarGradRule
 from optimizers.root import RootRule
@@ -125,10 +125,26 @@ def test_the_average_in_place_is_the_functional_one(nesterov, shape, dtype):
     assert all(map(torch.equal, gradients, before))
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("shape", [(5, 7), (65, 65)])
+def test_the_heavy_ball_in_place_is_the_functional_one_bit_for_bit(nesterov, shape):
+    buffers = [gaussian(*shape, seed=seed) for seed in range(3)]
+    gradients = [gaussian(*shape, seed=10 + seed) for seed in range(3)]
+    expected = [
+        heavy_ball(buffer, gradient, momentum=0.9, nesterov=nesterov)
+        for buffer, gradient in zip(buffers, gradients, strict=True)
+    ]
+    followed = torch.empty(3, *shape, dtype=torch.float64)
+    heavy_ball_(buffers, gradients, momentum=0.9, nesterov=nesterov, followed=followed)
+    assert all(map(torch.equal, buffers, [buffer for buffer, _ in expected]))
+    assert all(map(torch.equal, followed, [each for _, each in expected]))
+
+
 def test_a_rule_with_an_update_of_its_own_is_not_taken_apart():
     assert MuonRule().is_staged
     assert PolarGradRule(polar_first=True).is_staged
-    assert not RootRule().is_staged
+    assert RootRule().is_staged
+    assert not RootRule(coefficients="online").is_staged
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

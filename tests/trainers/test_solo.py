@@ -104,6 +104,20 @@ def test_a_trial_through_a_checkpoint_file_equals_one_never_interrupted(
     assert untimed(whole.report()) == untimed(second.report())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_triples_that_root_refits_go_through_a_checkpoint_file_with_all_their_digits(
+    setting: Settings, tmp_path: Path, precision: str
+) -> None:
+    hyperparameters = {"lr": 0.02, "coefficients": "online", "refit_every": 5}
+    this = setting(optimizer="root", hyperparameters=hyperparameters, steps=24, precision=precision)
+    whole, first, second = SoloTrial(this), SoloTrial(this), SoloTrial(this)
+    whole.advance(24)
+    first.advance(11)
+    second.restore(checkpoints.load(checkpoints.save(tmp_path, first.step, first.state())))
+    second.advance(24)
+    assert_same_bits(whole, second)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize("task", TASKS)
 def test_equal_settings_give_equal_bits(setting: Settings, task: str, precision: str) -> None:

@@ -47,6 +47,13 @@ def test_the_default_spaces_are_legal_for_their_optimizers() -> None:
     assert specification.warnings() == []
 
 
+def test_a_campaign_may_search_over_where_roots_coefficients_are_from() -> None:
+    choices = [{"coefficients": {"choice": ["table", "online"]}}, {"coefficients": {"choice": ["table", "onlin"]}}]
+    legal, wrong = (_document(arms=[{"optimizer": "root", "space": space}]) for space in choices)
+    assert list(parse(legal).arms[0].search_space) == ["coefficients"]
+    assert _pointers(wrong) == ["/arms/0/space/coefficients/choice"]
+
+
 def test_a_real_campaign_survives_the_ledger() -> None:
     specification = parse(_document())
     assert parse(json.loads(json.dumps(specification.document()))) == specification
