@@ -3,10 +3,10 @@
     python -m benchmarks.optimizer_step [--device cuda] [--threads 2] [--repeats 15] [--json FILE]
 
 Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that
-what disturbs the machine disturbs all of them, and each round begins with the next one, so that none has the best
-place. A PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is compared at equal error only.
-A time is the median over the rounds; a ratio is the median of the rounds' ratios against the first line of the case,
-above 1 where the line is faster. Peers that are not installed are left out.
+what disturbs the machine disturbs all of them, and each round has an order of its own, for what a line leaves in cache
+and heap its successor finds. A PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is
+compared at equal error only. A time is the median over the rounds; a ratio is the median of the rounds' ratios against
+the first line of the case, above 1 where the line is faster. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import importlib
 import json
 import platform
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeat
         else:
             steps[name] = step
     rounds = [
-        {name: _milliseconds(steps[name], device) for name in _rotated(list(steps), first=repeat)}
+        {name: _milliseconds(steps[name], device) for name in random.Random(repeat).sample(list(steps), len(steps))}
         for repeat in range(repeats)
     ]
     first = next(iter(steps))
@@ -163,11 +164,6 @@ def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeat
         if "PolarGrad" in type(optimizers[line["optimizer"]]).__name__:
             line["error"] = direction_error(optimizers[line["optimizer"]])
     return measured + lines
-
-
-def _rotated(names: list[str], *, first: int) -> list[str]:
-    place = first % len(names)
-    return names[place:] + names[:place]
 
 
 def main() -> None:

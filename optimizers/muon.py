@@ -90,7 +90,7 @@ class MuonRule(SpectralRule):
         return self.suppress(stack, hyperparameters), {}
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Multiply by the factor of the shape."""
+        """Multiply by the factor of the shape, in place: a direction belongs to its step alone."""
         factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
         return direction if factor == 1 else direction.mul_(factor)
 

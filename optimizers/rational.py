@@ -95,7 +95,7 @@ def _by_cholesky(X: Tensor, gram: Tensor, shift: float) -> Tensor:
     shifted = gram / shift
     shifted.diagonal(dim1=-2, dim2=-1).add_(1.0)
     factor: Tensor = torch.linalg.cholesky_ex(shifted).L  # positive definite by construction: no check on the host
-    # Two triangular solves from the right: a Cholesky solve works on Xᵀ, which lies badly, and takes half as long again.
+    # Two triangular solves from the right; a Cholesky solve works on Xᵀ, which lies badly, and takes longer.
     half = torch.linalg.solve_triangular(factor.mT, X, upper=True, left=False)
     solved: Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
     return solved.div_(shift)

@@ -45,7 +45,7 @@ class SpectralOptimizer(Optimizer):
         max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
         merge: Which shapes share a direction: one of `stacking.MERGES`. `padded` serves many small shapes that nearly
             agree; it adds flops, and is `transposed` where the solver does not bear it.
-        merge_on_cpu: The same on the CPU, where nothing is gained by fewer launches.
+        merge_on_cpu: The same on the CPU, where nothing waits for launches and flops are dear.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
@@ -53,7 +53,7 @@ class SpectralOptimizer(Optimizer):
     max_stack_bytes: ClassVar[int] = 256 * 2**20
     max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
     merge: ClassVar[str] = "transposed"
-    merge_on_cpu: ClassVar[str] = "equal"
+    merge_on_cpu: ClassVar[str] = "transposed"
 
     def __init__(
         self,
@@ -210,6 +210,9 @@ def _check_parameter(name: str, parameter: Tensor) -> None:
 
 
 def _refuse_gradients(group: dict[str, Any]) -> None:
+    given = [parameter for parameter in group["params"] if parameter.grad is not None]
+    if all(each.grad.layout == torch.strided and each.grad.dtype == each.dtype for each in given):
+        return
     for name, parameter in _named(group):
         gradient = parameter.grad
         if gradient is None:
