@@ -1,0 +1,203 @@
+"""How many trials of a structure to train together: found out by trying, on copies of one trial that never move.
+
+One trial alone is timed in the solo engine, then 2, 4, 8 ... in the population engine, as long as a step costs each
+trial less than 1 / 1.1 of the best before (one doubling may fail that, two in a row end it: fusing has a cost of its
+own, which few trials may not carry), memory allows, and the time set aside for trying lasts. The copies have a learning
+rate of zero, so none can diverge. A plan of one is a good answer where one is fastest.
+
+Memory is that of one more trial, measured between one and two on CUDA; on a CPU, where nothing tells a peak, it is the
+bytes of weights, gradient, update, optimizer state and what the backward pass keeps. At most 80 % of it is planned for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from optimizers import build_optimizer
+from trainers.fusibility import fusion_problem
+from trainers.population import Population, known_bound
+from trainers.schedules import Schedule
+from trainers.seeds import generator_for
+from trainers.setting import PRECISIONS, TrialSetting
+from trainers.solo import SoloTrial
+from trainers.tasks.task import place
+
+GAIN = 1.1
+"""What a doubling must gain per trial to count."""
+PATIENCE = 2
+"""Doublings in a row that may fail to."""
+MEMORY_SHARE = 0.8
+TRY_SECONDS = 1.0
+"""For all measurements together; the one that is under way is finished."""
+_STEPS = 5
+_ENDLESS = 10**6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many trials to train together, and why.
+
+    Attributes:
+        num_members: So many.
+        why: A sentence.
+        seconds: Of a step for each trial, by the number of trials measured; empty where nothing was.
+        member_bytes: Memory of one more trial, None where nothing was measured.
+    """
+
+    num_members: int
+    why: str
+    seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    member_bytes: int | None = None
+
+    @property
+    def gain(self) -> float:
+        """How many times faster a trial's step is predicted to be than alone."""
+        return self.seconds[1] / self.seconds[self.num_members] if self.num_members in self.seconds else 1.0
+
+    def document(self) -> dict[str, Any]:
+        """Give plain values, for the ledger."""
+        seconds = {str(number): each for number, each in self.seconds.items()}
+        return {
+            "members": self.num_members,
+            "why": self.why,
+            "predicted_gain": self.gain,
+            "seconds_per_member_step": seconds,
+            "member_bytes": self.member_bytes,
+        }
+
+    def __str__(self) -> str:
+        together = "one trial at a time" if self.num_members == 1 else f"{self.num_members} trials together"
+        return f"{together}, predicted {self.gain:.1f} times the throughput of one alone: {self.why}"
+
+
+def make_plan(setting: TrialSetting, *, most: int, clock: Callable[[], float] = time.perf_counter) -> Plan:
+    """Find out how many trials like this one are best trained together.
+
+    Args:
+        setting: The pattern; its numbers do not matter, its structure does.
+        most: No more than these.
+        clock: Seconds.
+
+    Raises:
+        ValueError: `most` is below one.
+        TaskOptionError: The task cannot be trained as asked.
+    """
+    if most < 1:
+        raise ValueError(f"a plan is for at least one trial: got {most}")
+    problem = fusion_problem(setting.task)
+    if problem is not None:
+        return Plan(1, problem)
+    bound = known_bound(setting)
+    limit = most if bound is None else min(most, bound)
+    if limit == 1:
+        return Plan(1, "no more are asked for" if most == 1 else "memory was found to bear no more")
+    return _measured(_still(setting), limit, clock)
+
+
+def _measured(setting: TrialSetting, limit: int, clock: Callable[[], float]) -> Plan:
+    began = clock()
+    member_bytes = _member_bytes(setting)
+    bearable = max(int(MEMORY_SHARE * _free_bytes(setting.device) / max(member_bytes, 1)), 1)
+    seconds = {1: _timed(SoloTrial(setting).advance, setting, clock)}
+    best, failed, number, why = 1, 0, 1, ""
+    while not why:
+        number = min(2 * number, limit)
+        if number > bearable:
+            why = f"{number} would not fit into {MEMORY_SHARE:.0%} of the memory that is free"
+        elif clock() - began > TRY_SECONDS and number > 2:
+            why = f"trying ended after {TRY_SECONDS:g} s"
+        else:
+            seconds[number] = _timed(_together(setting, number), setting, clock) / number
+            gains = GAIN * seconds[number] <= seconds[best] and known_bound(setting) is None
+            failed = 0 if gains else failed + 1
+            best = best if failed else number
+            why = _end(setting, number, limit, failed)
+    return Plan(best, why, seconds, member_bytes)
+
+
+def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
+    """Say why no more are tried after this number; empty where more are."""
+    if known_bound(setting) is not None:
+        return "memory bears no more"
+    if failed == PATIENCE:
+        return f"more gain less than {GAIN - 1:.0%} a doubling"
+    if number == limit:
+        return "the most that are asked for" if not failed else f"more gain less than {GAIN - 1:.0%} a doubling"
+    return ""
+
+
+def _still(setting: TrialSetting) -> TrialSetting:
+    """Give a trial of the same structure that goes nowhere, for as long as one likes."""
+    rates = {name: 0.0 for name in ("lr", "adamw_lr") if name == "lr" or setting.hyperparameters.get(name) is not None}
+    hyperparameters = {**setting.hyperparameters, **rates}
+    return dataclasses.replace(setting, hyperparameters=hyperparameters, schedule=Schedule(), steps=_ENDLESS)
+
+
+def _together(setting: TrialSetting, number: int) -> Callable[[int], Any]:
+    population = Population()
+    for trial in range(number):
+        population.admit(trial, dataclasses.replace(setting, seed=setting.seed + trial))
+    return lambda until_step: population.advance(dict.fromkeys(range(number), until_step))
+
+
+def _timed(advance: Callable[[int], Any], setting: TrialSetting, clock: Callable[[], float]) -> float:
+    """Give the seconds of a step: the best of three stretches after one that is not counted."""
+    lengths = []
+    for stretch in range(4):
+        _wait(setting.device)
+        started = clock()
+        advance((stretch + 1) * _STEPS)
+        _wait(setting.device)
+        lengths.append((clock() - started) / _STEPS)
+    return min(lengths[1:])
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _member_bytes(setting: TrialSetting) -> int:
+    if torch.device(setting.device).type != "cuda":
+        return _counted_bytes(setting)
+    peaks = []
+    for number in (1, 2):
+        torch.cuda.reset_peak_memory_stats(setting.device)
+        before = torch.cuda.memory_allocated(setting.device)
+        _together(setting, number)(1)
+        peaks.append(torch.cuda.max_memory_allocated(setting.device) - before)
+    return peaks[1] - peaks[0]
+
+
+def _counted_bytes(setting: TrialSetting) -> int:
+    """Count what one trial needs in a step: weights, gradient, update, optimizer state, and what backward keeps."""
+    model = setting.task.build(generator_for("model", setting.seed)).to(dtype=PRECISIONS[setting.precision])
+    optimizer = build_optimizer(model, setting.optimizer, **setting.hyperparameters)
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = setting.task.loss(model, place(setting.task.batch(0, setting.data_seed), model))
+    loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    optimizer.step()
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    states = [entry for state in optimizer.state.values() for entry in state.values() if isinstance(entry, Tensor)]
+    return 3 * weights + sum(entry.numel() * entry.element_size() for entry in states) + sum(kept.values())
+
+
+def _free_bytes(device: str) -> int:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
