@@ -168,7 +168,7 @@ class Simulation:
         slot.number += 1
         training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
         assert training, "a slot without work was told to go on"
-        plans = {each.trial: Plan(self.planned) for each in verdict.admit if verdict.plan_for}
+        plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
         members = [self._train(slot, assignment) for assignment in training]
         self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans)))
         return 1
