@@ -113,7 +113,7 @@ def test_triples_that_root_refits_go_through_a_checkpoint_file_with_all_their_di
     whole, first, second = SoloTrial(this), SoloTrial(this), SoloTrial(this)
     whole.advance(24)
     first.advance(11)
-    second.restore(checkpoints.load(checkpoints.save(tmp_path, first.step, first.state())))
+    second.restore(checkpoints.load(checkpoints.save(tmp_path, 1, {0: first.state()}), 0))
     second.advance(24)
     assert_same_bits(whole, second)
 
