@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.records import CampaignRecord, Event, TrialRecord
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
 from service.errors import CampaignBusyError, IllegalTransitionError, TrackingError
@@ -100,6 +100,10 @@ class EmbeddedCampaign:
     def trials(self) -> list[TrialRecord]:
         """Read the campaign's trials."""
         return self._ledger.trials(self._campaign_id)
+
+    def plans(self) -> list[Event]:
+        """Read what was found out about training the trials of each arm together."""
+        return self._ledger.events(self._campaign_id, "planned")
 
     def watch(self) -> bool:
         """Look after the driver once; call it every second or so. It may be called again after it raised.

@@ -22,6 +22,7 @@ from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
+from service.cli.plans import achieved_line, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, Projection, settle_orphans
@@ -84,6 +85,9 @@ def run(
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
+        for plan in campaign.plans():
+            if line := achieved_line(specification, plan, trials):
+                console.print(line, highlight=False)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
@@ -139,6 +143,7 @@ def _follow(campaign: EmbeddedCampaign, specification: Specification, console: C
     for warning in specification.warnings():
         console.print(f"[yellow]warning[/] {warning}", highlight=False)
     refused_since: float | None = None
+    num_plans = 0
     with ProgressDisplay(specification, console) as display:
         while True:
             try:
@@ -146,6 +151,9 @@ def _follow(campaign: EmbeddedCampaign, specification: Specification, console: C
                     display.say("stopping; press Ctrl-C again to end every process at once")
                     campaign.cancel()
                 at_rest = campaign.watch()
+                for plan in campaign.plans()[num_plans:]:
+                    display.say(plan_line(specification, plan))
+                    num_plans += 1
                 display.show(campaign.record(), campaign.trials())
                 refused_since = None
             except LedgerError as error:

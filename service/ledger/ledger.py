@@ -272,6 +272,12 @@ class Ledger:
                 found += [read(row) for row in connection.execute(query)]
         return sorted(found, key=lambda item: item.sequence)
 
+    def events(self, campaign_id: str, kind: str) -> list[Event]:
+        """Read a campaign's events of one kind, in order."""
+        mine = (events.c.campaign_id == campaign_id) & (events.c.kind == kind)
+        with self._reading() as connection:
+            return [rows.event(row) for row in connection.execute(select(events).where(mine).order_by("sequence"))]
+
     # Cursors of those who follow
 
     def cursor(self, tracker: str, campaign_id: str) -> int:
