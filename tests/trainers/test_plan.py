@@ -75,4 +75,5 @@ def test_a_plan_for_nobody_is_refused(setting: Settings) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_of_one_more_is_measured_on_a_device(setting: Settings) -> None:
     plan = make_plan(replace(setting("language_model"), device="cuda"), most=4)
-    assert plan.member_bytes is not None and plan.member_bytes > 0
+    assert plan.member_bytes is not None
+    assert plan.member_bytes > 0
