@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, vmap
 
 from optimizers import OPTIMIZERS, build_optimizer
 from trainers.checkpoints import State, copied
@@ -266,13 +266,15 @@ class Population:
         loss = self._loss
 
         def of_lane(parameters: dict[str, Tensor], lane_batch: Batch) -> Tensor:
-            with self._autocast():
-                value: Tensor = functional_call(loss, _prefixed(parameters), lane_batch)
+            value: Tensor = functional_call(loss, parameters, lane_batch)
             return value
 
-        in_lanes = vmap(grad_and_value(of_lane), in_dims=(0, None if is_shared else 0))
-        gradients, losses = in_lanes(work.parameters(), batch)
-        return gradients, losses
+        leaves = {name: each.detach().requires_grad_() for name, each in work.parameters().items()}
+        with self._autocast():
+            losses = vmap(of_lane, in_dims=(0, None if is_shared else 0))(_prefixed(leaves), batch)
+        # No lane reads another's, so one backward pass of the sum gives each lane its own gradient.
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True)), losses
 
     @staticmethod
     def _disturb(gradients: dict[str, Tensor], members: list[_Member], steps: list[int]) -> None:
@@ -354,7 +356,7 @@ class Population:
     # Telling
 
     def step(self, trial: int) -> int:
-        """Tell how many steps a trial has taken; of one that diverged, with the one that ended it."""
+        """Tell how many steps a trial has taken; where it has diverged, up to and including the one that ended it."""
         return self._members[self._lane(trial)].step
 
     def reason(self, trial: int) -> str:

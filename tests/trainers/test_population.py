@@ -1,0 +1,231 @@
+"""Trials trained as one stack give the numbers that each gives alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainers.tasks.conftest import SMALL
+from tests.trainers.test_solo import Spoiled
+from trainers import Outcome, Schedule, SoloTrial, TrialSetting, population, task_from_options
+from trainers.fused_step_check import TOLERANCES, verify_fusion
+from trainers.population import Population
+from trainers.tasks import Task
+
+Settings = Callable[..., TrialSetting]
+
+LEARNING_RATES = {
+    "muon": 0.02,
+    "polargrad": 0.3,
+    "root": 0.02,
+    "spectral_descent": 0.01,
+    "adamw": 0.01,
+    "sgd": 1e-3,
+}
+STRUCTURES = [(task, optimizer) for task in sorted(SMALL) for optimizer in LEARNING_RATES]
+
+
+def hyperparameters(optimizer: str, number: int) -> dict[str, Any]:
+    """Hyperparameters that differ in everything a member's may."""
+    differing: dict[str, Any] = {"lr": LEARNING_RATES[optimizer] * (1 + number)}
+    if optimizer != "sgd":
+        differing["weight_decay"] = 0.05 * number
+    if optimizer == "adamw":
+        differing["betas"] = [0.8 + 0.05 * number, 0.95 + 0.01 * number]
+    if optimizer in ("muon", "root"):
+        differing["ns_steps"] = 3 + number
+    if optimizer in ("muon", "root", "polargrad"):
+        differing["momentum"] = 0.9 + 0.03 * number
+    if optimizer == "root":
+        differing["percentile"] = [0.8, 0.95, 1.0][number]
+    return differing
+
+
+def members_of(task: Task, optimizer: str, precision: Any = "fp64") -> dict[int, TrialSetting]:
+    """Three trials of one structure that differ in all else."""
+    return {
+        number: TrialSetting(
+            task,
+            optimizer,
+            hyperparameters(optimizer, number),
+            Schedule("cosine", warmup_fraction=0.1 * number),
+            steps=60,
+            seed=number,
+            data_seed=number // 2,
+            precision=precision,
+        )
+        for number in range(3)
+    }
+
+
+def admitted(settings: dict[int, TrialSetting]) -> Population:
+    cohort = Population()
+    for trial, each in settings.items():
+        cohort.admit(trial, each)
+    return cohort
+
+
+def targets(cohort: Population, step: int) -> dict[int, int]:
+    return dict.fromkeys(cohort.trials, step)
+
+
+def weights(state: dict[str, Any]) -> Tensor:
+    return torch.cat([entry.double().flatten() for entry in state["model"].values()])
+
+
+def deviation(state: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest difference of two states' weights, in units of their root mean square."""
+    mine, theirs = weights(state), weights(other)
+    return float((mine - theirs).abs().max() / theirs.square().mean().sqrt())
+
+
+def one_step_alone(setting: TrialSetting, state: dict[str, Any]) -> dict[str, Any]:
+    trial = SoloTrial(setting)
+    trial.restore(state)
+    trial.advance(trial.step + 1)
+    return trial.state()
+
+
+def moved(state: dict[str, Any]) -> dict[str, Any]:
+    """Give a state with weights moved by 1e-15 of themselves."""
+    draw = torch.Generator().manual_seed(0)
+    noise = {
+        name: 1 + 1e-15 * torch.randn(entry.shape, dtype=entry.dtype, generator=draw)
+        for name, entry in state["model"].items()
+    }
+    return {**state, "model": {name: entry * noise[name] for name, entry in state["model"].items()}}
+
+
+@pytest.fixture
+def task_named(corpus: Path) -> Callable[[str], Task]:
+    def make(name: str) -> Task:
+        options = SMALL[name] | ({"corpus": str(corpus)} if name.startswith("language_model") else {})
+        return task_from_options(name.split()[0], options)
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp32"])
+@pytest.mark.parametrize(("task", "optimizer"), STRUCTURES)
+def test_each_fused_step_is_the_step_alone(
+    task_named: Callable[[str], Task], task: str, optimizer: str, precision: str
+) -> None:
+    settings = members_of(task_named(task), optimizer, precision)
+    cohort = admitted(settings)
+    for step in (0, 1, 5, 8):
+        cohort.advance(targets(cohort, step))
+        before = {trial: cohort.state(trial) for trial in settings}
+        cohort.advance(targets(cohort, step + 1))
+        for trial, each in settings.items():
+            expected = one_step_alone(each, before[trial])
+            bound = TOLERANCES[precision]
+            if optimizer == "spectral_descent" and precision == "fp64":
+                # An exact polar factor answers a tiny singular value of the gradient with a direction of length one, so
+                # rounding is amplified: what is fair is what the solo engine makes of a start moved by 1e-15.
+                bound = max(bound, 30 * deviation(one_step_alone(each, moved(before[trial])), expected))
+            assert deviation(cohort.state(trial), expected) < bound
+
+
+def test_the_comparison_rejects_lanes_with_each_others_learning_rates(task_named: Callable[[str], Task]) -> None:
+    settings = members_of(task_named("matrix_completion"), "muon")
+    cohort = admitted(settings)
+    before = {trial: cohort.state(trial) for trial in settings}
+    before[0]["optimizer"]["param_groups"] = before[1]["optimizer"]["param_groups"]
+    cohort.advance(targets(cohort, 1))
+    assert deviation(cohort.state(0), one_step_alone(settings[0], before[0])) > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+def test_a_whole_run_differs_no_more_than_alone_from_a_slightly_moved_start(
+    task_named: Callable[[str], Task], optimizer: str
+) -> None:
+    settings = members_of(task_named("language_model"), optimizer)
+    cohort = admitted(settings)
+    cohort.advance(targets(cohort, 30))
+    for trial, each in settings.items():
+        alone, moved = SoloTrial(each), SoloTrial(each)
+        for parameter in moved.model.parameters():
+            parameter.data *= 1 + 1e-15 * torch.randn(parameter.shape, dtype=torch.float64)
+        alone.advance(30)
+        moved.advance(30)
+        response = max(deviation(moved.state(), alone.state()), 1e-14)
+        assert deviation(cohort.state(trial), alone.state()) < 30 * response
+
+
+def test_a_member_that_becomes_infinite_leaves_at_its_own_step_and_touches_nobody() -> None:
+    spoiled = TrialSetting(Spoiled(), "adamw", {"lr": 0.01}, Schedule(), steps=64, seed=0, data_seed=0)
+    healthy, ill = admitted({0: spoiled, 1: spoiled}), admitted({0: spoiled, 1: spoiled})
+    state = ill.state(1)
+    state["model"]["weight"][0, 0] = math.nan
+    ill.evict([1])
+    ill.admit(1, spoiled, state)
+    assert ill.advance({0: 20, 1: 20}) == {0: Outcome.REACHED, 1: Outcome.DIVERGED}
+    healthy.advance({0: 20, 1: 20})
+    assert ill.step(1) == 1
+    assert "nan at step 1" in ill.reason(1)
+    assert torch.equal(weights(ill.state(0)), weights(healthy.state(0)))
+
+
+@pytest.mark.parametrize("solver", ["newton_schulz", "minimax", "gram", "qdwh", "zolo_pd", "svd"])
+def test_a_lane_of_nan_leaves_the_other_lanes_their_bits_in_every_solver(setting: Settings, solver: str) -> None:
+    same = setting(optimizer="polargrad", hyperparameters={"lr": 0.1, "solver": solver})
+    cohorts = [admitted({0: same, 1: same, 2: same}) for _ in range(2)]
+    state = cohorts[1].state(1)
+    next(iter(state["model"].values()))[0, 0] = math.nan
+    cohorts[1].evict([1, 2])
+    cohorts[1].admit(1, same, state)
+    cohorts[1].admit(2, same)
+    for cohort in cohorts:
+        cohort.advance({0: 1, 1: 1, 2: 1})
+    for trial in (0, 2):
+        assert torch.equal(weights(cohorts[0].state(trial)), weights(cohorts[1].state(trial)))
+
+
+def test_growth_without_bound_ends_a_member_at_the_step_it_ends_alone() -> None:
+    task = Spoiled(runs_away=True)
+    wild, tame = (
+        TrialSetting(task, "muon", {"lr": lr, "weight_decay": 0.0}, Schedule(), steps=64, seed=0, data_seed=0)
+        for lr in (1e6, 1e-6)
+    )
+    cohort, alone = admitted({0: wild, 1: tame}), SoloTrial(wild)
+    assert cohort.advance({0: 64, 1: 64}) == {0: Outcome.DIVERGED, 1: Outcome.REACHED}
+    alone.advance(64)
+    assert (cohort.step(0), cohort.reason(0)) == (alone.step, alone.reason)
+
+
+def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_nothing(
+    setting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {trial: setting(optimizer="muon", seed=trial) for trial in range(5)}
+    whole, tight = admitted(settings), admitted(settings)
+    whole.advance(targets(whole, 12))
+    train_step, sizes = Population._train_step, []
+
+    def of_at_most_two(self: Population, work: Any, members: Any, rates: Any) -> Tensor:
+        if len(members) > 2 and members[0].step >= 4:
+            raise torch.OutOfMemoryError("out of memory, injected")
+        sizes.append(len(members))
+        return train_step(self, work, members, rates)
+
+    monkeypatch.setattr(population, "_most_lanes", {})
+    monkeypatch.setattr(Population, "_train_step", of_at_most_two)
+    assert set(tight.advance(targets(tight, 12)).values()) == {Outcome.REACHED}
+    assert population.known_bound(settings[0]) == 2
+    assert sum(sizes) == 5 * 12
+    for trial in settings:
+        assert deviation(tight.state(trial), whole.state(trial)) < 1e-3  # fp32 over 12 steps
+
+
+def test_a_member_is_verified_against_the_step_alone(setting: Settings) -> None:
+    this = setting("language_model", optimizer="root", hyperparameters={"lr": 0.02})
+    trial = SoloTrial(this)
+    trial.advance(3)
+    found = verify_fusion(this, trial.state())
+    assert 0.0 <= found.deviation <= found.tolerance
+    assert found.holds
