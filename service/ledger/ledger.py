@@ -15,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, insert, select, update
+from sqlalchemy import URL, ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
 from service.errors import CampaignNotFoundError, FencedError, LedgerError
 from service.ledger import entries, rows
-from service.ledger.engine import connect_engine
+from service.ledger.engine import address, connect_engine, database_clock
 from service.ledger.spool import Record
 from service.ledger.tables import attempts, campaigns, cursors, events, observations, trials
 
@@ -37,7 +38,9 @@ def _telling(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {engine.url}") from error
+        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {address(engine)}") from error
+    except PoolTimeoutError as error:
+        raise LedgerError(f"the ledger has no connection free: got {address(engine)}") from error
 
 
 class Ledger:
@@ -166,14 +169,14 @@ class Ledger:
             self._lock(connection, campaign_id, attempt)
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             claim = update(attempts).where(mine & attempts.c.claimed_at.is_(None))
-            if connection.execute(claim.values(claimed_at=now, heartbeat_at=now)).rowcount != 1:
+            if connection.execute(claim.values(claimed_at=now, heartbeat_at=self._clock())).rowcount != 1:
                 raise FencedError(f"campaign {campaign_id}: the attempt was claimed already: got {attempt}")
 
     def beat(self, campaign_id: str, attempt: int) -> None:
-        """Say that the driver of an attempt is alive."""
+        """Say that the driver of an attempt is alive, by the database's clock."""
         with self._transaction() as connection:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
-            connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
+            connection.execute(update(attempts).where(mine).values(heartbeat_at=self._clock()))
 
     def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
         """Record how the process of an attempt ended."""
@@ -292,6 +295,10 @@ class Ledger:
     def _reading(self) -> Iterator[Connection]:
         with _telling(self._engine), self._engine.connect() as connection:
             yield connection
+
+    def _clock(self) -> ColumnElement[int]:
+        """Give the database's own clock, which all its writers share."""
+        return database_clock(self._engine.dialect.name)
 
     def _campaign_row(self, connection: Connection, campaign_id: str) -> Any:
         row = connection.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one_or_none()
