@@ -53,7 +53,7 @@ def test_a_new_campaign_is_queued_and_told(ledger: Ledger) -> None:
 
 
 def test_a_campaign_id_is_given_once(ledger: Ledger) -> None:
-    with pytest.raises(LedgerError, match="UNIQUE constraint failed|duplicate key"):
+    with pytest.raises(LedgerError, match=r"UNIQUE constraint failed|duplicate key"):
         ledger.create_campaign("c", name="again", specification=SPECIFICATION)
 
 
