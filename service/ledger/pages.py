@@ -13,7 +13,7 @@ from service.campaign.submission import Submission
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
-from service.ledger.tables import campaigns, observations, submissions, trials
+from service.ledger.tables import attempts, campaigns, observations, submissions, trials
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
 TrialOrder = Literal["number", "objective", "-objective"]
@@ -110,6 +110,20 @@ class PagedLedger(SubmissionLedger):
         query = select(campaigns.c.state, func.count().label("how_many")).join(submissions).group_by(campaigns.c.state)
         with self._reading() as connection:
             return {CampaignState(row.state): int(row.how_many) for row in connection.execute(query)}
+
+    def heartbeats(self, campaign_ids: Collection[str]) -> dict[str, int | None]:
+        """Tell when the driver of each campaign's current attempt was last known to be alive."""
+        same = (attempts.c.campaign_id == campaigns.c.id) & (attempts.c.number == campaigns.c.attempt)
+        query = select(campaigns.c.id, attempts.c.heartbeat_at).join(attempts, same)
+        with self._reading() as connection:
+            found = connection.execute(query.where(campaigns.c.id.in_(campaign_ids)))
+            return {row.id: row.heartbeat_at for row in found}
+
+    def num_changes(self) -> int:
+        """Count everything that ever happened to the campaigns of the service."""
+        query = select(func.coalesce(func.sum(campaigns.c.sequence), 0)).join(submissions)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:
