@@ -4,6 +4,7 @@ ledger.sqlite                         the truth
 mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
 campaigns/<id>/owner.lock             held locked by the process that runs the campaign
                driver-<n>.log         what the driver of attempt n printed
+               driver-<n>.exit      with what code it ended, where it outlives its owner
                spool-<n>.jsonl        what attempt n decided, before the ledger knew
                trials/<t>/a<n>/       what attempt n checkpointed of trial t
                tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
@@ -11,6 +12,7 @@ campaigns/<id>/owner.lock             held locked by the process that runs the c
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,10 @@ class DataDirectory:
         """What the driver of one attempt printed."""
         return self.campaign(campaign_id) / f"driver-{attempt}.log"
 
+    def driver_exit(self, campaign_id: str, attempt: int) -> Path:
+        """The file in which a driver that outlives its owner leaves its exit code."""
+        return self.campaign(campaign_id) / f"driver-{attempt}.exit"
+
     def tune(self, campaign_id: str, attempt: int) -> Path:
         """Ray Tune's own files of one attempt."""
         return self.campaign(campaign_id) / "tune" / f"attempt-{attempt}"
@@ -100,3 +106,10 @@ class DataDirectory:
             raise DataDirectoryError(
                 f"the data directory cannot be made ({error.strerror}): got {self.root}"
             ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that whoever reads it finds all of it, or the one before."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
