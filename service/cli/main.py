@@ -7,8 +7,8 @@ import sys
 import typer
 from rich.console import Console
 
-from service.cli import calibrate, run
-from service.errors import DataDirectoryError, ServiceError, SpecificationError
+from service.cli import calibrate, remote, run, serve
+from service.errors import DataDirectoryError, RequestError, ServiceError, SettingsError, SpecificationError
 
 EXIT_BAD_INPUT = 2
 
@@ -22,6 +22,10 @@ application = typer.Typer(
 application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
 application.command(name="calibrate")(calibrate.calibrate)
+application.command(name="serve")(serve.serve)
+application.add_typer(serve.keys, name="keys")
+for verb, command in remote.VERBS.items():
+    application.command(name=verb)(command)
 
 
 def main() -> None:
@@ -30,8 +34,8 @@ def main() -> None:
         application()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
-    except DataDirectoryError as error:
-        _refuse("refused", [str(error)], EXIT_BAD_INPUT)
+    except (DataDirectoryError, SettingsError, RequestError) as error:
+        _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
 

@@ -66,7 +66,7 @@ class AccessLedger(Ledger):
         with self._transaction() as connection:
             return connection.execute(update(api_keys).where(valid).values(revoked_at=self._now())).rowcount == 1
 
-    def keys(self) -> list[KeyRecord]:
+    def list_keys(self) -> list[KeyRecord]:
         """List all keys, revoked ones too, the oldest first."""
         with self._reading() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).all()

@@ -213,7 +213,7 @@ def test_a_key_is_found_by_its_secret_until_it_is_revoked(ledger: ServiceLedger)
     assert not ledger.revoke_key(found.key_id)
     assert ledger.find_key(key) is None
     assert not ledger.has_keys()
-    assert key.split("_")[2] not in repr(ledger.keys())
+    assert key.split("_")[2] not in repr(ledger.list_keys())
 
 
 def test_a_role_includes_those_before_it() -> None:

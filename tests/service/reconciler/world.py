@@ -114,7 +114,7 @@ class FakeDriver:
     exit_code: int | None = None
     asked: CampaignEvent | None = None
     dies_after: int = 0
-    work: int = 3
+    work: int = 9  # longer than a lease, so that others take over in its middle
     worked: int = 0
 
     def tick(self) -> None:
