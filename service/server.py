@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def serve(
         LedgerError: The ledger cannot be opened.
     """
     with data.locked(served_at=_address(host, port)), app.service_ledger(data, settings) as ledger:
-        _check_door(ledger, host)
+        check_door(ledger, host)
         reconciler = app.service_reconciler(data, ledger, settings)
         mlflow = MlflowServer(data, port=mlflow_port) if with_tracking and settings.mlflow_uri is None else None
         probes: dict[str, Callable[[], str | None]] = {}
@@ -98,7 +99,12 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def _check_door(ledger: ServiceLedger, host: str) -> None:
+def check_door(ledger: ServiceLedger, host: str) -> None:
+    """Make sure that nobody without a key comes in from outside.
+
+    Raises:
+        SettingsError: The address is public and there is no key.
+    """
     if not is_loopback(host) and not ledger.has_keys():
         raise SettingsError(
             f"without API keys the service listens on loopback alone (make one: spectune keys create): got {host!r}"
@@ -116,7 +122,12 @@ def _answer(context: Context, host: str, port: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     _log.info("the service listens on %s", _address(host, port))
-    uvicorn.Server(config).run()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        uvicorn.Server(config).run()  # raises the signal that ended it once more, which must not end us here
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

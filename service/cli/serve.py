@@ -50,6 +50,7 @@ def serve(
 def create_key(
     owner: Annotated[str, typer.Option("--owner", help="Whose campaigns it is for.")],
     role: Annotated[Role, typer.Option("--role", help="viewer reads, submitter submits, admin may everything.")],
+    first: Annotated[bool, typer.Option("--first", help="Only if there is none yet.")] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a key; it is shown this once."""
@@ -58,7 +59,10 @@ def create_key(
     from service.app import service_ledger
 
     with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
-        print(ledger.create_key(owner=owner, role=role))
+        if first and ledger.has_keys():
+            print("there is a key already")
+        else:
+            print(ledger.create_key(owner=owner, role=role))
 
 
 @keys.command(name="list")

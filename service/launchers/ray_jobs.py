@@ -2,8 +2,8 @@
 
 The submission id is `<campaign>-a<attempt>`: a job that exists already is the one that was asked for, so a launch can
 be repeated after a time-out. Status is a hint (a head that restarts forgets its jobs); ledger and heartbeats decide.
-The entrypoint holds ids alone, never what a user wrote, and nothing secret travels in the job's environment, which the Jobs
-API shows to whoever asks: the ledger's address and the token are in the environment of the cluster's nodes.
+The entrypoint holds ids alone, never what a user wrote, and nothing secret travels in the job's environment, which the
+Jobs API shows to whoever asks: the ledger's address and the token are in the environment of the cluster's nodes.
 """
 
 from __future__ import annotations
