@@ -127,10 +127,11 @@ class SubmissionLedger(LeaseLedger):
             self._set(connection, campaign_id, num_failures=failures, not_before=not_before)
             return state
 
-    def explain(self, campaign_id: str, *, queue_position: int | None, waiting_for: str) -> None:
-        """Say what a campaign waits for."""
+    def explain(self, waits: Mapping[str, tuple[int | None, str]]) -> None:
+        """Say for some campaigns, by id, at which place of the queue they wait and what for."""
         with self._transaction() as connection:
-            self._set(connection, campaign_id, queue_position=queue_position, waiting_for=waiting_for)
+            for campaign_id, (queue_position, waiting_for) in waits.items():
+                self._set(connection, campaign_id, queue_position=queue_position, waiting_for=waiting_for)
 
     # What users do
 

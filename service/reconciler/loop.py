@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.submission import Submission
@@ -29,6 +29,7 @@ from service.reconciler.admission import Capacity, admit
 from service.reconciler.decisions import Action, DriverState, Ending, Seen, action_for, conclude
 
 TICK_SECONDS = 2.0
+SHORTEST_SECONDS = 0.2
 LEASE_SECONDS = 10.0
 
 _Attempt = tuple[str, int]
@@ -79,7 +80,8 @@ class Reconciler:
                 _log.warning("the reconciler could not look: %s", error)
             except Exception:  # the service must outlive a mistake of ours
                 _log.exception("the reconciler failed")
-            self._awake.wait(TICK_SECONDS)
+            self._ending.wait(SHORTEST_SECONDS)  # who is woken fifty times a second need not look as often
+            self._awake.wait(TICK_SECONDS - SHORTEST_SECONDS)
             self._awake.clear()
         if self.is_leader:
             self._ledger.leave_lease(LEADER, holder=self._holder)
@@ -109,8 +111,7 @@ class Reconciler:
         admission = admit(queued, held, capacity=self._capacity, now=now)
         for submission in admission.launched:
             self._guarded(submission, lambda each=submission: self._launch(each))  # type: ignore[misc]
-        for place in admission.waiting:
-            self._explain(place.submission, place.position, place.waiting_for)
+        self._explain_all([(place.submission, place.position, place.waiting_for) for place in admission.waiting])
         return True
 
     # One campaign
@@ -213,8 +214,17 @@ class Reconciler:
         self._ledger.move_campaign(campaign_id, event, reason=reason, message=message)
 
     def _explain(self, submission: Submission, position: int | None, waiting_for: str) -> None:
-        if (submission.queue_position, submission.waiting_for) != (position, waiting_for):
-            self._ledger.explain(submission.campaign_id, queue_position=position, waiting_for=waiting_for)
+        self._explain_all([(submission, position, waiting_for)])
+
+    def _explain_all(self, waits: Sequence[tuple[Submission, int | None, str]]) -> None:
+        """Say what campaigns wait for, where that has changed."""
+        changed = {
+            submission.campaign_id: (position, waiting_for)
+            for submission, position, waiting_for in waits
+            if (submission.queue_position, submission.waiting_for) != (position, waiting_for)
+        }
+        if changed:
+            self._ledger.explain(changed)
 
     def _reap(self) -> None:
         """Take notice of drivers that have ended; of campaigns that are live still, `_look_after` does."""
