@@ -1,9 +1,9 @@
-# One image for the service, Ray's head, its workers and the migration; the same code.
+# One image for the service, its migration and MLflow.
 # torch comes with CUDA; `--build-arg TORCH_INDEX=URL` names an index that holds the smaller one for CPUs.
 FROM python:3.11-slim
 
 ARG TORCH_INDEX=
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 RAY_USAGE_STATS_ENABLED=0
 
 RUN apt-get update && apt-get install -y --no-install-recommends curl tini && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 spectune && mkdir -p /data/mlflow && chown -R spectune /data
@@ -17,7 +17,7 @@ COPY service service
 COPY examples examples
 RUN if [ -n "$TORCH_INDEX" ]; then pip install torch --constraint constraints.txt \
         --index-url "$TORCH_INDEX"; fi \
-    && pip install --constraint constraints.txt '.[postgres]' 'ray[default]==2.60.0'
+    && pip install --constraint constraints.txt '.[postgres]'
 
 USER spectune
 ENTRYPOINT ["tini", "--"]

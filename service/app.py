@@ -10,9 +10,8 @@ from service.api.context import Context
 from service.campaign.catalog import installed_catalog
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, Projection
-from service.launchers import RayJobLauncher, SubprocessLauncher
+from service.launchers import SubprocessLauncher
 from service.ledger import Ledger, ServiceLedger
-from service.ports import LastingLauncher
 from service.reconciler import Reconciler
 from service.reconciler.admission import Capacity
 from service.settings import Settings
@@ -50,8 +49,9 @@ def service_ledger(data: DataDirectory, settings: Settings) -> ServiceLedger:
 def service_reconciler(data: DataDirectory, ledger: ServiceLedger, settings: Settings) -> Reconciler:
     """Wire the reconciler of a service; the lock on its data directory makes its name unique."""
     capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running)
+    launcher = SubprocessLauncher(data, database_url=settings.database_url, outlives_owner=True)
     holder = f"{socket.gethostname()}:{data.root}"[-120:]
-    return Reconciler(ledger, _launcher(data, settings), data=data, capacity=capacity, holder=holder)
+    return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=holder)
 
 
 def service_context(
@@ -94,9 +94,3 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
         return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]
 
     return Follower(ledger, make)
-
-
-def _launcher(data: DataDirectory, settings: Settings) -> LastingLauncher:
-    if settings.ray_address is not None:
-        return RayJobLauncher.connect(settings.ray_address, data=data)
-    return SubprocessLauncher(data, database_url=settings.database_url, outlives_owner=True)

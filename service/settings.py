@@ -2,7 +2,6 @@
 
 SPECTUNE_DATABASE_URL   the ledger, a URL of SQLAlchemy; without it SQLite in the data directory
 SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one
-SPECTUNE_RAY_ADDRESS    the Jobs API of a Ray cluster, as http://ray-head:8265; without it drivers are processes here
 SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may name tasks of their own
 SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text
 SPECTUNE_CPUS           CPUs that all running campaigns share; without it those of this machine
@@ -29,7 +28,6 @@ class Settings:
     Attributes:
         database_url: Where the ledger is; None for the data directory. It may hold a password.
         mlflow_uri: An MLflow that is not ours; None to start one.
-        ray_address: A Ray Jobs API that is not ours; None for processes of this machine.
         task_modules: Modules whose tasks campaigns may name.
         corpora: Folders below which campaigns may read text.
         num_cpus: CPUs that running campaigns share.
@@ -38,7 +36,6 @@ class Settings:
 
     database_url: str | None = None
     mlflow_uri: str | None = None
-    ray_address: str | None = None
     task_modules: tuple[str, ...] = ()
     corpora: tuple[Path, ...] = ()
     num_cpus: int = 1
@@ -54,7 +51,6 @@ class Settings:
         return cls(
             database_url=environment.get("SPECTUNE_DATABASE_URL") or None,
             mlflow_uri=environment.get("SPECTUNE_MLFLOW_URI") or None,
-            ray_address=environment.get("SPECTUNE_RAY_ADDRESS") or None,
             task_modules=_modules(environment.get("SPECTUNE_TASK_MODULES", "")),
             corpora=_folders(environment.get("SPECTUNE_CORPORA", "")),
             num_cpus=_count(environment, "SPECTUNE_CPUS", os.cpu_count() or 1),

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.campaign.lifecycle import CampaignState
 from service.ledger import ServiceLedger
+from service.tracking.links import MLFLOW
 
 
 class LedgerCollector(Collector):
@@ -42,6 +43,7 @@ class LedgerCollector(Collector):
         running = [each.campaign_id for each in live if each.campaign.state is CampaignState.RUNNING]
         ages = [now - beat for beat in self._ledger.heartbeats(running).values() if beat is not None]
         yield _gauge("spectune_heartbeat_age_seconds", "Age of the oldest last heartbeat.", max(ages, default=0) / 1000)
+        yield _gauge("spectune_projector_lag", "What MLflow has not been told.", self._ledger.lag(MLFLOW))
         yield _gauge("spectune_events_total", "Events and observations of all campaigns.", self._ledger.num_changes())
 
 

@@ -13,7 +13,7 @@ from service.campaign.submission import Submission
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
-from service.ledger.tables import attempts, campaigns, observations, submissions, trials
+from service.ledger.tables import attempts, campaigns, cursors, observations, submissions, trials
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
 TrialOrder = Literal["number", "objective", "-objective"]
@@ -124,6 +124,14 @@ class PagedLedger(SubmissionLedger):
         query = select(func.coalesce(func.sum(campaigns.c.sequence), 0)).join(submissions)
         with self._reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def lag(self, tracker: str) -> int:
+        """Count what happened to the campaigns of the service that a tracker has not been told."""
+        mine = (cursors.c.campaign_id == campaigns.c.id) & (cursors.c.tracker == tracker)
+        behind = campaigns.c.sequence - func.coalesce(cursors.c.sequence, 0)
+        query = select(func.coalesce(func.sum(behind), 0)).select_from(campaigns).join(submissions)
+        with self._reading() as connection:
+            return int(connection.execute(query.outerjoin(cursors, mine)).scalar_one())
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:

@@ -12,7 +12,7 @@ from service.settings import Settings
 
 def test_without_variables_everything_is_our_own() -> None:
     settings = Settings.from_environment({"SPECTUNE_DATABASE_URL": ""})
-    assert (settings.database_url, settings.mlflow_uri, settings.ray_address) == (None, None, None)
+    assert (settings.database_url, settings.mlflow_uri) == (None, None)
     assert settings.task_modules == ()
     assert settings.num_cpus >= 1
 

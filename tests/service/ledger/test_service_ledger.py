@@ -200,6 +200,17 @@ def test_pages_of_trials_skip_none_and_put_what_is_not_finite_last(ledger: Servi
     assert [trial.number for trial in ledger.trial_page("c", limit=9, arm=1)] == [1, 3, 5]
 
 
+def test_a_trackers_lag_is_what_it_has_not_been_told(ledger: ServiceLedger) -> None:
+    for campaign_id in ("c", "d"):
+        submit(ledger, campaign_id)
+        ledger.move_campaign(campaign_id, CampaignEvent.PAUSE, reason="x")
+    ledger.set_cursor("other", "c", 2)
+    assert (ledger.num_changes(), ledger.lag("mlflow")) == (4, 4)
+    ledger.set_cursor("mlflow", "c", 2)
+    ledger.set_cursor("mlflow", "d", 1)
+    assert ledger.lag("mlflow") == 1
+
+
 def test_a_key_is_found_by_its_secret_until_it_is_revoked(ledger: ServiceLedger) -> None:
     assert not ledger.has_keys()
     key = ledger.create_key(owner="me", role=Role.SUBMITTER)
