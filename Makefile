@@ -1,11 +1,11 @@
-# One command each: `make demo`, `make test`, `make check`. All of them install what they need into .venv first.
+# One command each: `make demo`, `make test`, `make check`, `make faults` (slow). All of them install what they need into .venv first.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed.stamp
 PYTEST_ARGS ?=
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test faults openapi check format clean
 
 install: $(STAMP)
 
@@ -21,6 +21,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: install
+	SPECTUNE_FAULTS=1 $(BIN)/python -m pytest tests/integration/test_serve.py tests/service/api/test_fuzz.py $(PYTEST_ARGS)
+
+openapi: install
+	$(BIN)/python -m service.api.openapi > docs/openapi.json
 
 check: install
 	$(BIN)/ruff format --check .

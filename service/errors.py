@@ -5,8 +5,16 @@ ServiceError
 ├── CampaignNotFoundError                no campaign with this id
 ├── CampaignBusyError                    another process runs the campaign
 ├── NothingToShowError                   the campaign holds nothing of what was asked for
+├── TrialNotFoundError                   no trial with this number
 ├── IllegalTransitionError               the state does not allow the event
-├── DataDirectoryError                   the data directory cannot be written
+├── IdempotencyError                     the key was used for something else
+├── StaleVersionError                    somebody changed it meanwhile
+├── AccessError                          who asks may not
+├── SettingsError                        a setting cannot be used
+├── LeadershipError                      another replica leads
+├── LauncherError                        drivers cannot be started or asked after just now
+├── RequestError                         a server's refusal, as its client tells it
+├── DataDirectoryError                   the data directory cannot be written, or is in use
 ├── FencedError                          another attempt has taken over; the writer must end
 ├── TrackingError                        the tracker lags behind the ledger
 └── LedgerError                          the database cannot be used
@@ -68,6 +76,46 @@ class NothingToShowError(ServiceError):
     """The campaign holds nothing of what was asked for."""
 
 
+class TrialNotFoundError(ServiceError):
+    """No trial of the campaign has this number."""
+
+
+class IdempotencyError(ServiceError):
+    """An idempotency key was used before, with another request."""
+
+
+class StaleVersionError(ServiceError):
+    """What is to be changed is not what was read: somebody changed it meanwhile."""
+
+
+class AccessError(ServiceError):
+    """Who asks may not.
+
+    Attributes:
+        status: 401 where nobody knows who asks, 403 where it is known and does not suffice.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class SettingsError(ServiceError):
+    """A setting cannot be used; named with its value, secrets without."""
+
+
+class LeadershipError(ServiceError):
+    """Another replica leads; what was about to be done is its to do."""
+
+
+class LauncherError(ServiceError):
+    """Drivers cannot be started or asked after just now; nothing is known about them."""
+
+
+class RequestError(ServiceError):
+    """A server refused, or could not be reached."""
+
+
 class IllegalTransitionError(ServiceError):
     """An event that a state does not allow, told with what happened before.
 
@@ -87,7 +135,7 @@ class IllegalTransitionError(ServiceError):
 
 
 class DataDirectoryError(ServiceError):
-    """The data directory cannot be written."""
+    """The data directory cannot be written, or another process has it."""
 
 
 class FencedError(ServiceError):

@@ -89,3 +89,26 @@ class Launcher(Protocol):
 
     def launch(self, campaign_id: str, attempt: int) -> DriverProcess:
         """Start the driver of an attempt."""
+
+
+class LastingDriver(DriverProcess, Protocol):
+    """A launched attempt that outlives whoever launched it. Every method may raise LauncherError."""
+
+    def request_pause(self) -> None:
+        """Ask the driver to pause the campaign cleanly."""
+
+
+class LastingLauncher(Protocol):
+    """Starts drivers that outlive the service, and finds them again. Every method may raise LauncherError."""
+
+    def launch(self, campaign_id: str, attempt: int) -> LastingDriver:
+        """Start the driver of an attempt; OSError where it cannot be."""
+
+    def find(self, campaign_id: str, attempt: int) -> LastingDriver | None:
+        """Find the driver of an attempt that was launched before; None where none lives."""
+
+    def exit_code(self, campaign_id: str, attempt: int) -> int | None:
+        """Tell with what code the driver of an attempt ended; None where nobody knows."""
+
+    def remains(self, campaign_id: str, attempt: int) -> list[str]:
+        """End what is left of an attempt whose driver is gone, and name what could not be ended."""

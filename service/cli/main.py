@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli import best, calibrate, report, run
+from service.cli import best, calibrate, remote, report, run, serve
 from service.cli.corpus import corpus
 from service.errors import (
     CampaignNotFoundError,
     DataDirectoryError,
     NothingToShowError,
+    RequestError,
     ServiceError,
+    SettingsError,
     SpecificationError,
 )
 
@@ -33,6 +35,10 @@ application.command(name="report")(report.report)
 application.command(name="best")(best.best)
 application.command(name="calibrate")(calibrate.calibrate)
 application.add_typer(corpus)
+application.command(name="serve")(serve.serve)
+application.add_typer(serve.keys, name="keys")
+for verb, command in remote.VERBS.items():
+    application.command(name=verb)(command)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -56,8 +62,8 @@ def main() -> None:
         application()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
-    except (DataDirectoryError, CampaignNotFoundError, NothingToShowError) as error:
-        _refuse("refused", [str(error)], EXIT_BAD_INPUT)
+    except (DataDirectoryError, SettingsError, RequestError, CampaignNotFoundError, NothingToShowError) as error:
+        _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
 

@@ -72,7 +72,7 @@ def run(
     data.check_writable()
     data.create()
     start = time.monotonic()
-    with _open_ledger(data) as ledger, Interrupts() as interrupts:
+    with data.locked(), _open_ledger(data) as ledger, Interrupts() as interrupts:
         orphans = settle_orphans(ledger, data)
         for orphan in orphans:
             console.print(f"campaign {orphan} had lost its process and was brought to rest", highlight=False)

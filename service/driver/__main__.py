@@ -1,7 +1,8 @@
 """One attempt of one campaign as a process: `python -m service.driver --data-dir D --campaign C --attempt N`.
 
 The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIGTERM (pause), and pauses when its
-standard input closes, which is how it notices that its owner is gone.
+standard input closes, which is how it notices that its owner is gone. With `--exit-file` it needs no owner: it goes on,
+and leaves its exit code in that file.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import threading
 from pathlib import Path
 
 from service.campaign.specification import parse
-from service.data_directory import DataDirectory
+from service.data_directory import DataDirectory, write_whole
 from service.driver.attempt import Attempt
 from service.driver.dispatcher import StopKind
 from service.driver.exit_codes import ExitCode
 from service.errors import FencedError, SpecificationError
 from service.ledger import Ledger
+from service.settings import Settings
 
 _log = logging.getLogger("service.driver")
 
@@ -31,12 +33,20 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--campaign", required=True)
     parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--exit-file", type=Path)
     arguments = parser.parse_args()
+    code = _run(arguments)
+    if arguments.exit_file is not None:
+        write_whole(arguments.exit_file, str(int(code)))
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses the loggers we turn off
     data = DataDirectory(arguments.data_dir)
-    with Ledger.at(data.ledger) as ledger:
+    with _open_ledger(data) as ledger:
         try:
             attempt = Attempt(
                 ledger,
@@ -46,7 +56,8 @@ def main() -> int:
                 number=arguments.attempt,
                 install_handlers=_install_handlers,
             )
-            threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
+            if arguments.exit_file is None:
+                threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
             return attempt.run()
         except SpecificationError:
             _log.exception("the specification is refused")
@@ -57,6 +68,11 @@ def main() -> int:
         except Exception:
             _log.exception("the attempt failed")
             return ExitCode.INFRASTRUCTURE
+
+
+def _open_ledger(data: DataDirectory) -> Ledger:
+    url = Settings.from_environment().database_url
+    return Ledger.at(data.ledger) if url is None else Ledger(url)
 
 
 def _install_handlers(attempt: Attempt) -> None:

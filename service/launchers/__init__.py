@@ -1,5 +1,6 @@
-"""Launchers: start the driver of an attempt, here as a child process."""
+"""Launchers: start the driver of an attempt, as a process of this machine or as a job of a Ray cluster."""
 
+from service.launchers.ray_jobs import RayJobLauncher
 from service.launchers.subprocess import SubprocessLauncher
 
-__all__ = ["SubprocessLauncher"]
+__all__ = ["RayJobLauncher", "SubprocessLauncher"]

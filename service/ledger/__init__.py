@@ -1,5 +1,12 @@
 """The ledger: the one truth about campaigns, in SQLite or PostgreSQL."""
 
+from service.ledger.access import AccessLedger
 from service.ledger.ledger import Ledger
+from service.ledger.pages import PagedLedger
 
-__all__ = ["Ledger"]
+
+class ServiceLedger(PagedLedger, AccessLedger):
+    """The ledger as the service uses it: campaigns with owners, in pages; API keys; leases."""
+
+
+__all__ = ["Ledger", "ServiceLedger"]

@@ -1,4 +1,4 @@
-"""Opens the ledger's database: SQLite's settings, and the schema brought up to date by Alembic."""
+"""Opens the ledger's database, SQLite or PostgreSQL: their settings, and the schema brought up to date by Alembic."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Engine,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from service.errors import LedgerError
 
 BUSY_TIMEOUT_SECONDS = 30
+CONNECT_TIMEOUT_SECONDS = 5
+_UPGRADE_LOCK = 7_304_118  # any number that nobody else takes as an advisory lock in our database
+_CLOCKS = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+}
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -23,16 +40,49 @@ def connect_engine(url: URL | str) -> Engine:
     Raises:
         LedgerError: The database cannot be opened, is none, or has a schema of a later release.
     """
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
+    try:
+        engine = _make_engine(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise LedgerError(f"no address of a database of ours: got {_without_password(url)}") from error
     try:
         upgrade(engine)
     except (DBAPIError, CommandError) as error:
         engine.dispose()
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        raise LedgerError(f"the ledger cannot be opened ({reason}): got {url}") from error
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        raise LedgerError(f"the ledger cannot be opened ({reason}): got {address(engine)}") from error
     return engine
+
+
+def address(engine: Engine) -> str:
+    """Tell where a database is, without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+def database_clock(dialect: str) -> ColumnElement[int]:
+    """Give the database's own clock in milliseconds since the epoch: one for all who write to it."""
+    return literal_column(_CLOCKS[dialect], BigInteger())
+
+
+def _make_engine(url: URL | str) -> Engine:
+    made = make_url(url)
+    match made.get_backend_name():
+        case "sqlite":
+            engine = create_engine(made)
+            event.listen(engine, "connect", _set_up_sqlite)
+            return engine
+        case "postgresql":
+            options = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+            made = made.set(drivername="postgresql+psycopg")
+            return create_engine(made, pool_pre_ping=True, connect_args=options)
+        case _:
+            raise ArgumentError
+
+
+def _without_password(url: URL | str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:  # what cannot be read may hold a password anywhere
+        return "an address that cannot be read"
 
 
 def upgrade(engine: Engine) -> None:
@@ -42,6 +92,8 @@ def upgrade(engine: Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two processes that open a new file both make the tables
+        else:
+            connection.execute(select(func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

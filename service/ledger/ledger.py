@@ -15,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, func, insert, select, update
+from sqlalchemy import URL, ColumnElement, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
 from service.errors import CampaignNotFoundError, FencedError, LedgerError
 from service.ledger import entries, rows
-from service.ledger.engine import connect_engine
+from service.ledger.engine import address, connect_engine, database_clock
 from service.ledger.spool import Record
 from service.ledger.tables import attempts, campaigns, cursors, events, observations, trials
 
@@ -37,7 +38,9 @@ def _telling(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {engine.url}") from error
+        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {address(engine)}") from error
+    except PoolTimeoutError as error:
+        raise LedgerError(f"the ledger has no connection free: got {address(engine)}") from error
 
 
 class Ledger:
@@ -78,23 +81,8 @@ class Ledger:
         Raises:
             LedgerError: The id exists already.
         """
-        now = self._now()
         with self._transaction() as connection:
-            connection.execute(
-                insert(campaigns).values(
-                    id=campaign_id,
-                    name=name,
-                    state=CampaignState.QUEUED,
-                    reason="submitted",
-                    message="",
-                    since=now,
-                    created_at=now,
-                    specification=dict(specification),
-                    attempt=0,
-                    sequence=0,
-                )
-            )
-            self._tell(connection, campaign_id, "campaign_created", {"name": name})
+            self._create_campaign(connection, campaign_id, name, specification)
 
     def campaign(self, campaign_id: str) -> CampaignRecord:
         """Read one campaign.
@@ -130,30 +118,14 @@ class Ledger:
         """
         with self._transaction() as connection:
             row = self._lock(connection, campaign_id, attempt)
-            state = next_campaign_state(CampaignState(row.state), event, story=self._story(connection, campaign_id))
-            connection.execute(
-                update(campaigns)
-                .where(campaigns.c.id == campaign_id)
-                .values(state=state, reason=reason, message=message, since=self._now())
-            )
-            self._tell(
-                connection, campaign_id, "campaign_moved", {"state": state, "reason": reason, "message": message}
-            )
-            return state
+            return self._move_campaign(connection, row, event, reason, message)
 
     # Attempts
 
     def begin_attempt(self, campaign_id: str) -> int:
         """Open the next attempt; from here on the attempts before it cannot write."""
-        now = self._now()
         with self._transaction() as connection:
-            number = int(self._lock(connection, campaign_id, None).attempt) + 1
-            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(attempt=number))
-            connection.execute(
-                insert(attempts).values(campaign_id=campaign_id, number=number, started_at=now, spool_position=0)
-            )
-            self._tell(connection, campaign_id, "attempt_began", {"attempt": number})
-            return number
+            return self._begin_attempt(connection, self._lock(connection, campaign_id, None))
 
     def claim_attempt(self, campaign_id: str, attempt: int) -> None:
         """Take an attempt for the calling driver; it can be taken once.
@@ -166,14 +138,14 @@ class Ledger:
             self._lock(connection, campaign_id, attempt)
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             claim = update(attempts).where(mine & attempts.c.claimed_at.is_(None))
-            if connection.execute(claim.values(claimed_at=now, heartbeat_at=now)).rowcount != 1:
+            if connection.execute(claim.values(claimed_at=now, heartbeat_at=self._clock())).rowcount != 1:
                 raise FencedError(f"campaign {campaign_id}: the attempt was claimed already: got {attempt}")
 
     def beat(self, campaign_id: str, attempt: int) -> None:
-        """Say that the driver of an attempt is alive."""
+        """Say that the driver of an attempt is alive, by the database's clock."""
         with self._transaction() as connection:
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
-            connection.execute(update(attempts).where(mine).values(heartbeat_at=self._now()))
+            connection.execute(update(attempts).where(mine).values(heartbeat_at=self._clock()))
 
     def end_attempt(self, campaign_id: str, attempt: int, *, exit_code: int) -> None:
         """Record how the process of an attempt ended."""
@@ -306,6 +278,44 @@ class Ledger:
     def _reading(self) -> Iterator[Connection]:
         with _telling(self._engine), self._engine.connect() as connection:
             yield connection
+
+    def _create_campaign(
+        self, connection: Connection, campaign_id: str, name: str, specification: Mapping[str, Any]
+    ) -> None:
+        now = self._now()
+        values: dict[str, Any] = {
+            "id": campaign_id,
+            "name": name,
+            "state": CampaignState.QUEUED,
+            "reason": "submitted",
+            "message": "",
+        }
+        values |= {"since": now, "created_at": now, "specification": dict(specification), "attempt": 0, "sequence": 0}
+        connection.execute(insert(campaigns).values(values))
+        self._tell(connection, campaign_id, "campaign_created", {"name": name})
+
+    def _move_campaign(
+        self, connection: Connection, row: Any, event: CampaignEvent, reason: str, message: str
+    ) -> CampaignState:
+        """Move a campaign whose row is locked."""
+        state = next_campaign_state(CampaignState(row.state), event, story=self._story(connection, row.id))
+        told = {"state": state, "reason": reason, "message": message}
+        connection.execute(update(campaigns).where(campaigns.c.id == row.id).values(**told, since=self._now()))
+        self._tell(connection, row.id, "campaign_moved", told)
+        return state
+
+    def _begin_attempt(self, connection: Connection, row: Any) -> int:
+        """Open the next attempt of a campaign whose row is locked."""
+        number = int(row.attempt) + 1
+        connection.execute(update(campaigns).where(campaigns.c.id == row.id).values(attempt=number))
+        values = {"campaign_id": row.id, "number": number, "started_at": self._now(), "spool_position": 0}
+        connection.execute(insert(attempts).values(values))
+        self._tell(connection, row.id, "attempt_began", {"attempt": number})
+        return number
+
+    def _clock(self) -> ColumnElement[int]:
+        """Give the database's own clock, which all its writers share."""
+        return database_clock(self._engine.dialect.name)
 
     def _campaign_row(self, connection: Connection, campaign_id: str) -> Any:
         row = connection.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one_or_none()

@@ -120,3 +120,49 @@ cursors = Table(
     Column("sequence", BigInteger, nullable=False),
     ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
 )
+
+# What the service needs beside a campaign's own history; a campaign without a submission belongs to `run` alone.
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("campaign_id", String(120), primary_key=True),
+    Column("owner", String(60), nullable=False),
+    Column("priority", Integer, nullable=False),  # the greatest first
+    Column("version", Integer, nullable=False),  # of what a user may change: the entity tag
+    Column("num_failures", Integer, nullable=False),  # attempts lost since a user last set the campaign going
+    Column("not_before", BigInteger, nullable=False),  # no attempt is launched before
+    Column("queue_position", Integer),  # from 1; NULL where it does not wait for others
+    Column("waiting_for", Text, nullable=False),  # a sentence for people
+    ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
+)
+Index("ix_submissions_owner", submissions.c.owner)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", String(60), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),  # SHA-256 of the request's body
+    Column("campaign_id", String(120), nullable=False),  # kept when the campaign is deleted
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("owner", String(60), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("hash", String(64), nullable=False),  # SHA-256 of a 256-bit random secret
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(60), primary_key=True),
+    Column("holder", String(120), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # by the database's clock
+)

@@ -8,27 +8,22 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.errors import CampaignNotFoundError, FencedError, IllegalTransitionError, LedgerError
 from service.ledger import Ledger, entries
-from service.ledger.engine import upgrade
 from service.ledger.recovery import import_earlier_spools
 from service.ledger.spool import Record, Spool
-from service.ledger.tables import metadata
 
 SPECIFICATION = {"name": "test", "arms": []}
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(tmp_path / "ledger.sqlite") as ledger:
+def ledger(database: str) -> Iterator[Ledger]:
+    with Ledger(database) as ledger:
         ledger.create_campaign("c", name="test", specification=SPECIFICATION)
         yield ledger
 
@@ -60,7 +55,7 @@ def test_a_new_campaign_is_queued_and_told(ledger: Ledger) -> None:
 
 
 def test_a_campaign_id_is_given_once(ledger: Ledger) -> None:
-    with pytest.raises(LedgerError, match="UNIQUE constraint failed"):
+    with pytest.raises(LedgerError, match=r"UNIQUE constraint failed|duplicate key"):
         ledger.create_campaign("c", name="again", specification=SPECIFICATION)
 
 
@@ -202,7 +197,7 @@ def test_moving_open_trials_moves_those_that_have_not_ended_and_no_others(ledger
     assert sequences(ledger) == list(range(1, ledger.campaign("c").sequence + 1))
 
 
-def test_a_reader_never_skips_a_change_while_a_writer_commits(tmp_path: Path, ledger: Ledger) -> None:
+def test_a_reader_never_skips_a_change_while_a_writer_commits(database: str, ledger: Ledger) -> None:
     """Events and observations stand in two tables: read one after the other they could be torn by a commit between."""
     attempt = ledger.begin_attempt("c")
     ledger.append("c", attempt, numbered([created(0)]))
@@ -217,7 +212,7 @@ def test_a_reader_never_skips_a_change_while_a_writer_commits(tmp_path: Path, le
     writer = threading.Thread(target=write)
     writer.start()
     seen: list[int] = []
-    with Ledger.at(tmp_path / "ledger.sqlite") as reader:
+    with Ledger(database) as reader:
         while writer.is_alive() or (seen[-1] if seen else 0) < ledger.campaign("c").sequence:
             seen += [change.sequence for change in reader.changes("c", after=seen[-1] if seen else 0, limit=7)]
     writer.join()
@@ -252,10 +247,10 @@ def test_a_ledger_of_a_later_release_is_refused_and_left_alone(tmp_path: Path) -
         Ledger.at(tmp_path / "ledger.sqlite")
 
 
-def test_many_that_open_a_new_ledger_at_once_all_get_it(tmp_path: Path) -> None:
+def test_many_that_open_a_new_ledger_at_once_all_get_it(database: str) -> None:
     """A watcher opened the ledger while `run` was making its tables: "table campaigns already exists"."""
     opened: list[Ledger] = []
-    threads = [threading.Thread(target=lambda: opened.append(Ledger.at(tmp_path / "ledger.sqlite"))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: opened.append(Ledger(database))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -264,16 +259,6 @@ def test_many_that_open_a_new_ledger_at_once_all_get_it(tmp_path: Path) -> None:
     for ledger in opened:
         assert ledger.campaigns() == []
         ledger.close()
-
-
-def test_the_migrations_make_exactly_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'empty.sqlite'}")
-    upgrade(engine)
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences: list[Any] = compare_metadata(context, metadata)
-    engine.dispose()
-    assert differences == []
 
 
 def test_spans_of_attempts_end_where_they_ended_or_were_last_heard_of(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a campaign from the network may name: no module and no folder that the service's settings do not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from service.campaign.catalog import Catalog
+from service.campaign.specification import Specification, parse
+from service.errors import Problem, SpecificationError
+from service.settings import OUR_PACKAGES, Settings
+
+
+def parse_request(document: Mapping[str, Any], *, catalog: Catalog, settings: Settings) -> Specification:
+    """Read a specification that came over the network.
+
+    Raises:
+        SpecificationError: It cannot be run, or names what is not allowed; nothing was imported or opened then.
+    """
+    task = document.get("task")
+    if isinstance(task, Mapping):
+        problems = [*_module_problems(task.get("name"), settings), *_corpus_problems(task.get("corpus"), settings)]
+        if problems:
+            raise SpecificationError(problems)
+    return parse(document, catalog=catalog)
+
+
+def _module_problems(name: Any, settings: Settings) -> list[Problem]:
+    """Check a task of the form `module:Class`."""
+    if not isinstance(name, str) or ":" not in name:
+        return []
+    module = name.partition(":")[0]
+    if module.split(".")[0] in OUR_PACKAGES:
+        return [Problem("/task/name", "this package is the service's own")]
+    if module not in settings.task_modules:
+        return [Problem("/task/name", "this module is not on the service's list of task modules")]
+    return []
+
+
+def _corpus_problems(corpus: Any, settings: Settings) -> list[Problem]:
+    if not isinstance(corpus, str):
+        return []
+    folder = Path(corpus)
+    allowed = folder.is_absolute() and any(folder.resolve().is_relative_to(root) for root in settings.corpora)
+    return [] if allowed else [Problem("/task/corpus", "this folder is not below one of the service's corpora")]

@@ -1,0 +1,80 @@
+"""Makes the application: routes from their tables, problems for errors, its OpenAPI document; nothing at import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry
+from starlette.convertors import Convertor, register_url_convertor
+
+from service.api import campaigns, catalogue, events, operations, trials
+from service.api.context import Context
+from service.api.metrics import LedgerCollector, RequestTimes
+from service.api.problems import Problem, add_handlers
+
+ROUTES = (*campaigns.ROUTES, *trials.ROUTES, *events.ROUTES, *catalogue.ROUTES, *operations.ROUTES)
+
+
+class _Identifier(Convertor[str]):
+    """The id of a campaign: without a colon, which begins a verb."""
+
+    regex = "[a-z0-9][a-z0-9-]{0,119}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+def create_application(context: Context) -> FastAPI:
+    """Make the application.
+
+    Args:
+        context: The world it lives in.
+    """
+    register_url_convertor("identifier", _Identifier())
+    application = FastAPI(
+        title="Spectune",
+        version="1",
+        summary="Hyperparameter search for matrix-gradient optimizers.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(context.ledger))
+    application.state.context = context
+    application.state.feed = events.Feed(context.ledger)
+    application.state.registry = registry
+    router = APIRouter()
+    for route in ROUTES:
+        route.add_to(router)
+    application.include_router(router)
+    add_handlers(application)
+    application.add_middleware(RequestTimes, registry=registry)
+    application.openapi = lambda: openapi_document(application)  # type: ignore[method-assign]
+    return application
+
+
+def openapi_document(application: FastAPI) -> dict[str, Any]:
+    """Describe an application in OpenAPI 3.1."""
+    if application.openapi_schema is None:
+        document = get_openapi(
+            title=application.title,
+            version=application.version,
+            summary=application.summary,
+            routes=application.routes,
+        )
+        schemas = document["components"]["schemas"]
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= problem.pop("$defs")
+        schemas["Problem"] = problem
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}, {}]
+        application.openapi_schema = document
+    return application.openapi_schema

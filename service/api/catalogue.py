@@ -1,0 +1,82 @@
+"""What a specification can name: optimizers, tasks and search spaces, with a JSON Schema of every option."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from optimizers.catalog import OPTIMIZERS
+from optimizers.hyperparameters import Hyperparameter
+from search_spaces.catalog import DEFAULT_SPACES
+from service.api.routing import Route
+from service.api.schemas import Catalogue
+from service.ledger.access import Role
+from trainers.tasks import TASKS
+
+_TYPES = {"float": "number", "integer": "integer", "boolean": "boolean", "choice": "string", "betas": "array"}
+_OF_PYTHON = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+
+
+def list_optimizers() -> Catalogue:
+    """List the optimizers with their hyperparameters."""
+    items = {
+        name: _object({each: _hyperparameter(what) for each, what in entry.hyperparameters.items()})
+        for name, entry in OPTIMIZERS.items()
+    }
+    return Catalogue(items=items)
+
+
+def list_tasks() -> Catalogue:
+    """List the tasks with their options."""
+    return Catalogue(items={name: _object(_options(kind)) for name, kind in TASKS.items()})
+
+
+def list_search_spaces() -> Catalogue:
+    """List the space that ships with each optimizer, as a specification would write it."""
+    items = {
+        name: {parameter: domain.document() for parameter, domain in space.items()}
+        for name, space in DEFAULT_SPACES.items()
+    }
+    return Catalogue(items=items)
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _hyperparameter(what: Hyperparameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": _TYPES[what.kind], "description": what.sentence}
+    if what.default is not None:
+        schema["default"] = _plain(what.default)
+    if what.kind == "betas":
+        return schema | {"items": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "minItems": 2, "maxItems": 2}
+    if what.choices:
+        schema["enum"] = list(what.choices)
+    if what.low is not None:
+        schema["exclusiveMinimum" if what.low_open else "minimum"] = what.low
+    if what.high is not None:
+        schema["exclusiveMaximum" if what.high_open else "maximum"] = what.high
+    return schema
+
+
+def _options(kind: Any) -> dict[str, Any]:
+    options = {}
+    for field in dataclasses.fields(kind):
+        declared = _OF_PYTHON.get(str(getattr(field.type, "__name__", field.type)))
+        schema: dict[str, Any] = {} if declared is None else {"type": declared}
+        if field.default is not dataclasses.MISSING:
+            schema["default"] = _plain(field.default)
+        options[field.name] = schema
+    return options
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+ROUTES = (
+    Route("GET", "/v1/optimizers", list_optimizers, Role.VIEWER, Catalogue),
+    Route("GET", "/v1/tasks", list_tasks, Role.VIEWER, Catalogue),
+    Route("GET", "/v1/search-spaces", list_search_spaces, Role.VIEWER, Catalogue),
+)

@@ -1,0 +1,78 @@
+"""What every route needs, handed over when the application is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from service.api.standings import Standings
+from service.campaign.catalog import Catalog
+from service.ledger import ServiceLedger
+from service.ledger.access import KeyRecord, Role
+from service.settings import Settings
+
+LOCAL_OWNER = "local"
+
+
+def _nothing() -> None:
+    """Wake nobody."""
+
+
+def _no_log(_: str, __: int) -> bytes | None:
+    """Know no log."""
+    return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """The world of the API.
+
+    Attributes:
+        ledger: The truth.
+        catalog: What specifications may name.
+        settings: What the environment says.
+        suffix: Makes the unique part of a campaign's id.
+        wake: Called when there is something to do for the reconciler.
+        driver_log: Gives what the driver of an attempt printed, None where there is nothing.
+        probes: Checks of what the service can do without for a while, by name: each gives None, or what is wrong.
+    """
+
+    ledger: ServiceLedger
+    catalog: Catalog
+    settings: Settings
+    suffix: Callable[[], str]
+    wake: Callable[[], None] = _nothing
+    driver_log: Callable[[str, int], bytes | None] = _no_log
+    probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
+    standings: Standings = field(default_factory=Standings)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks."""
+
+    owner: str
+    role: Role
+
+    @classmethod
+    def of_key(cls, key: KeyRecord) -> Caller:
+        """Give the caller behind a key."""
+        return cls(owner=key.owner, role=key.role)
+
+    def may_see(self, owner: str) -> bool:
+        """Tell whether a campaign of `owner` exists for this caller."""
+        return self.role is Role.ADMIN or owner == self.owner
+
+
+def context_of(request: Request) -> Context:
+    """Give the context of the application that answers a request."""
+    context: Context = request.app.state.context
+    return context
+
+
+def caller_of(request: Request) -> Caller:
+    """Give who asks; the route's gate has found it out."""
+    caller: Caller = request.state.caller
+    return caller

@@ -1,0 +1,26 @@
+"""Writes the OpenAPI document: `python -m service.api.openapi > docs/openapi.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from service.api.application import create_application
+from service.api.context import Context
+from service.campaign.catalog import installed_catalog
+from service.ledger import ServiceLedger
+from service.settings import Settings
+
+
+def document() -> dict[str, Any]:
+    """Describe the service in OpenAPI 3.1."""
+    with tempfile.TemporaryDirectory() as folder, ServiceLedger.at(Path(folder) / "ledger.sqlite") as ledger:
+        context = Context(ledger=ledger, catalog=installed_catalog(), settings=Settings(), suffix=lambda: "0")
+        return dict(create_application(context).openapi())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(document(), indent=1, sort_keys=True) + "\n")

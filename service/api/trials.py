@@ -1,0 +1,154 @@
+"""Trials, their curves, the standings of arms, the best point, the driver's log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from service.api.campaigns import find
+from service.api.context import context_of
+from service.api.cursors import decode, encode
+from service.api.routing import CAMPAIGN, Route
+from service.api.schemas import (
+    Best,
+    Curves,
+    Leaderboard,
+    Trial,
+    TrialPage,
+    point_document,
+    report_document,
+    standing_document,
+    trial_document,
+)
+from service.campaign.lifecycle import TrialState
+from service.campaign.submission import Submission
+from service.errors import Problem, SpecificationError
+from service.ledger.access import Role
+from service.ledger.pages import TrialOrder, trial_key
+
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
+_CURSOR_TYPES: dict[str, tuple[type, ...]] = {"number": (int,)}
+_BY_OBJECTIVE = (int, float, int)
+_MOST_LOG_BYTES = 256 * 1024
+
+
+def list_trials(
+    request: Request,
+    campaign_id: str,
+    state: Annotated[list[TrialState], Query(description="Only in these states.")] = [],  # noqa: B006
+    arm: Annotated[str | None, Query(max_length=60, description="Only of the arm of this name.")] = None,
+    order_by: TrialOrder = "number",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+) -> TrialPage:
+    """List trials, a page at a time; those without a finite objective come last in its order."""
+    arms = _arms(find(request, campaign_id))
+    if arm is not None and arm not in arms:
+        raise SpecificationError([Problem("arm", "the campaign has no arm of this name")])
+    found = context_of(request).ledger.trial_page(
+        campaign_id,
+        limit=limit,
+        after=decode(cursor, order_by=order_by, like=_CURSOR_TYPES.get(order_by, _BY_OBJECTIVE)),
+        order_by=order_by,
+        states=state,
+        arm=None if arm is None else arms.index(arm),
+    )
+    return TrialPage(
+        trials=[trial_document(each, arms) for each in found],
+        next_cursor=encode(order_by, trial_key(found[-1], order_by)) if len(found) == limit else None,
+    )
+
+
+def read_trial(request: Request, campaign_id: str, number: TrialNumber) -> Trial:
+    """Read one trial."""
+    arms = _arms(find(request, campaign_id))
+    return trial_document(context_of(request).ledger.trial(campaign_id, number), arms)
+
+
+def read_curves(
+    request: Request,
+    campaign_id: str,
+    number: TrialNumber,
+    names: Annotated[list[str], Query(description="Only these metrics.")] = [],  # noqa: B006
+    downsample: Annotated[int | None, Query(ge=2, le=10_000, description="At most so many reports.")] = None,
+) -> Curves:
+    """Read what a trial reported, by step; the first and the last report are always among those that are kept."""
+    find(request, campaign_id)
+    ledger = context_of(request).ledger
+    ledger.trial(campaign_id, number)
+    reports = [report_document(each) for each in ledger.observations_of(campaign_id, number)]
+    if downsample is not None and len(reports) > downsample:
+        last = len(reports) - 1
+        reports = [reports[round(index * last / (downsample - 1))] for index in range(downsample)]
+    if names:
+        for report in reports:
+            report.metrics = {name: value for name, value in report.metrics.items() if name in names}
+    return Curves(trial=number, observations=reports)
+
+
+def read_leaderboard(
+    request: Request,
+    response: Response,
+    campaign_id: str,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many points of each arm.")] = 20,
+) -> Leaderboard:
+    """Rank the completed points of each arm."""
+    submission = find(request, campaign_id)
+    standings = context_of(request).standings.of(context_of(request).ledger, submission)
+    arms = submission.campaign.specification["arms"]
+    response.headers["ETag"] = f'"{submission.campaign.sequence}"'
+    return Leaderboard(
+        **_objective(submission),
+        at_step=submission.campaign.specification["task"]["steps"],
+        arms=[standing_document(arms[each.arm], each, limit=limit) for each in standings],
+    )
+
+
+def read_best(request: Request, campaign_id: str) -> Best:
+    """Read the best completed point of all arms."""
+    submission = find(request, campaign_id)
+    standings = context_of(request).standings.of(context_of(request).ledger, submission)
+    arms = submission.campaign.specification["arms"]
+    objective = _objective(submission)
+    sign = 1.0 if objective["mode"] == "minimize" else -1.0
+    best = min(
+        ((each.arm, each.best) for each in standings if each.best is not None),
+        key=lambda pair: (sign * pair[1].value, pair[1].trials),
+        default=None,
+    )
+    return Best(**objective, best=None if best is None else point_document(arms[best[0]], best[1]))
+
+
+def read_log(request: Request, campaign_id: str) -> PlainTextResponse:
+    """Read the end of what the last attempt's driver printed."""
+    find(request, campaign_id)
+    context = context_of(request)
+    for attempt in reversed(context.ledger.attempts(campaign_id)):
+        log = context.driver_log(campaign_id, attempt.number)
+        if log is not None:
+            return PlainTextResponse(log[-_MOST_LOG_BYTES:].decode("utf-8", errors="replace"))
+    return PlainTextResponse("")
+
+
+def _arms(submission: Submission) -> list[str]:
+    return [arm["name"] for arm in submission.campaign.specification["arms"]]
+
+
+def _objective(submission: Submission) -> dict[str, Any]:
+    specification = submission.campaign.specification
+    seeds = specification["search"]["seeds"]
+    how = "one seed, so small differences may be chance" if seeds == 1 else f"mean and deviation of {seeds} seeds"
+    return {"metric": specification["objective"]["metric"], "mode": specification["objective"]["mode"], "how": how}
+
+
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+ROUTES = (
+    Route("GET", CAMPAIGN + "/trials", list_trials, Role.VIEWER, TrialPage),
+    Route("GET", CAMPAIGN + "/trials/{number:int}", read_trial, Role.VIEWER, Trial),
+    Route("GET", CAMPAIGN + "/trials/{number:int}/metrics", read_curves, Role.VIEWER, Curves),
+    Route("GET", CAMPAIGN + "/leaderboard", read_leaderboard, Role.VIEWER, Leaderboard),
+    Route("GET", CAMPAIGN + "/best", read_best, Role.VIEWER, Best),
+    Route("GET", CAMPAIGN + "/logs", read_log, Role.VIEWER, None, extra=_TEXT),
+)

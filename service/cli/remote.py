@@ -1,0 +1,141 @@
+"""The verbs that speak to a service: submit, preview, list, show, watch, cancel, pause, resume, retry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.document import read_document
+from service.client import Client
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The id of a campaign.")]
+FileArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="A campaign file.")]
+
+
+def submit(
+    campaign_file: FileArgument,
+    url: UrlOption = DEFAULT_URL,
+    priority: Annotated[int, typer.Option("--priority", help="The greatest first.")] = 0,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Submitting again with the same key changes nothing.")
+    ] = None,
+) -> None:
+    """Submit a campaign and print its id."""
+    with _client(url) as client:
+        print(client.submit(read_document(campaign_file), priority=priority, key=key)["id"])
+
+
+def preview(campaign_file: FileArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Say what a campaign would do, without submitting it."""
+    with _client(url) as client:
+        _print_json(client.preview(read_document(campaign_file)))
+
+
+def list_campaigns(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
+    """List campaigns, the newest first."""
+    with _client(url) as client:
+        found = list(client.campaigns())
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("campaign", "owner", "state", "trials", "why")
+    for each in found:
+        table.add_row(each["id"], each["owner"], each["state"], _trials(each), each["waiting_for"] or each["message"])
+    Console(soft_wrap=True).print(table)
+
+
+def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
+    """Show a campaign and its best point."""
+    with _client(url) as client:
+        campaign, best = client.campaign(campaign_id), client.best(campaign_id)
+    if as_json:
+        _print_json({**campaign, "best": best["best"]})
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    why = campaign["waiting_for"] or campaign["message"] or campaign["reason"]
+    console.print(f"{campaign['id']}  {campaign['state']}  {why}", markup=False)
+    console.print(f"trials: {_trials(campaign)}", markup=False)
+    if best["best"] is not None:
+        point = best["best"]
+        console.print(f"best {best['metric']}: {point['value']} ({point['arm']}, {best['how']})", markup=False)
+        console.print(json.dumps(point["config"]), markup=False)
+
+
+def watch(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
+    """Follow a campaign until it ends; the exit status is 0 if it succeeded."""
+    console = Console(highlight=False, soft_wrap=True)
+    with _client(url) as client:
+        for event in client.events(campaign_id):
+            if as_json:
+                print(json.dumps(event), flush=True)
+            elif event["event"] == "campaign_moved":
+                data = event["data"]
+                console.print(f"{data['state']}  {data['reason']}  {data['message']}", markup=False)
+            elif event["event"] == "trial_moved" and event["data"]["state"] not in ("RUNNING", "PENDING"):
+                data = event["data"]
+                console.print(f"trial {data['trial']}  {data['state']}  {data['reason']}", markup=False)
+        state = client.campaign(campaign_id)["state"]
+    raise typer.Exit(0 if state == "SUCCEEDED" else 1)
+
+
+def cancel(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Cancel a campaign."""
+    _act(campaign_id, "cancel", url)
+
+
+def pause(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Pause a campaign; its trials keep their checkpoints."""
+    _act(campaign_id, "pause", url)
+
+
+def resume(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Queue a paused campaign again."""
+    _act(campaign_id, "resume", url)
+
+
+def retry(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Run the failed trials of an ended campaign again."""
+    _act(campaign_id, "retry-failed", url)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "submit": submit,
+    "preview": preview,
+    "list": list_campaigns,
+    "show": show,
+    "watch": watch,
+    "cancel": cancel,
+    "pause": pause,
+    "resume": resume,
+    "retry": retry,
+}
+
+
+def _act(campaign_id: str, verb: str, url: str) -> None:
+    with _client(url) as client:
+        campaign = client.act(campaign_id, verb)
+    print(f"{campaign['id']} {campaign['state']}")
+
+
+def _client(url: str) -> Client:
+    return Client(url, api_key=os.environ.get("SPECTUNE_API_KEY") or None)
+
+
+def _trials(campaign: dict[str, Any]) -> str:
+    progress = campaign["progress"]
+    states = ", ".join(f"{count} {state.lower()}" for state, count in progress["num_trials"].items())
+    return f"{states or 'none yet'} of {progress['num_trials_planned']}"
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1))

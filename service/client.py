@@ -1,0 +1,147 @@
+"""A client of the service: the verbs of its API as methods.
+
+It repeats what can be repeated without harm (reads, and submissions under one idempotency key) while the service
+restarts, and follows events across broken connections without a gap.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from service.errors import RequestError
+
+TIMEOUT_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
+_AWAY = (502, 503, 504)
+Document = dict[str, Any]
+
+
+class Client:
+    """Speaks to one service.
+
+    Args:
+        url: Where it is.
+        api_key: With what key; None where it has none.
+        patience_seconds: How long to wait for a service that is away.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        self._url = url
+        self._patience_seconds = patience_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._http.close()
+
+    def submit(self, specification: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Document:
+        """Submit a campaign, once however often it is sent; `key` names the request, by default by chance."""
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        body = dict(specification) | ({"priority": priority} if priority else {})
+        return self._call("POST", "/v1/campaigns", json=body, headers=headers)
+
+    def preview(self, specification: Mapping[str, Any]) -> Document:
+        """Ask what a campaign would do."""
+        return self._call("POST", "/v1/campaigns:preview", json=dict(specification))
+
+    def campaigns(self, **query: Any) -> Iterator[Document]:
+        """List campaigns, however many; the query as the API has it."""
+        cursor = None
+        while True:
+            page = self._call("GET", "/v1/campaigns", params=query | ({"cursor": cursor} if cursor else {}))
+            yield from page["campaigns"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def campaign(self, campaign_id: str) -> Document:
+        """Read a campaign."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}")
+
+    def leaderboard(self, campaign_id: str) -> Document:
+        """Read the standings of a campaign's arms."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/leaderboard")
+
+    def best(self, campaign_id: str) -> Document:
+        """Read a campaign's best point."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/best")
+
+    def act(self, campaign_id: str, verb: str) -> Document:
+        """Cancel, pause, resume or retry-failed."""
+        return self._call("POST", f"/v1/campaigns/{campaign_id}:{verb}")
+
+    def events(self, campaign_id: str, *, after: int = 0) -> Iterator[Document]:
+        """Follow a campaign to its end: each event as {id, event, data}, none missing and none twice."""
+        path = f"/v1/campaigns/{campaign_id}/events"
+        away_since: float | None = None
+        while True:
+            try:
+                headers = {"Last-Event-ID": str(after)}
+                with self._http.stream("GET", path, headers=headers) as answer:
+                    if answer.status_code == httpx.codes.NO_CONTENT:
+                        return
+                    if answer.status_code in _AWAY:
+                        raise httpx.ConnectError("the service is away")
+                    if answer.is_error:
+                        answer.read()
+                        raise self._refusal(answer)
+                    for event in _messages(answer.iter_lines()):
+                        after, away_since = event["id"], None
+                        yield event
+            except httpx.TransportError as error:
+                away_since = away_since or time.monotonic()
+                self._bear(error, away_since)
+
+    def _call(self, method: str, path: str, **options: Any) -> Document:
+        away_since = time.monotonic()
+        while True:
+            try:
+                answer = self._http.request(method, path, **options)
+                if answer.status_code not in _AWAY:
+                    break
+                error: Exception = self._refusal(answer)
+            except httpx.TransportError as away:
+                error = away
+            self._bear(error, away_since)
+        if answer.is_error:
+            raise self._refusal(answer)
+        document: Document = answer.json() if answer.content else {}
+        return document
+
+    def _bear(self, error: Exception, away_since: float) -> None:
+        """Wait a while for a service that is away, or give up."""
+        if time.monotonic() - away_since > self._patience_seconds:
+            raise RequestError(f"the service cannot be reached ({error}): got {self._url}") from error
+        time.sleep(_PAUSE_SECONDS)
+
+    def _refusal(self, answer: httpx.Response) -> RequestError:
+        try:
+            problem = answer.json()
+            places = [f"{each['pointer'] or 'the document'}: {each['detail']}" for each in problem["errors"]]
+            return RequestError("\n".join([f"{problem['detail']} ({answer.status_code})", *places]))
+        except (ValueError, KeyError, TypeError):
+            return RequestError(f"no answer of a service of ours: got {answer.status_code} from {self._url}")
+
+
+def _messages(lines: Iterator[str]) -> Iterator[Document]:
+    """Read Server-Sent Events."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line == "":
+            if "data" in fields:
+                yield {"id": int(fields["id"]), "event": fields["event"], "data": json.loads(fields["data"])}
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")

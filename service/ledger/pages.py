@@ -1,0 +1,166 @@
+"""Lists, a page at a time: each page says after which key it begins, so that nothing is skipped or shown twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+
+from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.records import Observation, TrialRecord
+from service.campaign.submission import Submission
+from service.errors import TrialNotFoundError
+from service.ledger import rows
+from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
+from service.ledger.tables import attempts, campaigns, cursors, observations, submissions, trials
+
+CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
+TrialOrder = Literal["number", "objective", "-objective"]
+Key = tuple[Any, ...]
+
+
+class PagedLedger(SubmissionLedger):
+    """The ledger's lists."""
+
+    def submissions(
+        self,
+        *,
+        limit: int,
+        after: Key | None = None,
+        order_by: CampaignOrder = "-created_at",
+        owner: str | None = None,
+        states: Collection[CampaignState] = (),
+    ) -> list[Submission]:
+        """Read a page of submissions.
+
+        Args:
+            limit: At most so many.
+            after: `campaign_key` of the last one that is known.
+            order_by: A minus sign puts the greatest first.
+            owner: Only this owner's, where given.
+            states: Only in these states, where given.
+        """
+        column = {"created_at": campaigns.c.created_at, "priority": submissions.c.priority}[order_by.lstrip("-")]
+        query = SUBMITTED
+        if owner is not None:
+            query = query.where(submissions.c.owner == owner)
+        if states:
+            query = query.where(campaigns.c.state.in_(states))
+        query = _page(query, [column, campaigns.c.id], after, limit, is_descending=order_by.startswith("-"))
+        with self._reading() as connection:
+            return [read_submission(row) for row in connection.execute(query)]
+
+    def trial_page(
+        self,
+        campaign_id: str,
+        *,
+        limit: int,
+        after: Key | None = None,
+        order_by: TrialOrder = "number",
+        states: Collection[TrialState] = (),
+        arm: int | None = None,
+    ) -> list[TrialRecord]:
+        """Read a page of a campaign's trials; in the order of the objective those without a finite one come last."""
+        query = select(trials).where(trials.c.campaign_id == campaign_id)
+        if states:
+            query = query.where(trials.c.state.in_(states))
+        if arm is not None:
+            query = query.where(trials.c.arm == arm)
+        columns: list[ColumnElement[Any]] = [trials.c.number]
+        if order_by != "number":
+            sign = -1 if order_by.startswith("-") else 1
+            is_last = case((trials.c.objective_kind == "finite", 0), else_=1)
+            columns = [is_last, func.coalesce(sign * trials.c.objective, 0.0), trials.c.number]
+        with self._reading() as connection:
+            return [rows.trial(row) for row in connection.execute(_page(query, columns, after, limit))]
+
+    def trial(self, campaign_id: str, number: int) -> TrialRecord:
+        """Read one trial.
+
+        Raises:
+            TrialNotFoundError: The campaign has no trial of this number.
+        """
+        mine = (trials.c.campaign_id == campaign_id) & (trials.c.number == number)
+        with self._reading() as connection:
+            row = connection.execute(select(trials).where(mine)).one_or_none()
+        if row is None:
+            raise TrialNotFoundError(f"no such trial of campaign {campaign_id}: got {number}")
+        return rows.trial(row)
+
+    def observations_of(self, campaign_id: str, trial: int) -> list[Observation]:
+        """Read one trial's observations by step."""
+        mine = (observations.c.campaign_id == campaign_id) & (observations.c.trial == trial)
+        with self._reading() as connection:
+            query = select(observations).where(mine).order_by(observations.c.step)
+            return [rows.observation(row) for row in connection.execute(query)]
+
+    def num_trials(self, campaign_ids: Collection[str]) -> dict[str, dict[TrialState, int]]:
+        """Count the trials of some campaigns by state."""
+        query = select(trials.c.campaign_id, trials.c.state, func.count().label("how_many"))
+        query = query.where(trials.c.campaign_id.in_(campaign_ids)).group_by(trials.c.campaign_id, trials.c.state)
+        counts: dict[str, dict[TrialState, int]] = {campaign_id: {} for campaign_id in campaign_ids}
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                counts[row.campaign_id][TrialState(row.state)] = int(row.how_many)
+        return counts
+
+    def num_campaigns(self) -> dict[CampaignState, int]:
+        """Count the submissions by state."""
+        query = select(campaigns.c.state, func.count().label("how_many")).join(submissions).group_by(campaigns.c.state)
+        with self._reading() as connection:
+            return {CampaignState(row.state): int(row.how_many) for row in connection.execute(query)}
+
+    def heartbeats(self, campaign_ids: Collection[str]) -> dict[str, int | None]:
+        """Tell when the driver of each campaign's current attempt was last known to be alive."""
+        same = (attempts.c.campaign_id == campaigns.c.id) & (attempts.c.number == campaigns.c.attempt)
+        query = select(campaigns.c.id, attempts.c.heartbeat_at).join(attempts, same)
+        with self._reading() as connection:
+            found = connection.execute(query.where(campaigns.c.id.in_(campaign_ids)))
+            return {row.id: row.heartbeat_at for row in found}
+
+    def num_changes(self) -> int:
+        """Count everything that ever happened to the campaigns of the service."""
+        query = select(func.coalesce(func.sum(campaigns.c.sequence), 0)).join(submissions)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def lag(self, tracker: str) -> int:
+        """Count what happened to the campaigns of the service that a tracker has not been told."""
+        mine = (cursors.c.campaign_id == campaigns.c.id) & (cursors.c.tracker == tracker)
+        behind = campaigns.c.sequence - func.coalesce(cursors.c.sequence, 0)
+        query = select(func.coalesce(func.sum(behind), 0)).select_from(campaigns).join(submissions)
+        with self._reading() as connection:
+            return int(connection.execute(query.outerjoin(cursors, mine)).scalar_one())
+
+
+def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:
+    """Give the key after which the page behind a submission begins."""
+    return (
+        getattr(submission.campaign if "created" in order_by else submission, order_by.lstrip("-")),
+        submission.campaign_id,
+    )
+
+
+def trial_key(trial: TrialRecord, order_by: TrialOrder) -> Key:
+    """Give the key after which the page behind a trial begins."""
+    if order_by == "number":
+        return (trial.number,)
+    value = trial.objective
+    if value is None or value - value != 0:  # NaN and infinities
+        return (1, 0.0, trial.number)
+    return (0, -value if order_by.startswith("-") else value, trial.number)
+
+
+def _page(
+    query: Select[Any], columns: list[Any], after: Key | None, limit: int, *, is_descending: bool = False
+) -> Select[Any]:
+    """Order by columns and begin after a key: (a, b) > (x, y) is a > x or (a = x and b > y)."""
+    if after is not None:
+        beyond = []
+        for depth, column in enumerate(columns):
+            equal = [same == value for same, value in zip(columns[:depth], after[:depth], strict=True)]
+            further = column < after[depth] if is_descending else column > after[depth]
+            beyond.append(and_(*equal, further))
+        query = query.where(or_(*beyond))
+    return query.order_by(*(column.desc() if is_descending else column for column in columns)).limit(limit)

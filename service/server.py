@@ -1,0 +1,180 @@
+"""`spectune serve` as a process: API, reconciler, projection and MLflow server, begun and ended together.
+
+Drivers are not among them: they outlive the process and are found again by the next.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from service import app
+from service.api import create_application
+from service.api.context import Context
+from service.campaign.lifecycle import CampaignEvent, CampaignState
+from service.campaign.submission import LIVE
+from service.data_directory import DataDirectory
+from service.errors import IllegalTransitionError, SettingsError
+from service.ledger import ServiceLedger
+from service.mlflow_server import MlflowServer
+from service.reconciler import Reconciler
+from service.settings import Settings
+
+SUPERVISION_SECONDS = 5.0
+DRAIN_SECONDS = 5
+PAUSE_SECONDS = 60.0
+END_SECONDS = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    data: DataDirectory,
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    mlflow_port: int = 0,
+    with_tracking: bool = True,
+    stop_campaigns: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        data: Where everything is; no other service may have it.
+        settings: What the environment says.
+        host: Where to listen; anything but loopback needs API keys.
+        port: Where to listen.
+        mlflow_port: Where MLflow listens on loopback; 0 takes any free port.
+        with_tracking: Whether MLflow is kept up to date, and served unless the settings name one.
+        stop_campaigns: Whether campaigns are paused at the end; by default they go on.
+
+    Raises:
+        DataDirectoryError: Another process has the data directory.
+        SettingsError: The address is public and there is no key.
+        LedgerError: The ledger cannot be opened.
+    """
+    with data.locked(served_at=_address(host, port)), app.service_ledger(data, settings) as ledger:
+        check_door(ledger, host)
+        reconciler = app.service_reconciler(data, ledger, settings)
+        mlflow = MlflowServer(data, port=mlflow_port) if with_tracking and settings.mlflow_uri is None else None
+        probes: dict[str, Callable[[], str | None]] = {}
+        if mlflow is not None:
+            mlflow.ensure()
+            probes["mlflow"] = mlflow.problem
+        follower = None
+        if with_tracking:
+            address = settings.mlflow_uri or (mlflow.address if mlflow else "")
+            follower = app.service_follower(data, ledger, settings, address)
+            probes["tracking"] = follower.problem
+            follower.start()
+        context = app.service_context(data, ledger, settings, wake=reconciler.wake, probes=probes)
+        with _running(reconciler), _supervised(mlflow):
+            _answer(context, host, port)
+            if stop_campaigns:
+                _pause_all(ledger, reconciler)
+        if follower is not None:
+            follower.end(timeout_seconds=END_SECONDS)
+        if mlflow is not None:
+            mlflow.stop()
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def check_door(ledger: ServiceLedger, host: str) -> None:
+    """Make sure that nobody without a key comes in from outside.
+
+    Raises:
+        SettingsError: The address is public and there is no key.
+    """
+    if not is_loopback(host) and not ledger.has_keys():
+        raise SettingsError(
+            f"without API keys the service listens on loopback alone (make one: spectune keys create): got {host!r}"
+        )
+
+
+def _answer(context: Context, host: str, port: int) -> None:
+    """Answer requests until a signal."""
+    config = uvicorn.Config(
+        create_application(context),
+        host=host,
+        port=port,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    _log.info("the service listens on %s", _address(host, port))
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        uvicorn.Server(config).run()  # raises the signal that ended it once more, which must not end us here
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _running(reconciler: Reconciler) -> Iterator[None]:
+    thread = threading.Thread(target=reconciler.run, name="reconciler", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        reconciler.end()
+        thread.join(END_SECONDS)
+
+
+@contextmanager
+def _supervised(mlflow: MlflowServer | None) -> Iterator[None]:
+    """Replace the MLflow server when it dies."""
+    ending = threading.Event()
+
+    def supervise() -> None:
+        while not ending.wait(SUPERVISION_SECONDS):
+            assert mlflow is not None
+            try:
+                mlflow.ensure()
+            except OSError:
+                _log.exception("the MLflow server cannot be started")
+
+    thread = threading.Thread(target=supervise, name="mlflow-supervision", daemon=True)
+    if mlflow is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        if mlflow is not None:
+            thread.join(END_SECONDS)
+
+
+def _pause_all(ledger: ServiceLedger, reconciler: Reconciler) -> None:
+    """Pause every campaign and wait until none runs."""
+    for submission in ledger.live_submissions():
+        with suppress(IllegalTransitionError):
+            message = "the service was stopped"
+            ledger.move_campaign(submission.campaign_id, CampaignEvent.PAUSE, reason="service_stopped", message=message)
+    deadline = time.monotonic() + PAUSE_SECONDS
+    while time.monotonic() < deadline and any(
+        each.campaign.state in LIVE and each.campaign.state is not CampaignState.QUEUED
+        for each in ledger.live_submissions()
+    ):
+        reconciler.wake()
+        time.sleep(0.5)

@@ -1,0 +1,83 @@
+"""What the service is told by its environment; every variable, its meaning and its check stand here.
+
+SPECTUNE_DATABASE_URL   the ledger, a URL of SQLAlchemy; without it SQLite in the data directory
+SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one
+SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may name tasks of their own
+SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text
+SPECTUNE_CPUS           CPUs that all running campaigns share; without it those of this machine
+SPECTUNE_MAX_RUNNING    campaigns that run at the same time, 8 without it
+SPECTUNE_URL, SPECTUNE_API_KEY   the server that the client verbs speak to, and with what key
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import SettingsError
+
+OUR_PACKAGES = ("optimizers", "search_spaces", "service", "trainers")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one service.
+
+    Attributes:
+        database_url: Where the ledger is; None for the data directory. It may hold a password.
+        mlflow_uri: An MLflow that is not ours; None to start one.
+        task_modules: Modules whose tasks campaigns may name.
+        corpora: Folders below which campaigns may read text.
+        num_cpus: CPUs that running campaigns share.
+        max_running: Campaigns that run at the same time.
+    """
+
+    database_url: str | None = None
+    mlflow_uri: str | None = None
+    task_modules: tuple[str, ...] = ()
+    corpora: tuple[Path, ...] = ()
+    num_cpus: int = 1
+    max_running: int = 8
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: One of them cannot be used.
+        """
+        return cls(
+            database_url=environment.get("SPECTUNE_DATABASE_URL") or None,
+            mlflow_uri=environment.get("SPECTUNE_MLFLOW_URI") or None,
+            task_modules=_modules(environment.get("SPECTUNE_TASK_MODULES", "")),
+            corpora=_folders(environment.get("SPECTUNE_CORPORA", "")),
+            num_cpus=_count(environment, "SPECTUNE_CPUS", os.cpu_count() or 1),
+            max_running=_count(environment, "SPECTUNE_MAX_RUNNING", 8),
+        )
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    modules = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise SettingsError(f"SPECTUNE_TASK_MODULES: the name of a module is needed: got {name!r}")
+        if name.split(".")[0] in OUR_PACKAGES:
+            raise SettingsError(f"SPECTUNE_TASK_MODULES: this package is the service's own: got {name!r}")
+    return modules
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    folders = tuple(Path(name) for name in text.split(":") if name)
+    for folder in folders:
+        if not folder.is_absolute():
+            raise SettingsError(f"SPECTUNE_CORPORA: absolute paths are needed: got {str(folder)!r}")
+    return tuple(folder.resolve() for folder in folders)
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text[:9]) < 1:
+        raise SettingsError(f"{name}: a whole number of at least 1 is needed: got {text!r}")
+    return int(text)

@@ -1,0 +1,79 @@
+"""Follows all campaigns of a service: a thread that brings the tracker up to date, whatever becomes of it meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from service.campaign.records import CampaignRecord
+from service.tracking.links import MLFLOW
+from service.tracking.projector import Projector
+
+PROJECTION_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class CampaignList(Protocol):
+    """What the follower needs of the ledger."""
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """Read all campaigns."""
+
+    def cursor(self, tracker: str, campaign_id: str) -> int:
+        """Tell how far a tracker has followed a campaign."""
+
+
+class Follower:
+    """A thread that projects.
+
+    Args:
+        ledger: Lists the campaigns.
+        make_projectors: Makes projectors for campaigns, inside the thread: trackers are slow to import and to open.
+    """
+
+    def __init__(self, ledger: CampaignList, make_projectors: Callable[[Sequence[str]], Sequence[Projector]]) -> None:
+        self._ledger = ledger
+        self._make_projectors = make_projectors
+        self._projectors: dict[str, Projector] = {}
+        self._ending = threading.Event()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def end(self, *, timeout_seconds: float) -> None:
+        """End after what is being projected; what is left is projected by the next service."""
+        self._ending.set()
+        self._thread.join(timeout_seconds)
+
+    def problem(self) -> str | None:
+        """Say why the tracker lags behind, if it does."""
+        return self._problem
+
+    def catch_up(self) -> None:
+        """Bring the tracker up to date with every campaign once."""
+        behind = [
+            each.campaign_id
+            for each in self._ledger.campaigns()
+            if self._ledger.cursor(MLFLOW, each.campaign_id) < each.sequence
+        ]
+        fresh = [campaign_id for campaign_id in behind if campaign_id not in self._projectors]
+        if fresh:
+            self._projectors |= dict(zip(fresh, self._make_projectors(fresh), strict=True))
+        for campaign_id in behind:
+            self._projectors[campaign_id].catch_up()
+
+    def _run(self) -> None:
+        while not self._ending.wait(PROJECTION_SECONDS):
+            try:
+                self.catch_up()
+                self._problem = None
+            except Exception as error:  # a tracker may fail in its own ways; campaigns go on
+                if self._problem is None:
+                    _log.warning("the tracker lags behind: %s", error)
+                self._problem = f"the tracker lags behind: {type(error).__name__}"

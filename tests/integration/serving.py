@@ -1,0 +1,110 @@
+"""A real `spectune serve` in a process of its own, which a test may kill and start again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from service.client import Client
+from service.data_directory import DataDirectory
+from service.launchers.subprocess import MARK
+from tests.integration.conftest import SPECTUNE
+
+DEADLINE_SECONDS = 60.0
+
+
+class Serving:
+    """A service with a data directory and a port that stay the same over restarts."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.data = DataDirectory(folder / "data")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "serve.log"
+        self._options = options
+        self.start()
+
+    def start(self) -> None:
+        """Start it; it may not answer yet."""
+        command = [SPECTUNE, "serve", "--data-dir", str(self.data.root), "--port", str(self.port), *self._options]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """Kill it -9; what it started goes on."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """End it cleanly and give its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=DEADLINE_SECONDS)
+
+    def client(self) -> Client:
+        """Make a client that waits for a service that starts."""
+        return Client(self.url, patience_seconds=DEADLINE_SECONDS)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
+        wait_for(self.is_ready)
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers."""
+        assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5.0).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        """List every process of an attempt of this data directory."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                is_ours = process.environ().get(MARK, "").startswith(f"{self.data.root}:")
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def drivers(self) -> list[int]:
+        """List the process ids of living drivers."""
+        return sorted(each.pid for each in self.processes() if _is_driver(each))
+
+    def remove(self) -> None:
+        """End everything that is left."""
+        if self.process.poll() is None:
+            self.terminate()
+        for process in self.processes():
+            process.kill()
+
+
+def _is_driver(process: psutil.Process) -> bool:
+    try:
+        return "service.driver" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Wait until a condition holds and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds:g} s in vain")

@@ -1,0 +1,116 @@
+"""The service as a team uses it: from submission to the best point, and killed at seeded points.
+
+`make faults` kills it at sixty points, with and without twenty seconds of downtime; every test run at three.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from service.errors import RequestError
+from tests.integration.conftest import DOCUMENT, SPECTUNE
+from tests.integration.serving import Serving, wait_for
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(20) if os.environ.get("SPECTUNE_FAULTS") else range(1)
+ENDLESS = {**DOCUMENT["task"], "steps": 200_000}
+RESOURCES = {"workers": 1, "cpus": 1}
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    serving = Serving(tmp_path, "--no-tracking")
+    yield serving
+    serving.remove()
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    made = copy.deepcopy(DOCUMENT) | {"resources": RESOURCES} | changes
+    made["search"] |= {"points": 3, "sampler": "random"}
+    return made
+
+
+def test_a_campaign_goes_from_submission_to_its_best_point(serving: Serving, tmp_path: Path) -> None:
+    campaign = tmp_path / "campaign.yaml"
+    campaign.write_text(yaml.safe_dump(document()), encoding="utf-8")
+
+    def spectune(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [SPECTUNE, *arguments]
+        environment = os.environ | {"SPECTUNE_URL": serving.url}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+    serving.wait_until_ready()
+    campaign_id = spectune("submit", str(campaign), "--key", "mine").stdout.strip()
+    assert spectune("submit", str(campaign), "--key", "mine").stdout.strip() == campaign_id
+    refused = spectune("run", str(campaign), "--data-dir", str(serving.data.root))
+    assert (refused.returncode, serving.url in refused.stderr) == (2, True)
+    watched = spectune("watch", campaign_id)
+    assert watched.returncode == 0, watched.stdout + serving.log.read_text(encoding="utf-8")
+    best = httpx.get(f"{serving.url}/v1/campaigns/{campaign_id}/best").json()["best"]
+    with serving.client() as client:
+        told = list(client.events(campaign_id))
+        assert [event["id"] for event in told] == list(range(1, len(told) + 1))
+        progress = client.campaign(campaign_id)["progress"]
+        assert sum(progress["num_trials"].values()) == progress["num_trials_planned"] == 6
+    assert best["optimizer"] in ("muon", "adamw")
+    assert campaign_id in spectune("list").stdout
+    wait_for(lambda: serving.processes() == [])
+    assert serving.terminate() == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.timeout(600)
+def test_the_service_is_killed_in_submission_while_running_and_in_mid_cancel(serving: Serving, seed: int) -> None:
+    chance = random.Random(seed)
+    downtime = chance.choice([0.0, 20.0]) if os.environ.get("SPECTUNE_FAULTS") else 0.0
+    body = document(task=ENDLESS, stopping={"rule": "none"})
+    serving.wait_until_ready()
+
+    def submit() -> None:
+        with suppress(httpx.TransportError):  # killed while it was being told
+            httpx.post(f"{serving.url}/v1/campaigns", json=body, headers={"Idempotency-Key": "once"}, timeout=30)
+
+    def kill_and_restart(after_seconds: float) -> None:
+        time.sleep(after_seconds)
+        serving.kill()
+        time.sleep(downtime)
+        serving.start()
+
+    asking = threading.Thread(target=submit)
+    asking.start()
+    kill_and_restart(chance.uniform(0.0, 0.4))
+    asking.join()
+    with serving.client() as client:
+        campaign_id = client.submit(body, key="once")["id"]
+        assert [each["id"] for each in client.campaigns()] == [campaign_id]
+        wait_for(lambda: client.campaign(campaign_id)["progress"]["num_trials"].get("RUNNING"))
+        drivers = serving.drivers()
+        assert len(drivers) == 1
+        attempt = client.campaign(campaign_id)["attempt"]
+
+        kill_and_restart(chance.uniform(0.0, 2.0))
+        serving.wait_until_ready()
+        wait_for(lambda: "was adopted" in serving.log.read_text(encoding="utf-8"), seconds=10.0)
+        assert (serving.drivers(), client.campaign(campaign_id)["attempt"]) == (drivers, attempt)
+        assert client.submit(body, key="once")["id"] == campaign_id
+
+        client.act(campaign_id, "cancel")
+        kill_and_restart(chance.uniform(0.0, 1.5))
+        wait_for(lambda: client.campaign(campaign_id)["state"] == "CANCELLED")
+        assert serving.processes() == []
+        with pytest.raises(RequestError, match="409"):
+            client.act(campaign_id, "pause")

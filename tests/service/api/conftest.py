@@ -1,0 +1,81 @@
+"""The API over a ledger, without a network: a client that calls the application directly."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from service.api import create_application
+from service.api.campaigns import EXAMPLE
+from service.api.context import Context
+from service.campaign.catalog import installed_catalog
+from service.ledger import ServiceLedger, entries
+from service.settings import Settings
+
+
+@dataclass
+class Bench:
+    """An application with what stands behind it."""
+
+    ledger: ServiceLedger
+    application: FastAPI
+    client: TestClient
+    wakes: list[None] = field(default_factory=list)
+
+    def submit(self, **changes: Any) -> str:
+        """Submit a small campaign and give its id."""
+        answer = self.client.post("/v1/campaigns", json=document(**changes))
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def add_trials(self, campaign_id: str, objectives: list[float | None]) -> None:
+        """Let an attempt report trials; those with an objective have completed."""
+        attempt = self.ledger.begin_attempt(campaign_id)
+        records = []
+        for number, objective in enumerate(objectives):
+            place: dict[str, Any] = {"arm": number % 2, "seed_index": 0, "ask": {}, "at": 1, "config": {"lr": 0.5}}
+            records.append(entries.trial_created(trial=number, point=number // 2, **place))
+            if objective is not None:
+                report: dict[str, Any] = {"metrics": {"validation_loss": objective}, "device_seconds": 0.5}
+                records.append(entries.observation(trial=number, step=60, objective=objective, produced_at=1, **report))
+                records.append(entries.trial_moved(trial=number, state=_COMPLETED, reason="end_of_schedule", at=2))
+        self.ledger.append(campaign_id, attempt, list(enumerate(records, start=1)))
+
+
+_COMPLETED = entries.TrialState.COMPLETED
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Give a small campaign."""
+    return copy.deepcopy(EXAMPLE) | changes
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, settings: Settings) -> Iterator[Bench]:
+    numbers = itertools.count()
+    wakes: list[None] = []
+    with ServiceLedger.at(tmp_path / "ledger.sqlite") as ledger:
+        context = Context(
+            ledger=ledger,
+            catalog=installed_catalog(),
+            settings=settings,
+            suffix=lambda: f"n{next(numbers)}",
+            wake=lambda: wakes.append(None),
+            probes={"mlflow": lambda: "it does not answer"},
+        )
+        application = create_application(context)
+        with TestClient(application, raise_server_exceptions=False) as client:
+            yield Bench(ledger, application, client, wakes)

@@ -1,0 +1,66 @@
+"""What operators ask, and the document that describes it all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from service.api.openapi import document as openapi_document
+from service.errors import LedgerError
+from tests.service.api.conftest import Bench
+
+STORED = Path(__file__).parents[3] / "docs" / "openapi.json"
+
+
+def test_health_is_alive_and_readiness_names_what_is_missing(bench: Bench) -> None:
+    assert bench.client.get("/healthz").json() == {"status": "ok", "degraded": {}}
+    assert bench.client.get("/readyz").json() == {"status": "degraded", "degraded": {"mlflow": "it does not answer"}}
+
+
+def test_a_ledger_that_does_not_answer_is_503_with_a_time_to_come_back(bench: Bench) -> None:
+    with bench.ledger._transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE campaigns RENAME TO away")
+        connection.exec_driver_sql("ALTER TABLE submissions RENAME TO gone")
+    answer = bench.client.get("/v1/campaigns")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "sqlite" not in answer.text
+
+
+def test_readiness_falls_with_the_ledger_and_life_does_not(bench: Bench) -> None:
+    class Gone:
+        def clock(self) -> int:
+            raise LedgerError("gone")
+
+    context = bench.application.state.context
+    bench.application.state.context = type(context)(**{**vars(context), "ledger": Gone()})
+    assert bench.client.get("/readyz").status_code == 503
+    assert bench.client.get("/healthz").status_code == 200
+
+
+def test_metrics_count_campaigns_and_requests_without_the_names_of_either(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.client.get(f"/v1/campaigns/{campaign_id}")
+    bench.client.get("/somewhere/else")
+    text = bench.client.get("/metrics").text
+    assert 'spectune_campaigns{state="QUEUED"} 1.0' in text
+    assert "spectune_queue_depth 1.0" in text
+    assert 'route="/v1/campaigns/{campaign_id}"' in text.replace(":identifier", "")
+    assert campaign_id not in text
+    assert "somewhere" not in text
+
+
+def test_the_stored_openapi_document_is_the_true_one() -> None:
+    """`python -m service.api.openapi > docs/openapi.json` writes it anew."""
+    assert json.loads(STORED.read_text(encoding="utf-8")) == json.loads(json.dumps(openapi_document()))
+
+
+def test_every_operation_says_what_it_does_and_how_it_refuses() -> None:
+    document = openapi_document()
+    assert document["openapi"].startswith("3.1")
+    for path, verbs in document["paths"].items():
+        for verb, operation in verbs.items():
+            assert operation["description"], (verb, path)
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(answer["content"]) == ["application/problem+json"], (verb, path, status)

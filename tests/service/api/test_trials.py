@@ -1,0 +1,102 @@
+"""Trials, curves, standings and events over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.campaign.lifecycle import CampaignEvent
+from service.ledger import entries
+from tests.service.api.conftest import Bench
+
+NAN = float("nan")
+
+
+def test_trials_come_in_pages_best_first_with_what_is_not_finite_last(bench: Bench) -> None:
+    path = f"/v1/campaigns/{bench.submit()}/trials"
+    bench.add_trials(path.split("/")[3], [3.0, NAN, 1.0, None, 2.0])
+    seen: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"order_by": "objective", "limit": 2}
+    while True:
+        page = bench.client.get(path, params=query).json()
+        seen += page["trials"]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert [trial["number"] for trial in seen] == [2, 4, 0, 1, 3]
+    assert [trial["objective"] for trial in seen] == [1.0, 2.0, 3.0, "NaN", None]
+    arms = bench.client.get(path, params={"arm": "adamw"}).json()["trials"]
+    assert [trial["number"] for trial in arms] == [1, 3]
+    assert bench.client.get(path, params={"arm": "nobody"}).status_code == 422
+    assert bench.client.get(path, params={"state": "PENDING"}).json()["trials"][0]["number"] == 3
+    mixed = bench.client.get(path, params={"cursor": query["cursor"], "order_by": "number"})
+    assert mixed.status_code == 422
+
+
+def test_a_curve_is_downsampled_between_its_ends(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [3.0])
+    for step in range(1, 50):
+        report: dict[str, Any] = {
+            "trial": 0,
+            "step": step,
+            "metrics": {"a": step, "b": NAN},
+            "objective": 1.0,
+            "device_seconds": 0.0,
+        }
+        record = entries.observation(**report, produced_at=1)
+        bench.ledger.append(campaign_id, 1, [(100 + step, record)])
+    path = f"/v1/campaigns/{campaign_id}/trials/0/metrics"
+    whole = bench.client.get(path).json()["observations"]
+    assert [each["step"] for each in whole] == [*range(1, 50), 60]
+    few = bench.client.get(path, params={"downsample": 5, "names": "b"}).json()["observations"]
+    assert [each["step"] for each in few][:: len(few) - 1] == [1, 60]
+    assert few[0]["metrics"] == {"b": "NaN"}
+    assert len(few) == 5
+
+
+def test_the_leaderboard_ranks_points_and_the_best_is_the_best_of_all(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    path = f"/v1/campaigns/{campaign_id}"
+    assert bench.client.get(path + "/best").json()["best"] is None
+    bench.add_trials(campaign_id, [3.0, 0.5, 1.0, 2.0, None])
+    board = bench.client.get(path + "/leaderboard").json()
+    assert [[point["value"] for point in arm["points"]] for arm in board["arms"]] == [[1.0, 3.0], [0.5, 2.0]]
+    assert board["arms"][0]["num_trials"] == {"COMPLETED": 2, "PENDING": 1}
+    best = bench.client.get(path + "/best").json()["best"]
+    assert (best["arm"], best["value"], best["trials"]) == ("adamw", 0.5, [1])
+
+
+def messages(text: str) -> list[dict[str, Any]]:
+    """Read a stream of events."""
+    found = []
+    for block in text.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and line[0] != ":")
+        if fields:
+            found.append({"id": int(fields["id"]), "event": fields["event"], **json.loads(fields["data"])})
+    return found
+
+
+def test_events_tell_everything_once_and_go_on_where_a_client_stopped(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [3.0, NAN])
+    bench.ledger.move_campaign(campaign_id, CampaignEvent.FAIL, reason="x")
+    path = f"/v1/campaigns/{campaign_id}/events"
+    told = messages(bench.client.get(path).text)
+    last = bench.ledger.campaign(campaign_id).sequence
+    assert [each["id"] for each in told] == list(range(1, last + 1))
+    assert {each["event"] for each in told} >= {"campaign_created", "trial_created", "observation", "campaign_moved"}
+    assert [each["metrics"]["validation_loss"] for each in told if each["event"] == "observation"] == [3.0, "NaN"]
+    rest = messages(bench.client.get(path, headers={"Last-Event-ID": "3"}).text)
+    assert [each["id"] for each in rest] == list(range(4, last + 1))
+    assert messages(bench.client.get(path, params={"after": 3}).text) == rest
+    assert bench.client.get(path, headers={"Last-Event-ID": str(last)}).status_code == 204
+    assert bench.client.get(path, headers={"Last-Event-ID": "x"}).status_code == 422
+
+
+def test_the_catalogue_names_every_option_with_its_bounds(bench: Bench) -> None:
+    optimizers = bench.client.get("/v1/optimizers").json()["items"]
+    momentum = optimizers["muon"]["properties"]["momentum"]
+    assert (momentum["type"], momentum["minimum"], momentum["exclusiveMaximum"]) == ("number", 0.0, 1.0)
+    assert "steps" not in bench.client.get("/v1/tasks").json()["items"]["matrix_completion"]["properties"]
+    assert "lr" in bench.client.get("/v1/search-spaces").json()["items"]["root"]

@@ -1,0 +1,70 @@
+"""What the reconciler does about each state of a campaign and its driver."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from service.campaign.lifecycle import CampaignState
+from service.driver.exit_codes import ExitCode
+from service.reconciler.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
+from tests.service.reconciler.test_admission import submission
+
+_S, _D, _A = CampaignState, DriverState, Action
+
+
+def seen(state: CampaignState, driver: DriverState, *, age: float = 1.0, heartbeat: float | None = 1.0) -> Seen:
+    made = submission("c")
+    campaign = dataclasses.replace(made.campaign, state=state)
+    return Seen(dataclasses.replace(made, campaign=campaign), driver, heartbeat, age)
+
+
+@pytest.mark.parametrize(
+    ("state", "driver", "age", "heartbeat", "action"),
+    [
+        (_S.STARTING, _D.ALIVE, 1.0, None, _A.WAIT),
+        (_S.STARTING, _D.ALIVE, 1000.0, None, _A.KILL),
+        (_S.STARTING, _D.GONE, 1.0, None, _A.CONCLUDE),
+        (_S.RUNNING, _D.ALIVE, 1e6, 6.0, _A.WAIT),
+        (_S.RUNNING, _D.ALIVE, 1e6, 301.0, _A.KILL),
+        (_S.RUNNING, _D.GONE, 1.0, 1.0, _A.CONCLUDE),
+        (_S.RUNNING, _D.UNKNOWN, 1e6, 1e6, _A.WAIT),
+        (_S.PAUSING, _D.ALIVE, 1.0, 1.0, _A.ASK_TO_PAUSE),
+        (_S.PAUSING, _D.ALIVE, 31.0, 1.0, _A.KILL),
+        (_S.CANCELLING, _D.ALIVE, 1.0, 1.0, _A.ASK_TO_STOP),
+        (_S.CANCELLING, _D.ALIVE, 31.0, 1.0, _A.KILL),
+        (_S.CANCELLING, _D.GONE, 1.0, None, _A.CONCLUDE),
+        (_S.CANCELLING, _D.UNKNOWN, 1e6, None, _A.WAIT),
+    ],
+)
+def test_what_is_seen_says_what_to_do(
+    state: CampaignState, driver: DriverState, age: float, heartbeat: float | None, action: Action
+) -> None:
+    assert action_for(seen(state, driver, age=age, heartbeat=heartbeat)) is action
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "num_failures", "ending"),
+    [
+        (_S.SUCCEEDED, 0, 0, Ending.REST),
+        (_S.PAUSED, ExitCode.PAUSED, 0, Ending.REST),
+        (_S.RUNNING, ExitCode.INFRASTRUCTURE, 0, Ending.AGAIN),
+        (_S.RUNNING, -9, MAX_FAILURES - 1, Ending.FAILED),
+        (_S.STARTING, None, 0, Ending.AGAIN),
+        (_S.RUNNING, ExitCode.SPECIFICATION, 0, Ending.FAILED),
+        (_S.RUNNING, ExitCode.CANCELLED, 0, Ending.CANCELLED),
+        (_S.CANCELLING, -9, 0, Ending.CANCELLED),
+        (_S.CANCELLING, None, 0, Ending.CANCELLED),
+        (_S.PAUSING, -9, 0, Ending.PAUSED),
+    ],
+)
+def test_how_a_driver_ended_says_what_becomes_of_its_campaign(
+    state: CampaignState, exit_code: int | None, num_failures: int, ending: Ending
+) -> None:
+    assert conclude(state, exit_code, num_failures=num_failures).ending is ending
+
+
+def test_pauses_between_attempts_grow() -> None:
+    pauses = [conclude(_S.RUNNING, -9, num_failures=number).pause_seconds for number in range(MAX_FAILURES - 1)]
+    assert pauses == [2.0, 4.0]
