@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, count
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainers.test_solo import Spoiled
+from tests.trainers.test_solo import Bowl, Spoiled
 from trainers import Schedule, TrialSetting
 from trainers.plan import Plan, make_plan
 from trainers.tasks.task import Batch
@@ -25,6 +27,16 @@ class Reading(Spoiled):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         loss = super().loss(model, batch)
         return loss if loss.item() > 0 else -loss
+
+
+class Huge(Spoiled):
+    """A task whose model must not be built a second time."""
+
+    built: ClassVar[int] = 0
+
+    def build(self, generator: torch.Generator) -> Bowl:
+        Huge.built += 1
+        return super().build(generator)
 
 
 def test_tiny_trials_are_planned_together_with_a_gain(setting: Settings) -> None:
@@ -59,6 +71,20 @@ def test_memory_that_bears_one_more_only_bounds_the_plan(setting: Settings, monk
     plan = make_plan(setting(), most=64)
     assert max(plan.seconds) == 2
     assert "would not fit" in plan.why
+
+
+def test_a_trial_with_long_steps_is_planned_alone_after_two_of_them(setting: Settings) -> None:
+    ticks = count(step=0.25)
+    alone = replace(setting(), task=Huge())
+    plan = make_plan(alone, most=64, clock=lambda: float(next(ticks)))
+    assert plan == Plan(1, "a step of one alone takes 0.25 s, more than 0.2 s: it fills its device")
+    assert next(ticks) == 1.0  # after four looks at the clock, for two steps
+    assert Huge.built == 1
+
+
+def test_a_first_step_that_is_slow_does_not_count(setting: Settings) -> None:
+    times = chain([0.0, 3.0], count(3.0, 0.001))
+    assert make_plan(setting(), most=2, clock=lambda: float(next(times))).seconds != {}
 
 
 def test_the_document_is_plain(setting: Settings) -> None:

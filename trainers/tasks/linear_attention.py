@@ -15,7 +15,6 @@ L(Q) − L* = ½ tr[Λ (Q − Q*) ΛΓ (Q − Q*)ᵀ] in fp64, without cancellat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, geometric, orthonormal
 from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
+from trainers.tasks.problems import kept
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
@@ -94,7 +94,7 @@ def _excess(distance: Tensor, covariance: Tensor, product: Tensor) -> Tensor:
     return 0.5 * (distance * (covariance @ distance @ product)).sum()
 
 
-@lru_cache(maxsize=64)
+@kept
 def _problem(task: LinearAttention, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw the inputs' covariance: (Λ, ΛΓ, Q*, Λ^½)."""
     values = geometric(task.size, task.condition)
@@ -107,6 +107,6 @@ def _problem(task: LinearAttention, seed: int) -> tuple[Tensor, Tensor, Tensor, 
     return matrix(values), matrix(values * gamma), matrix(1.0 / gamma), matrix(values.sqrt())
 
 
-@lru_cache(maxsize=64)
+@kept
 def _moments(task: LinearAttention, seed: int) -> Batch:
     return _problem(task, seed)[:2]

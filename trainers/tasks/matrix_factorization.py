@@ -14,7 +14,6 @@ never align them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -24,6 +23,7 @@ from trainers.seeds import generator_for
 from trainers.tasks.matrices import geometric, orthonormal
 from trainers.tasks.matrix_completion import Factors
 from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.problems import kept
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
@@ -85,7 +85,7 @@ class MatrixFactorization(TaskOptions):
         }
 
 
-@lru_cache(maxsize=64)
+@kept
 def _problem(task: MatrixFactorization) -> tuple[Tensor, Tensor, Tensor]:
     """Draw M as (P, σ, Q)."""
     generator = generator_for("matrix_factorization", task.problem_seed)
@@ -93,7 +93,7 @@ def _problem(task: MatrixFactorization) -> tuple[Tensor, Tensor, Tensor]:
     return left, geometric(task.rank, task.condition), right
 
 
-@lru_cache(maxsize=64)
+@kept
 def _target(task: MatrixFactorization) -> Batch:
     left, values, right = _problem(task)
     return ((left * values) @ right.mT,)
