@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
-from service.campaign.records import Event, TrialRecord
+from service.campaign.records import Event, Observation, TrialRecord
 from service.campaign.specification import Specification
 
 
@@ -16,18 +17,22 @@ def plan_line(specification: Specification, event: Event) -> str:
     return f"{arm} trains {together} ({event.body['why']})"
 
 
-def achieved_line(specification: Specification, event: Event, trials: Sequence[TrialRecord]) -> str | None:
-    """Compare what was predicted for an arm with what its trials took; None where they trained one at a time.
+def achieved_line(
+    specification: Specification, event: Event, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> str | None:
+    """Compare what was predicted for an arm with the steps that its trials report; None where they trained alone.
 
-    The time of a trial's step alone was measured without evaluation, which what the trials took includes.
+    Both are times of steps, without evaluation; the prediction is from when the plan was made, with what ran beside it then.
     """
-    if event.body["members"] == 1:
+    mine = {trial.number for trial in trials if trial.arm == event.body["arm"]}
+    seconds = [
+        each.metrics["step_time_seconds"]
+        for each in observations
+        if each.trial in mine and not each.metrics.get("timing_valid") and "step_time_seconds" in each.metrics
+    ]
+    if event.body["members"] == 1 or not seconds:
         return None
-    mine = [trial for trial in trials if trial.arm == event.body["arm"] and trial.last_step]
-    seconds, steps = sum(trial.device_seconds for trial in mine), sum(trial.last_step for trial in mine)
-    if not seconds:
-        return None
-    alone = event.body["seconds_per_member_step"]["1"]
+    achieved = event.body["seconds_per_member_step"]["1"] / median(seconds)
     arm, predicted = specification.arms[event.body["arm"]].name, event.body["predicted_gain"]
-    faster = f"{alone * steps / seconds:.1f} times as fast as one at a time, evaluation included"
-    return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted without it: {predicted:.1f})"
+    faster = f"{achieved:.1f} times as fast as one alone had been"
+    return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted: {predicted:.1f})"

@@ -16,7 +16,7 @@ from service.app import embedded_campaign, embedded_projection
 from service.campaign import naming
 from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
-from service.campaign.records import CampaignRecord
+from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
@@ -35,6 +35,7 @@ EXIT_INTERRUPTED = 130
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 _FOLDERS = ("corpus", "images")
 _POLL_SECONDS = 0.5
+_EARLY_CHANGES = 20_000  # enough to tell what a step takes
 _LEDGER_PATIENCE_SECONDS = 120.0
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="Where the ledger, MLflow's store and checkpoints go.")]
@@ -85,8 +86,11 @@ def run(
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
-        for plan in campaign.plans():
-            if line := achieved_line(specification, plan, trials):
+        plans = campaign.plans()
+        early = ledger.changes(campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
+        steps = [change for change in early if isinstance(change, Observation)]
+        for plan in plans:
+            if line := achieved_line(specification, plan, trials, steps):
                 console.print(line, highlight=False)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
