@@ -22,7 +22,7 @@ def achieved_line(
 ) -> str | None:
     """Compare what was predicted for an arm with the steps that its trials report; None where they trained alone.
 
-    Both are times of steps, without evaluation; the prediction is from when the plan was made, with what ran beside it then.
+    Both are times of steps, without evaluation; the prediction is from when the plan was made, under its load.
     """
     mine = {trial.number for trial in trials if trial.arm == event.body["arm"]}
     seconds = [
