@@ -34,13 +34,14 @@ from trainers.checkpoints import State, copied
 from trainers.divergence import Watch
 from trainers.fusibility import LossModule
 from trainers.gradient_noise import noise_of
+from trainers.lane_batches import LaneBatches
 from trainers.lane_rates import LaneRates
 from trainers.lane_stack import LaneStack, bundles_of
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.solo import INSPECT_EVERY, Outcome, never
 from trainers.step_timing import StepTimer, StepTimes
-from trainers.tasks.task import TRAINING_METRICS, Batch, place
+from trainers.tasks.task import TRAINING_METRICS, Batch
 
 _ASK_EVERY_SECONDS = 1.0
 _most_lanes: dict[Hashable, int] = {}
@@ -117,8 +118,6 @@ class Population:
         self._joining: list[LaneStack] = []
         self._loss: LossModule | None = None
         self._asked_at = clock()
-        self._sources: tuple[Batch, ...] = ()
-        self._placed: tuple[Batch, bool] = ((), False)
 
     # Membership
 
@@ -147,6 +146,7 @@ class Population:
             _restore(member, lane, state)
         if self._loss is None:
             self._loss = LossModule(setting.task, model)
+            self._batches = LaneBatches(setting.task, model)
             self._timer = StepTimer(torch.device(setting.device), self._clock)
         self._members.append(member)
         self._joining.append(lane)
@@ -158,7 +158,8 @@ class Population:
         self._stack = stack.select(kept) if stack is not None and len(kept) < len(self._members) else stack
         self._joining = []
         self._members = [self._members[lane] for lane in kept]
-        self._sources = ()
+        if not kept:
+            self._loss = None  # the next may be of another structure
 
     # Training
 
@@ -261,9 +262,9 @@ class Population:
         return losses.detach()
 
     def _gradients(self, work: LaneStack, members: list[_Member], steps: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-        batch, is_shared = self._batch(members, steps)
         assert self._loss is not None
         loss = self._loss
+        batch, is_shared = self._batches.at([member.setting for member in members], steps)
 
         def of_lane(parameters: dict[str, Tensor], lane_batch: Batch) -> Tensor:
             value: Tensor = functional_call(loss, parameters, lane_batch)
@@ -284,27 +285,6 @@ class Population:
         for name, gradient in gradients.items() if noise is not None else ():
             assert noise is not None
             gradients[name] = noise.disturb_stack(name, gradient, seeds=seeds, steps=steps)
-
-    def _batch(self, members: list[_Member], steps: list[int]) -> tuple[Batch, bool]:
-        """Give the lanes' batches on the device, and whether all lanes share one."""
-        found: dict[tuple[int, int], Batch] = {}
-        for member, step in zip(members, steps, strict=True):
-            key = step, member.setting.data_seed
-            if key not in found:
-                found[key] = member.setting.task.batch(*key)
-        sources = tuple(found[step, member.setting.data_seed] for member, step in zip(members, steps, strict=True))
-        is_known = len(sources) == len(self._sources) and all(map(lambda a, b: a is b, sources, self._sources))
-        if not is_known:
-            self._sources, self._placed = sources, self._place(sources)
-        return self._placed
-
-    def _place(self, sources: tuple[Batch, ...]) -> tuple[Batch, bool]:
-        assert self._loss is not None
-        if all(source is sources[0] for source in sources):
-            return place(sources[0], self._loss.model), True
-        placed = {id(source): place(source, self._loss.model) for source in sources}
-        lanes = [placed[id(source)] for source in sources]
-        return tuple(torch.stack(parts) for parts in zip(*lanes, strict=True)), False
 
     # Watching
 

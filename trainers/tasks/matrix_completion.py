@@ -12,7 +12,6 @@ draws each with probability 0.3: neither split can then be empty, and losses of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from trainers.seeds import generator_for
 from trainers.tasks.options import TaskOptionError, check_options, option
+from trainers.tasks.problems import kept
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
 
 
@@ -52,6 +52,11 @@ class MatrixCompletion(TaskOptions):
     def items_per_step(self) -> int:
         """Observed entries."""
         return round(self.observed_fraction * self.rows * self.columns)
+
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The batch is always the whole problem."""
+        return True
 
     def check(self) -> None:
         """Refuse sizes below one, a rank above the sides, and a fraction that leaves a split empty."""
@@ -89,7 +94,7 @@ class MatrixCompletion(TaskOptions):
         }
 
 
-@lru_cache(maxsize=32)
+@kept
 def _problem(task: MatrixCompletion, seed: int) -> tuple[Batch, Batch]:
     """Generate the observed and the held-out split of one data seed, in fp64."""
     generator = generator_for("matrix_completion", seed)

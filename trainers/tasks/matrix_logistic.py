@@ -10,7 +10,6 @@ no single batch sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, uniform
 from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
+from trainers.tasks.problems import kept
 from trainers.tasks.task import Batch, TaskOptions, place
 
 
@@ -70,7 +70,7 @@ class MatrixLogistic(TaskOptions):
         return {"validation_loss": torch.stack(sums).sum() / labels.numel()}
 
 
-@lru_cache(maxsize=4)
+@kept
 def _problem(task: MatrixLogistic, seed: int) -> Batch:
     generator = generator_for("matrix_logistic", seed)
     left = torch.randn(task.samples, task.rows, generator=generator)

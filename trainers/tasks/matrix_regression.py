@@ -13,7 +13,6 @@ could hold out; `validation_loss` is f itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from trainers.seeds import generator_for
 from trainers.tasks.matrices import OneMatrix, uniform
 from trainers.tasks.options import LARGEST_BATCH, TaskOptionError, check_options, check_together, option
+from trainers.tasks.problems import kept
 from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
@@ -41,6 +41,11 @@ class MatrixRegression(TaskOptions):
     def items_per_step(self) -> int:
         """Entries of C."""
         return self.samples * self.outputs
+
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The batch is always the whole problem."""
+        return True
 
     def check(self) -> None:
         """Refuse sizes out of range, and too few equations for one solution."""
@@ -75,7 +80,7 @@ class MatrixRegression(TaskOptions):
         return {"validation_loss": smallest + gap, "gap": gap}
 
 
-@lru_cache(maxsize=8)
+@kept
 def _problem(task: MatrixRegression, seed: int) -> tuple[Batch, Tensor, float]:
     """Generate (A, B, C) and solve: the batch, X* and f*."""
     generator = generator_for("matrix_regression", seed)
