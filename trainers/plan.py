@@ -3,7 +3,8 @@
 One trial alone is timed in the solo engine, then 2, 4, 8 ... in the population engine, as long as a step costs each
 trial less than 1 / 1.1 of the best before (one doubling may fail that, two in a row end it: fusing has a cost of its
 own, which few trials may not carry), memory allows, and the time set aside for trying lasts. The copies have a learning
-rate of zero, so none can diverge. A plan of one is a good answer where one is fastest.
+rate of zero, so none can diverge. A plan of one is a good answer where one is fastest; a trial whose single step takes
+long fills its device, and is planned alone before anything is built twice.
 
 Memory is that of one more trial, measured between one and two on CUDA; on a CPU, where nothing tells a peak, it is the
 bytes of weights, gradient, update, optimizer state and what the backward pass keeps. At most 80 % of it is planned for.
@@ -12,6 +13,7 @@ bytes of weights, gradient, update, optimizer state and what the backward pass k
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +38,8 @@ GAIN = 1.1
 PATIENCE = 2
 """Doublings in a row that may fail to."""
 MEMORY_SHARE = 0.8
+LONG_STEP_SECONDS = 0.2
+"""Of a trial alone, from which on there is nothing that others could share, and trying them would take minutes."""
 TRY_SECONDS = 1.0
 """For all measurements together; the one that is under way is finished."""
 _STEPS = 5
@@ -93,14 +97,28 @@ def make_plan(setting: TrialSetting, *, most: int, clock: Callable[[], float] = 
     """
     if most < 1:
         raise ValueError(f"a plan is for at least one trial: got {most}")
-    problem = fusion_problem(setting.task)
-    if problem is not None:
-        return Plan(1, problem)
     bound = known_bound(setting)
     limit = most if bound is None else min(most, bound)
     if limit == 1:
         return Plan(1, "no more are asked for" if most == 1 else "memory was found to bear no more")
-    return _measured(_still(setting), limit, clock)
+    still = _still(setting)
+    step_seconds = _first_step(still, clock)
+    if step_seconds > LONG_STEP_SECONDS:
+        return Plan(1, f"a step alone takes {step_seconds:.2g} s, so that one fills the device", {1: step_seconds})
+    problem = fusion_problem(setting.task)
+    return Plan(1, problem) if problem is not None else _measured(still, limit, clock)
+
+
+def _first_step(setting: TrialSetting, clock: Callable[[], float]) -> float:
+    """Give the seconds of a trial's first step; of its second where that was long, which may have been the device's."""
+    trial, seconds = SoloTrial(setting), math.inf
+    for step in (1, 2):
+        if seconds > LONG_STEP_SECONDS:
+            started = clock()
+            trial.advance(step)
+            _wait(setting.device)
+            seconds = clock() - started
+    return seconds
 
 
 def _measured(setting: TrialSetting, limit: int, clock: Callable[[], float]) -> Plan:
