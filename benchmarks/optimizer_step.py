@@ -48,7 +48,10 @@ class PaddingMuon(Muon):
 
 
 def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
-    """Give torch's Muon first, ours in an arithmetic, and the peers' that can be built."""
+    """Give torch's Muon first, ours in an arithmetic, and the peers' that can be built, all with torch's defaults.
+
+    pytorch_optimizer's saves a copy by writing the look ahead over the gradients; the others leave them as they are.
+    """
     contenders: dict[str, Build] = {
         "torch.optim.Muon": lambda parameters: torch.optim.Muon(parameters),
         f"ours, {compute_dtype}": lambda parameters: Muon(parameters, compute_dtype=compute_dtype),
@@ -63,11 +66,11 @@ def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
         contenders["zij Muon"] = lambda parameters: zij.Muon(parameters)
     if kozistr is not None:
         contenders["pytorch_optimizer Muon"] = lambda parameters: kozistr.Muon(
-            [{"params": parameters, "use_muon": True}]
+            [{"params": parameters, "use_muon": True}], lr=1e-3, weight_decay=0.1
         )
     if heavyball is not None:
         contenders["heavyball Muon"] = lambda parameters: heavyball.Muon(
-            parameters, compile_step=False, consume_grad=False
+            parameters, lr=1e-3, weight_decay=0.1, compile_step=False, consume_grad=False
         )
     return contenders
 

@@ -1,10 +1,10 @@
 """How many trials of a structure to train together: found out by trying, on copies of one trial that never move.
 
-One trial alone is timed in the solo engine, then 2, 4, 8 ... in the population engine, as long as a step costs each
-trial less than 1 / 1.1 of the best before (one doubling may fail that, two in a row end it: fusing has a cost of its
-own, which few trials may not carry), memory allows, and the time set aside for trying lasts. The copies have a learning
-rate of zero, so none can diverge. A plan of one is a good answer where one is fastest; a trial whose single step takes
-long fills its device, and is planned alone before anything is built twice.
+One trial alone is timed in the solo engine; a long step ends the matter. Then 2, 4, 8 ... are timed in the population
+engine, as long as a step costs each trial less than 1 / 1.1 of the best before (one doubling may fail that, two in a
+row end it: fusing has a cost of its own, which few trials may not carry), memory allows, and the time set aside for
+trying lasts. The copies have a learning rate of zero, so none can diverge. A plan of one is a good answer where one is
+fastest.
 
 Memory is that of one more trial, measured between one and two on CUDA; on a CPU, where nothing tells a peak, it is the
 bytes of weights, gradient, update, optimizer state and what the backward pass keeps. At most 80 % of it is planned for.
@@ -13,7 +13,6 @@ bytes of weights, gradient, update, optimizer state and what the backward pass k
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -37,9 +36,9 @@ GAIN = 1.1
 """What a doubling must gain per trial to count."""
 PATIENCE = 2
 """Doublings in a row that may fail to."""
-MEMORY_SHARE = 0.8
 LONG_STEP_SECONDS = 0.2
-"""Of a trial alone, from which on there is nothing that others could share, and trying them would take minutes."""
+"""A step of one trial alone above which nothing is tried: it is arithmetic, which fusing does not save."""
+MEMORY_SHARE = 0.8
 TRY_SECONDS = 1.0
 """For all measurements together; the one that is under way is finished."""
 _STEPS = 5
@@ -102,30 +101,21 @@ def make_plan(setting: TrialSetting, *, most: int, clock: Callable[[], float] = 
     if limit == 1:
         return Plan(1, "no more are asked for" if most == 1 else "memory was found to bear no more")
     still = _still(setting)
-    step_seconds = _first_step(still, clock)
-    if step_seconds > LONG_STEP_SECONDS:
-        return Plan(1, f"a step alone takes {step_seconds:.2g} s, so that one fills the device", {1: step_seconds})
+    alone = SoloTrial(still)
+    seconds = min(_seconds_of(alone.advance, step, still, clock) for step in (1, 2))  # the first one warms up
+    if seconds > LONG_STEP_SECONDS:  # before anything is copied: a model this large may not fit twice
+        return Plan(
+            1, f"a step of one alone takes {seconds:.2g} s, more than {LONG_STEP_SECONDS:g} s: it fills its device"
+        )
     problem = fusion_problem(setting.task)
-    return Plan(1, problem) if problem is not None else _measured(still, limit, clock)
+    return Plan(1, problem) if problem is not None else _measured(still, alone, limit, clock)
 
 
-def _first_step(setting: TrialSetting, clock: Callable[[], float]) -> float:
-    """Give the seconds of a trial's first step; of its second where that was long, which may have been the device's."""
-    trial, seconds = SoloTrial(setting), math.inf
-    for step in (1, 2):
-        if seconds > LONG_STEP_SECONDS:
-            started = clock()
-            trial.advance(step)
-            _wait(setting.device)
-            seconds = clock() - started
-    return seconds
-
-
-def _measured(setting: TrialSetting, limit: int, clock: Callable[[], float]) -> Plan:
+def _measured(setting: TrialSetting, alone: SoloTrial, limit: int, clock: Callable[[], float]) -> Plan:
     began = clock()
     member_bytes = _member_bytes(setting)
     bearable = max(int(MEMORY_SHARE * _free_bytes(setting.device) / max(member_bytes, 1)), 1)
-    seconds = {1: _timed(SoloTrial(setting).advance, setting, clock)}
+    seconds = {1: _timed(alone.advance, setting, clock)}
     best, failed, number, why = 1, 0, 1, ""
     while not why:
         number = min(2 * number, limit)
@@ -169,14 +159,18 @@ def _together(setting: TrialSetting, number: int) -> Callable[[int], Any]:
 
 def _timed(advance: Callable[[int], Any], setting: TrialSetting, clock: Callable[[], float]) -> float:
     """Give the seconds of a step: the best of three stretches after one that is not counted."""
-    lengths = []
-    for stretch in range(4):
-        _wait(setting.device)
-        started = clock()
-        advance((stretch + 1) * _STEPS)
-        _wait(setting.device)
-        lengths.append((clock() - started) / _STEPS)
+    lengths = [_seconds_of(advance, (stretch + 1) * _STEPS, setting, clock) / _STEPS for stretch in range(4)]
     return min(lengths[1:])
+
+
+def _seconds_of(
+    advance: Callable[[int], Any], until_step: int, setting: TrialSetting, clock: Callable[[], float]
+) -> float:
+    _wait(setting.device)
+    started = clock()
+    advance(until_step)
+    _wait(setting.device)
+    return clock() - started
 
 
 def _wait(device: str) -> None:

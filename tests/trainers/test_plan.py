@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, count
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainers.test_solo import Spoiled
+from tests.trainers.test_solo import Bowl, Spoiled
 from trainers import Schedule, TrialSetting
 from trainers.plan import Plan, make_plan
 from trainers.tasks.task import Batch
@@ -25,6 +27,16 @@ class Reading(Spoiled):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         loss = super().loss(model, batch)
         return loss if loss.item() > 0 else -loss
+
+
+class Huge(Spoiled):
+    """A task whose model must not be built a second time."""
+
+    built: ClassVar[int] = 0
+
+    def build(self, generator: torch.Generator) -> Bowl:
+        Huge.built += 1
+        return super().build(generator)
 
 
 def test_tiny_trials_are_planned_together_with_a_gain(setting: Settings) -> None:
@@ -47,55 +59,6 @@ def test_a_task_that_cannot_be_fused_is_planned_alone_with_the_sentence() -> Non
     assert "one trial at a time" in str(plan)
 
 
-class Clock:
-    """Time that passes with every step of a task that knows the clock."""
-
-    now = 0.0
-    num_built = 0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-CLOCK = Clock()
-
-
-@dataclass(frozen=True)
-class Long(Spoiled):
-    """A task whose first step takes `first_seconds` and every other `seconds`."""
-
-    first_seconds: float = 0.0
-    seconds: float = 0.0
-
-    def build(self, generator: torch.Generator) -> nn.Module:
-        CLOCK.num_built += 1
-        return super().build(generator)
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        CLOCK.now += self.seconds if CLOCK.now else self.first_seconds
-        return super().loss(model, batch)
-
-
-def plan_of(task: Long) -> Plan:
-    CLOCK.now, CLOCK.num_built = 0.0, 0
-    setting = TrialSetting(task, "adamw", {"lr": 0.1}, Schedule(), 10, seed=0, data_seed=0)
-    return make_plan(setting, most=64, clock=CLOCK)
-
-
-def test_a_trial_with_long_steps_is_planned_alone_after_two_of_them() -> None:
-    """Twenty steps of a model of 124 million parameters, and as many of two of them, took minutes on a CPU."""
-    plan = plan_of(Long(first_seconds=3.0, seconds=0.5))
-    assert (CLOCK.now, CLOCK.num_built) == (3.5, 1)
-    assert (plan.num_members, plan.seconds) == (1, {1: 0.5})
-    assert plan.why == "a step alone takes 0.5 s, so that one fills the device"
-
-
-def test_a_first_step_that_is_long_alone_decides_nothing() -> None:
-    plan = plan_of(Long(first_seconds=3.0, seconds=0.01))
-    assert 2 in plan.seconds
-    assert CLOCK.num_built > 1
-
-
 def test_a_rate_that_would_diverge_and_a_short_trial_do_not_disturb_the_plan(setting: Settings) -> None:
     plan = make_plan(setting(optimizer="muon", hyperparameters={"lr": 1e9}, steps=1), most=4)
     assert plan.num_members > 1
@@ -108,6 +71,20 @@ def test_memory_that_bears_one_more_only_bounds_the_plan(setting: Settings, monk
     plan = make_plan(setting(), most=64)
     assert max(plan.seconds) == 2
     assert "would not fit" in plan.why
+
+
+def test_a_trial_with_long_steps_is_planned_alone_after_two_of_them(setting: Settings) -> None:
+    ticks = count(step=0.25)
+    alone = replace(setting(), task=Huge())
+    plan = make_plan(alone, most=64, clock=lambda: float(next(ticks)))
+    assert plan == Plan(1, "a step of one alone takes 0.25 s, more than 0.2 s: it fills its device")
+    assert next(ticks) == 1.0  # after four looks at the clock, for two steps
+    assert Huge.built == 1
+
+
+def test_a_first_step_that_is_slow_does_not_count(setting: Settings) -> None:
+    times = chain([0.0, 3.0], count(3.0, 0.001))
+    assert make_plan(setting(), most=2, clock=lambda: float(next(times))).seconds != {}
 
 
 def test_the_document_is_plain(setting: Settings) -> None:
