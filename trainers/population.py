@@ -126,6 +126,11 @@ class Population:
         """The numbers of its trials, lane by lane."""
         return tuple(member.trial for member in self._members)
 
+    @property
+    def num_bytes(self) -> int:
+        """What its weights and optimizer states hold."""
+        return self._joined().num_bytes if self._members else 0
+
     def admit(self, trial: int, setting: TrialSetting, state: State | None = None) -> None:
         """Take a trial in, at its start or from a state of either engine.
 
