@@ -233,10 +233,11 @@ def main() -> None:
         "repeats": options.repeats,
     }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
+    numbers = [number for number in NUMBERS if number <= options.most]
     tables = {}
     for title, case in CASES.items():
         if options.only in title:
-            tables[title] = run(case, numbers=options.members, device=options.device, repeats=options.repeats)
+            tables[title] = run(case, numbers=numbers, device=options.device, repeats=options.repeats)
             _show(title, tables[title])
     if options.json is not None:
         options.json.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
@@ -247,7 +248,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--members", type=int, nargs="+", default=NUMBERS, metavar="K")
+    parser.add_argument("--most", type=int, choices=NUMBERS[1:], default=NUMBERS[-1], help="the largest K")
     parser.add_argument("--only", default="", help="run the cases whose title contains this")
     parser.add_argument("--json", type=Path, help="write the tables here, too")
     return parser.parse_args()
