@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from trainers.lane_stack import LaneStack
-from trainers.lane_step import autocast, prefixed
+from trainers.lane_step import autocast
 from trainers.setting import TrialSetting
 
 Evaluated = dict[str, float] | str
@@ -55,7 +55,7 @@ class LaneEvaluation:
         some = stack if len(lanes) == stack.num_lanes else stack.select(lanes)
 
         def of_lane(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-            measured: dict[str, Tensor] = functional_call(self._measure, prefixed(parameters), (seed,))
+            measured: dict[str, Tensor] = functional_call(self._measure, _prefixed(parameters), (seed,))
             return measured
 
         with _in_evaluation(self._model), autocast(self._setting):
@@ -67,7 +67,7 @@ class LaneEvaluation:
         parameters = {name: each[lane] for name, each in stack.parameters().items()}
         try:
             with _in_evaluation(self._model), autocast(self._setting):
-                metrics: dict[str, float] = functional_call(self._evaluate, prefixed(parameters), (seed,))
+                metrics: dict[str, float] = functional_call(self._evaluate, _prefixed(parameters), (seed,))
         except Exception:
             return traceback.format_exc()
         return metrics
@@ -92,6 +92,10 @@ class _Evaluate(_OfTask):
     def forward(self, seed: int) -> dict[str, float]:
         metrics: dict[str, float] = self._task.evaluate(self.model, seed)
         return metrics
+
+
+def _prefixed(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model.{name}": tensor for name, tensor in parameters.items()}
 
 
 @contextmanager

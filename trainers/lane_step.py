@@ -10,7 +10,7 @@ computed whole before any weight is written: a step that runs out of memory has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -42,6 +42,12 @@ class LaneStep:
         self._timer = timer
         self._batches = LaneBatches(setting.task, loss.model)
         self._noise = noise_of(setting.task)
+        name_of = {id(each): name for name, each in loss.model.named_parameters()}
+        # Every name of a tied parameter, so that `functional_call` need not look for ties at each step.
+        self._names = {name: name_of[id(each)] for name, each in loss.named_parameters(remove_duplicate=False)}
+        self._of_lanes = {
+            is_shared: vmap(self._of_lane, in_dims=(0, None if is_shared else 0)) for is_shared in (True, False)
+        }
         self._setting = setting
 
     def take(self, work: LaneStack, settings: Sequence[TrialSetting], steps: Sequence[int], rates: LaneRates) -> Tensor:
@@ -80,12 +86,13 @@ class LaneStep:
         batch, is_shared = self._batches.at(settings, steps)
         leaves = {name: each.detach().requires_grad_() for name, each in work.parameters().items()}
         with autocast(self._setting):
-            losses = vmap(self._of_lane, in_dims=(0, None if is_shared else 0))(prefixed(leaves), batch)
+            losses = self._of_lanes[is_shared](tuple(leaves[name] for name in self._names.values()), batch)
         gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, gradients, strict=True)), losses
 
-    def _of_lane(self, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
-        value: Tensor = functional_call(self._loss, parameters, batch)
+    def _of_lane(self, parameters: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        named = dict(zip(self._names, parameters, strict=True))
+        value: Tensor = functional_call(self._loss, named, batch, tie_weights=False)
         return value
 
     def _disturb(self, gradients: dict[str, Tensor], settings: Sequence[TrialSetting], steps: Sequence[int]) -> None:
@@ -94,11 +101,6 @@ class LaneStep:
             assert self._noise is not None
             seeds = [setting.data_seed for setting in settings]
             gradients[name] = self._noise.disturb_stack(name, gradient, seeds=seeds, steps=steps)
-
-
-def prefixed(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name parameters as those of a `LossModule`, whose model they belong to."""
-    return {f"model.{name}": tensor for name, tensor in parameters.items()}
 
 
 def autocast(setting: TrialSetting) -> AbstractContextManager[Any]:
