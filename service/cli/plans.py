@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -36,3 +37,21 @@ def achieved_line(
     arm, predicted = specification.arms[event.body["arm"]].name, event.body["predicted_gain"]
     faster = f"{achieved:.1f} times as fast as one alone had been"
     return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted: {predicted:.1f})"
+
+
+def fusion_lines(specification: Specification, events: Sequence[Event]) -> list[str]:
+    """Say for each arm how far its fused steps lay apart from steps alone, where the campaign asks for it."""
+    lines = []
+    for index, arm in enumerate(specification.arms):
+        checks = [event.body for event in events if event.body["arm"] == index]
+        if not checks:
+            continue
+        largest = max((float(each["deviation"]) for each in checks), key=lambda value: (math.isnan(value), value))
+        said = f"{arm.name}: {len(checks)} fused steps checked, largest deviation from the step alone {largest:.2g}"
+        if all(each["holds"] for each in checks):
+            lines.append(f"{said} (at most {checks[0]['tolerance']:.0e})")
+        else:
+            lines.append(
+                f"[red]warning[/] {said}, more than {checks[0]['tolerance']:.0e}: trials after it trained alone"
+            )
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_solo import Spoiled
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting, structure, task_from_options
-from trainers.fused_step_check import TOLERANCES, verify_fusion
+from trainers.fused_step_check import TOLERANCES, check_step
 from trainers.lane_step import LaneStep
 from trainers.population import Population
 from trainers.tasks import Task
@@ -223,10 +224,15 @@ def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_noth
         assert deviation(tight.state(trial), whole.state(trial)) < 1e-3  # fp32 over 12 steps
 
 
-def test_a_member_is_verified_against_the_step_alone(setting: Settings) -> None:
+def test_a_step_among_others_is_compared_with_the_step_alone(setting: Settings) -> None:
     this = setting("language_model", optimizer="root", hyperparameters={"lr": 0.02})
-    trial = SoloTrial(this)
-    trial.advance(3)
-    found = verify_fusion(this, trial.state())
+    population = Population()
+    for trial in range(3):
+        population.admit(trial, replace(this, seed=trial))
+    population.advance(targets(population, 3))
+    before = population.state(1)
+    population.advance(targets(population, 4))
+    found = check_step(replace(this, seed=1), before, population.state(1))
+    assert (found.step, found.holds) == (4, True)
     assert 0.0 <= found.deviation <= found.tolerance
-    assert found.holds
+    assert not check_step(replace(this, seed=1), before, before).holds
