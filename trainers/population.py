@@ -70,7 +70,8 @@ class Population:
         """
         if self._members and structure_of(setting) != structure_of(self._members[0].setting):
             raise ValueError(f"trial {trial} has another structure than the population: got {structure_of(setting)}")
-        setting.task.check()
+        if not self._members:
+            setting.task.check()  # that of the others is equal
         model = setting.task.build(generator_for("model", setting.seed))
         model.to(setting.device, PRECISIONS[setting.precision])
         optimizer = build_optimizer(model, setting.optimizer, **setting.hyperparameters)
