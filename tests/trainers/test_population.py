@@ -159,6 +159,20 @@ def test_a_whole_run_differs_no_more_than_alone_from_a_slightly_moved_start(
         assert deviation(cohort.state(trial), alone.state()) < 30 * response
 
 
+def test_the_order_in_which_trials_are_named_decides_nothing() -> None:
+    """All lanes at once, named in another order than they came in, were trained with each other's hyperparameters."""
+    task = task_from_options("matrix_completion", SMALL["matrix_completion"])
+    settings = members_of(task, "muon")
+    named = [admitted(settings) for _ in range(2)]
+    reports = []
+    for cohort, order in zip(named, ([0, 1, 2], [2, 0, 1]), strict=True):
+        cohort.advance(dict.fromkeys(order, 5))
+        reports.append({trial: each["validation_loss"] for trial, each in cohort.report(order).items()})  # type: ignore[index]
+    assert reports[0] == reports[1]
+    for trial in settings:
+        assert torch.equal(weights(named[0].state(trial)), weights(named[1].state(trial)))
+
+
 def test_a_member_that_becomes_infinite_leaves_at_its_own_step_and_touches_nobody() -> None:
     spoiled = TrialSetting(Spoiled(), "adamw", {"lr": 0.01}, Schedule(), steps=64, seed=0, data_seed=0)
     healthy, ill = admitted({0: spoiled, 1: spoiled}), admitted({0: spoiled, 1: spoiled})
