@@ -62,24 +62,29 @@ def bound_of(optimizer: str, trial: int, step: int) -> float:
 class Machine(RuleBasedStateMachine):
     """Trials come, train, rest on disk and leave; every one stands where it stands alone."""
 
-    @initialize(optimizer=st.sampled_from(sorted(OPTIMIZERS)))
-    def begin(self, optimizer: str) -> None:
+    @initialize(optimizer=st.sampled_from(sorted(OPTIMIZERS)), trials=st.sets(st.sampled_from(TRIALS), min_size=2))
+    def begin(self, optimizer: str, trials: set[int]) -> None:
         self.optimizer = optimizer
         self.cohort = Population()
         self.steps: dict[int, int] = {}
         self.saved: dict[int, int] = {}
         self.folder = tempfile.TemporaryDirectory()
         self.number = 0
+        for trial in sorted(trials, key=lambda trial: -trial):
+            self.admit(trial)
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
-    @rule(trial=st.sampled_from(TRIALS))
-    def admit(self, trial: int) -> None:
-        if trial not in self.steps:
-            self.cohort.admit(trial, setting_of(self.optimizer, trial))
-            self.steps[trial] = 0
+    @precondition(lambda self: len(self.steps) < len(TRIALS))
+    @rule(data=st.data())
+    def admit_one(self, data: st.DataObject) -> None:
+        self.admit(data.draw(st.sampled_from(sorted(set(TRIALS) - set(self.steps)))))
+
+    def admit(self, trial: int, state: dict[str, Any] | None = None) -> None:
+        self.cohort.admit(trial, setting_of(self.optimizer, trial), state)
+        self.steps[trial] = 0 if state is None else state["step"]
 
     @precondition(lambda self: self.steps)
     @rule(data=st.data())
@@ -115,8 +120,7 @@ class Machine(RuleBasedStateMachine):
             state = shelf.latest(trial).state
             assert state is not None
             assert state["step"] == step
-            self.cohort.admit(trial, setting_of(self.optimizer, trial), state)
-            self.steps[trial] = step
+            self.admit(trial, state)
 
     @invariant()
     def every_trial_stands_where_it_stands_alone(self) -> None:
@@ -130,8 +134,8 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.slow
 class TestMachine(Machine.TestCase):  # type: ignore[misc]
     settings = settings(
-        max_examples=12,
-        stateful_step_count=12,
+        max_examples=60,
+        stateful_step_count=16,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         derandomize=True,
@@ -140,9 +144,7 @@ class TestMachine(Machine.TestCase):  # type: ignore[misc]
 
 def test_the_machine_rejects_a_lane_that_takes_anothers_place() -> None:
     machine = Machine()
-    machine.begin("muon")
-    machine.admit(0)
-    machine.admit(1)
+    machine.begin("muon", {0, 1})
     machine.cohort.advance({0: 3, 1: 3})
     machine.steps = {0: 3, 1: 3}
     machine.every_trial_stands_where_it_stands_alone()
