@@ -71,7 +71,8 @@ class Population:
         """
         if self._members and structure_of(setting) != structure_of(self._members[0].setting):
             raise ValueError(f"trial {trial} has another structure than the population: got {structure_of(setting)}")
-        setting.task.check()
+        if not self._members:
+            setting.task.check()  # that of the others is equal
         model = setting.task.build(generator_for("model", setting.seed))
         model.to(setting.device, PRECISIONS[setting.precision])
         optimizer = build_optimizer(model, setting.optimizer, **setting.hyperparameters)
@@ -107,7 +108,7 @@ class Population:
         Raises:
             ValueError: A target lies beyond its trial's end.
         """
-        lanes = [self._lane(trial) for trial in targets]
+        lanes = sorted(self._lane(trial) for trial in targets)
         for lane in lanes:
             member = self._members[lane]
             if targets[member.trial] > member.setting.steps:
@@ -124,7 +125,7 @@ class Population:
         """Train lanes to their targets; give those that are left because they did not fit into memory together."""
         while lanes:
             everything = self._joined()
-            is_part = len(lanes) < everything.num_lanes
+            is_part = lanes != list(range(everything.num_lanes))
             work = everything.select(lanes) if is_part else everything
             try:
                 self._stretch(work, [self._members[lane] for lane in lanes], targets, should_stop)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from service.campaign.records import Event, Observation, TrialRecord
 from service.campaign.specification import Specification
@@ -46,12 +47,18 @@ def fusion_lines(specification: Specification, events: Sequence[Event]) -> list[
         checks = [event.body for event in events if event.body["arm"] == index]
         if not checks:
             continue
-        largest = max((float(each["deviation"]) for each in checks), key=lambda value: (math.isnan(value), value))
-        said = f"{arm.name}: {len(checks)} fused steps checked, largest deviation from the step alone {largest:.2g}"
+        worst = max(checks, key=_excess)
+        said = f"{arm.name}: {len(checks)} fused steps checked, the furthest from the step alone"
+        apart = f"by {float(worst['deviation']):.2g}"
         if all(each["holds"] for each in checks):
-            lines.append(f"{said} (at most {checks[0]['tolerance']:.0e})")
+            lines.append(f"{said} {apart} (at most {worst['tolerance']:.2g})")
         else:
             lines.append(
-                f"[red]warning[/] {said}, more than {checks[0]['tolerance']:.0e}: trials after it trained alone"
+                f"[red]warning[/] {said} {apart}, more than {worst['tolerance']:.2g}: trials after it trained alone"
             )
     return lines
+
+
+def _excess(check: Mapping[str, Any]) -> float:
+    ratio = float(check["deviation"]) / check["tolerance"]
+    return math.inf if math.isnan(ratio) else ratio

@@ -55,7 +55,7 @@ def checked(arm: int, deviation: Any, *, holds: bool = True) -> Event:
 def test_checks_of_fused_steps_are_told_by_arm_with_the_largest_deviation() -> None:
     first, second = (arm.name for arm in SPECIFICATION.arms)
     lines = fusion_lines(SPECIFICATION, [checked(0, 1e-7), checked(0, 3e-7), checked(1, "NaN", holds=False)])
-    assert lines[0] == f"{first}: 2 fused steps checked, largest deviation from the step alone 3e-07 (at most 1e-05)"
+    assert lines[0] == f"{first}: 2 fused steps checked, the furthest from the step alone by 3e-07 (at most 1e-05)"
     assert lines[1].startswith("[red]warning[/] ")
-    assert f"{second}: 1 fused steps checked, largest deviation from the step alone nan, more than 1e-05" in lines[1]
+    assert f"{second}: 1 fused steps checked, the furthest from the step alone by nan, more than 1e-05" in lines[1]
     assert fusion_lines(SPECIFICATION, []) == []
