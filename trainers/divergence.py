@@ -78,7 +78,14 @@ class Watch:
 
     def enter_losses(self, losses: Sequence[float], step: int) -> int | None:
         """Take losses that were read elsewhere, of which the last belongs to `step`; as `inspect_losses`."""
-        if self.reason:
+        if self.reason or not losses:
+            return None
+        first = self._first_loss
+        total = self.loss_sum
+        for loss in losses:
+            total += loss
+        if first is not None and math.isfinite(total) and (first <= 0.0 or max(losses) <= LOSS_GROWTH * first):
+            self.loss_sum, self.loss_count = total, self.loss_count + len(losses)
             return None
         for at, loss in enumerate(losses, start=step - len(losses) + 1):
             self.loss_sum += loss

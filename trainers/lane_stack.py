@@ -131,6 +131,12 @@ class LaneStack:
         """How many lanes there are."""
         return self.weights[0].shape[1]
 
+    @property
+    def num_bytes(self) -> int:
+        """What weights and states hold."""
+        tensors = [*self.weights, *(entry for state in self.states for entry in state.values())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def select(self, lanes: Sequence[int]) -> LaneStack:
         """Copy some lanes, in this order."""
         index = torch.tensor(lanes, device=self.weights[0].device)

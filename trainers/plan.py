@@ -25,11 +25,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from optimizers import build_optimizer
 from trainers.fusibility import fusion_problem
-from trainers.population import Population, known_bound
+from trainers.population import Population
 from trainers.schedules import Schedule
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.solo import SoloTrial
+from trainers.structure import known_bound
 from trainers.tasks.task import place
 
 GAIN = 1.1

@@ -1,106 +1,37 @@
 """The population engine: many trials of one structure trained as one.
 
-Trial k is lane k of every tensor: weights W_k, momenta, hyperparameters as vectors. A step is
+Trial k is lane k of every tensor: weights W_k, momenta, hyperparameters as vectors. A step (`trainers.lane_step`) means
+what the solo engine means: the rules, the schedules, the definition of divergence and the reports are the same. Lanes
+see each other nowhere, so what one lane holds changes no bit of another. A lane that has reached its target or diverged
+leaves the work at once; one that is freed is filled by `admit`.
 
-    (L_k, G_k) = vmap(value and gradient)(W, batch)      one call of the model for all lanes
-    U, S       = rule.update(G, S, hyperparameters)      one call of the optimizer's stages for all lanes and shapes
-    W_k        <- (1 − γ_k λ_k) W_k − γ_k U_k
-
-and means what the solo engine means: the rules, the schedules, the definition of divergence and the reports are the
-same. Lanes see each other nowhere, so what one lane holds changes no bit of another. A lane that has reached its target
-or diverged leaves the work at once; one that is freed is filled by `admit`.
-
-An update is computed whole before any weight is written. A step that runs out of memory has therefore changed nothing:
-the lanes are then trained in two halves, one after the other, from where they stand.
+A step that runs out of memory has changed nothing: the lanes are then trained in two halves, one after the other, from
+where they stand.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
 
-from optimizers import OPTIMIZERS, build_optimizer
+from optimizers import build_optimizer
 from trainers.checkpoints import State, copied
 from trainers.divergence import Watch
 from trainers.fusibility import LossModule
-from trainers.gradient_noise import noise_of
+from trainers.lane_evaluation import LaneEvaluation
 from trainers.lane_rates import LaneRates
 from trainers.lane_stack import LaneStack, bundles_of
+from trainers.lane_step import LaneStep
+from trainers.member import Member
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
-from trainers.solo import INSPECT_EVERY, Outcome, never
+from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
 from trainers.step_timing import StepTimer, StepTimes
-from trainers.tasks.task import TRAINING_METRICS, Batch, place
-
-_ASK_EVERY_SECONDS = 1.0
-_most_lanes: dict[Hashable, int] = {}
-"""How many lanes of a task fit into a device's memory, where more were tried in this process and did not."""
-
-
-@dataclass
-class _Member:
-    """A trial: what it is and where it stands; its numbers are in the stack."""
-
-    trial: int
-    setting: TrialSetting
-    groups: list[dict[str, Any]]  # as in the state dict of its optimizer
-    watch: Watch
-    step: int = 0
-    interruption: str = ""
-    times: StepTimes = dataclasses.field(default_factory=StepTimes)
-    is_alone: bool = True  # in all steps since its last report
-
-    @property
-    def reason(self) -> str:
-        return self.watch.reason or self.interruption
-
-    def factor(self) -> float:
-        """Give the schedule's factor at the last step taken."""
-        return self.setting.schedule.factor(max(self.step - 1, 0), self.setting.steps)
-
-    def rate(self) -> float:
-        """Give the learning rate of the last step taken."""
-        return float(self.groups[0]["initial_lr"]) * self.factor()
-
-
-class _OfTask(nn.Module):
-    """A function of a task and a model as a module, whose parameters `functional_call` can replace."""
-
-    def __init__(self, setting: TrialSetting, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._task: Any = setting.task
-
-
-class _Measure(_OfTask):
-    def forward(self, seed: int) -> dict[str, Tensor]:
-        measured: dict[str, Tensor] = self._task.measure(self.model, seed)
-        return measured
-
-
-class _Evaluate(_OfTask):
-    def forward(self, seed: int) -> dict[str, float]:
-        metrics: dict[str, float] = self._task.evaluate(self.model, seed)
-        return metrics
-
-
-def structure_of(setting: TrialSetting) -> Hashable:
-    """Give what trials must have in common to train together: all but seeds, steps and elementwise hyperparameters."""
-    entry, given = OPTIMIZERS.get(setting.optimizer), setting.hyperparameters
-    table = {} if entry is None else entry.hyperparameters
-    fixed = tuple((name, repr(given.get(name))) for name, each in table.items() if not each.elementwise)
-    task = (setting.task.name, repr(setting.task))
-    return task, setting.optimizer, fixed, setting.precision, setting.device
+from trainers.structure import known_bound, remember_bound, structure_of
 
 
 class Population:
@@ -112,13 +43,10 @@ class Population:
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._stack: LaneStack | None = None
         self._joining: list[LaneStack] = []
-        self._loss: LossModule | None = None
         self._asked_at = clock()
-        self._sources: tuple[Batch, ...] = ()
-        self._placed: tuple[Batch, bool] = ((), False)
 
     # Membership
 
@@ -126,6 +54,11 @@ class Population:
     def trials(self) -> Sequence[int]:
         """The numbers of its trials, lane by lane."""
         return tuple(member.trial for member in self._members)
+
+    @property
+    def num_bytes(self) -> int:
+        """What its weights and optimizer states hold."""
+        return self._joined().num_bytes if self._members else 0
 
     def admit(self, trial: int, setting: TrialSetting, state: State | None = None) -> None:
         """Take a trial in, at its start or from a state of either engine.
@@ -142,12 +75,14 @@ class Population:
         model.to(setting.device, PRECISIONS[setting.precision])
         optimizer = build_optimizer(model, setting.optimizer, **setting.hyperparameters)
         lane = LaneStack.of_model(bundles_of(model, optimizer), model)
-        member = _Member(trial, setting, optimizer.state_dict()["param_groups"], Watch(float(lane.rms()[0])))
+        member = Member(trial, setting, optimizer.state_dict()["param_groups"], Watch(float(lane.rms()[0])))
         if state is not None:
-            _restore(member, lane, state)
-        if self._loss is None:
-            self._loss = LossModule(setting.task, model)
+            member.restore(lane, state)
+        if not self._members:  # the first of a structure brings what all of it share
+            self._model = model
             self._timer = StepTimer(torch.device(setting.device), self._clock)
+            self._step = LaneStep(setting, LossModule(setting.task, model), self._timer)
+            self._evaluation = LaneEvaluation(setting, model)
         self._members.append(member)
         self._joining.append(lane)
 
@@ -158,7 +93,6 @@ class Population:
         self._stack = stack.select(kept) if stack is not None and len(kept) < len(self._members) else stack
         self._joining = []
         self._members = [self._members[lane] for lane in kept]
-        self._sources = ()
 
     # Training
 
@@ -181,9 +115,9 @@ class Population:
             member.interruption = ""
         waiting = [lane for lane in lanes if self._is_open(lane, targets)]
         while waiting:
-            some = waiting[: self._most()]
+            some = waiting[: known_bound(self._members[0].setting)]
             waiting = waiting[len(some) :] + self._advance_some(some, targets, should_stop)
-        return {trial: self._outcome(self._members[self._lane(trial)]) for trial in targets}
+        return {trial: self._members[self._lane(trial)].outcome for trial in targets}
 
     def _advance_some(self, lanes: list[int], targets: Mapping[int, int], should_stop: Callable[[], bool]) -> list[int]:
         """Train lanes to their targets; give those that are left because they did not fit into memory together."""
@@ -196,7 +130,7 @@ class Population:
             except torch.OutOfMemoryError:
                 if len(lanes) == 1:
                     raise
-                _most_lanes[self._memory_key()] = len(lanes) // 2
+                remember_bound(self._members[0].setting, len(lanes) // 2)
                 return lanes
             finally:
                 if is_part:
@@ -205,33 +139,33 @@ class Population:
         return []
 
     def _stretch(
-        self, work: LaneStack, members: list[_Member], targets: Mapping[int, int], should_stop: Callable[[], bool]
+        self, work: LaneStack, members: list[Member], targets: Mapping[int, int], should_stop: Callable[[], bool]
     ) -> None:
         """Train lanes side by side until the first of them reaches its target, diverges or is interrupted."""
-        started, first_steps = self._clock(), [member.step for member in members]
-        num_steps, taken = min(targets[member.trial] - member.step for member in members), 0
-        rates = LaneRates(work, [member.setting for member in members], [member.groups for member in members])
+        started, firsts = self._clock(), [member.step for member in members]
+        settings = [member.setting for member in members]
+        rates = LaneRates(work, settings, [member.groups for member in members], firsts)
+        taken, due = 0, min(member.steps_until_due(targets[member.trial]) for member in members)
         losses: list[Tensor] = []
         try:
-            while taken < num_steps and not any(member.reason for member in members):
-                if self._is_asked(should_stop):
-                    self._read_losses(members, losses)
+            while not any(member.reason or member.step == targets[member.trial] for member in members):
+                while taken < due and not self._is_asked(should_stop):
+                    rates.go_to(taken)
+                    losses.append(self._step.take(work, settings, [first + taken for first in firsts], rates))
+                    taken += 1
+                self._read_losses(members, losses)
+                if taken < due:
                     self._interrupt(work, members)
-                    continue
-                losses.append(self._train_step(work, members, rates))
-                taken += 1
-                for member, first in zip(members, first_steps, strict=True):
-                    member.step = first + taken
-                if any(self._is_due(member, targets) for member in members):
-                    self._read_losses(members, losses)
-                    self._check_weights(work, [member if self._is_due(member, targets) else None for member in members])
+                else:
+                    due += self._inspect(work, members, targets)
         finally:
             self._read_losses(members, losses)
-            self._share_times(members, self._clock() - started, taken)
+            sampled, self._timer.times = self._timer.times, StepTimes()
+            self._share_times(members, sampled, self._clock() - started, taken)
 
-    def _share_times(self, members: list[_Member], seconds: float, num_steps: int) -> None:
+    @staticmethod
+    def _share_times(members: list[Member], sampled: StepTimes, seconds: float, num_steps: int) -> None:
         """Charge each lane its share of a stretch."""
-        sampled, self._timer.times = self._timer.times, StepTimes()
         for member in members:
             member.times.seconds += seconds / len(members)
             member.times.steps += num_steps
@@ -239,98 +173,34 @@ class Population:
             member.times.sampled_optimizer_seconds += sampled.sampled_optimizer_seconds / len(members)
             member.is_alone = member.is_alone and len(members) == 1
 
-    def _train_step(self, work: LaneStack, members: list[_Member], rates: LaneRates) -> Tensor:
-        """Take one step of every lane; give the losses, [lanes]. Nothing has changed if it raises."""
-        steps = [member.step for member in members]
-        started = self._timer.start_step(max(steps))
-        gradients, losses = self._gradients(work, members, steps)
-        optimizer_started = self._timer.start_optimizer()
-        with torch.no_grad():
-            updates = []
-            self._disturb(gradients, members, steps)
-            for bundle, state in zip(work.bundles, work.states, strict=True):
-                stacked = torch.stack([gradients[name] for name in bundle.names])
-                updates.append(bundle.rule.update(stacked, state, rates.hyperparameters(bundle)))
-            for index, (bundle, (update, state)) in enumerate(zip(work.bundles, updates, strict=True)):
-                rate, decay = rates.at(bundle, steps)
-                if decay is not None:
-                    work.weights[index].mul_(decay)
-                work.weights[index].addcmul_(update, rate, value=-1)
-                work.states[index] = state
-        self._timer.end_step(started, optimizer_started)
-        return losses.detach()
-
-    def _gradients(self, work: LaneStack, members: list[_Member], steps: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-        batch, is_shared = self._batch(members, steps)
-        assert self._loss is not None
-        loss = self._loss
-
-        def of_lane(parameters: dict[str, Tensor], lane_batch: Batch) -> Tensor:
-            value: Tensor = functional_call(loss, parameters, lane_batch)
-            return value
-
-        leaves = {name: each.detach().requires_grad_() for name, each in work.parameters().items()}
-        with self._autocast():
-            losses = vmap(of_lane, in_dims=(0, None if is_shared else 0))(_prefixed(leaves), batch)
-        # No lane reads another's, so one backward pass of the sum gives each lane its own gradient.
-        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, gradients, strict=True)), losses
-
-    @staticmethod
-    def _disturb(gradients: dict[str, Tensor], members: list[_Member], steps: list[int]) -> None:
-        """Add the noise that the task asks for, each lane's own, in place of the gradients."""
-        noise = noise_of(members[0].setting.task)
-        seeds = [member.setting.data_seed for member in members]
-        for name, gradient in gradients.items() if noise is not None else ():
-            assert noise is not None
-            gradients[name] = noise.disturb_stack(name, gradient, seeds=seeds, steps=steps)
-
-    def _batch(self, members: list[_Member], steps: list[int]) -> tuple[Batch, bool]:
-        """Give the lanes' batches on the device, and whether all lanes share one."""
-        found: dict[tuple[int, int], Batch] = {}
-        for member, step in zip(members, steps, strict=True):
-            key = step, member.setting.data_seed
-            if key not in found:
-                found[key] = member.setting.task.batch(*key)
-        sources = tuple(found[step, member.setting.data_seed] for member, step in zip(members, steps, strict=True))
-        is_known = len(sources) == len(self._sources) and all(map(lambda a, b: a is b, sources, self._sources))
-        if not is_known:
-            self._sources, self._placed = sources, self._place(sources)
-        return self._placed
-
-    def _place(self, sources: tuple[Batch, ...]) -> tuple[Batch, bool]:
-        assert self._loss is not None
-        if all(source is sources[0] for source in sources):
-            return place(sources[0], self._loss.model), True
-        placed = {id(source): place(source, self._loss.model) for source in sources}
-        lanes = [placed[id(source)] for source in sources]
-        return tuple(torch.stack(parts) for parts in zip(*lanes, strict=True)), False
-
     # Watching
 
     @staticmethod
-    def _is_due(member: _Member, targets: Mapping[int, int]) -> bool:
-        """Whether the solo engine would look at its numbers now."""
-        return member.step % INSPECT_EVERY == 0 or member.step == targets[member.trial]
-
-    @staticmethod
-    def _read_losses(members: list[_Member], losses: list[Tensor]) -> None:
-        """Read the losses of the steps since they were read before."""
-        read = torch.stack(losses).double().cpu().tolist() if losses else []
-        losses.clear()
-        for lane, member in enumerate(members):
-            ended_at = member.watch.enter_losses([row[lane] for row in read], member.step)
+    def _read_losses(members: list[Member], losses: list[Tensor]) -> None:
+        """Count the steps whose losses have not been read, and read them."""
+        if not losses:
+            return
+        read = torch.stack(losses, dim=1).double().cpu().tolist()
+        for member, mine in zip(members, read, strict=True):
+            member.step += len(losses)
+            ended_at = member.watch.enter_losses(mine, member.step)
             member.step = member.step if ended_at is None else ended_at
+        losses.clear()
 
     @staticmethod
-    def _check_weights(work: LaneStack, members: Sequence[_Member | None]) -> None:
-        """Compare the weights of lanes with their bounds; None for a lane whose turn it is not."""
+    def _inspect(work: LaneStack, members: list[Member], targets: Mapping[int, int]) -> int:
+        """Compare the weights of the lanes that are due with their bounds; tell how soon the next is."""
+        soonest = INSPECT_EVERY
         for member, root in zip(members, work.rms().cpu().tolist(), strict=True):
-            if member is not None and not member.watch.reason:
+            target = targets[member.trial]
+            is_due = member.step % INSPECT_EVERY == 0 or member.step == target
+            if is_due and not member.watch.reason:
                 member.watch.enter_rms(root, member.step)
+            soonest = min(soonest, member.steps_until_due(target))
+        return soonest
 
     @staticmethod
-    def _interrupt(work: LaneStack, members: list[_Member]) -> None:
+    def _interrupt(work: LaneStack, members: list[Member]) -> None:
         """Interrupt the lanes whose numbers are finite; the others go on to the inspection that says what they are."""
         for member, root in zip(members, work.rms().cpu().tolist(), strict=True):
             if not member.watch.reason and math.isfinite(root):
@@ -338,7 +208,7 @@ class Population:
 
     def _is_asked(self, should_stop: Callable[[], bool]) -> bool:
         now = self._clock()
-        if now - self._asked_at < _ASK_EVERY_SECONDS:
+        if now - self._asked_at < ASK_EVERY_SECONDS:
             return False
         self._asked_at = now
         return should_stop()
@@ -346,12 +216,6 @@ class Population:
     def _is_open(self, lane: int, targets: Mapping[int, int]) -> bool:
         member = self._members[lane]
         return member.step < targets[member.trial] and not member.reason
-
-    @staticmethod
-    def _outcome(member: _Member) -> Outcome:
-        if member.watch.reason:
-            return Outcome.DIVERGED
-        return Outcome.INTERRUPTED if member.interruption else Outcome.REACHED
 
     # Telling
 
@@ -372,83 +236,27 @@ class Population:
             The metrics of each trial; the traceback where its evaluation raised.
         """
         lanes = {trial: self._lane(trial) for trial in trials}
-        evaluated = self._evaluated([lane for lane in lanes.values() if not self._members[lane].watch.reason])
-        return {trial: self._report(self._members[lane], evaluated.get(lane)) for trial, lane in lanes.items()}
-
-    @staticmethod
-    def _report(member: _Member, evaluated: dict[str, float] | str | None) -> dict[str, float] | str:
-        if isinstance(evaluated, str):
-            return evaluated
-        setting = member.setting
-        metrics = {"lr": member.rate(), "timing_valid": float(member.is_alone)}
-        metrics |= member.times.metrics(setting.task.items_per_step)
-        if member.watch.loss_count:
-            metrics["loss"] = member.watch.loss_sum / member.watch.loss_count
-        nowhere = {name: math.nan for name in setting.task.metrics if name not in TRAINING_METRICS}
-        metrics |= nowhere if evaluated is None else evaluated
-        member.watch.forget_losses()
-        member.times, member.is_alone = StepTimes(), True
-        return metrics
-
-    def _evaluated(self, lanes: list[int]) -> dict[int, dict[str, float] | str]:
-        """Evaluate lanes, together those that share data where the task can measure without leaving tensors."""
-        found: dict[int, dict[str, float] | str] = {}
-        of_seed: dict[int, list[int]] = {}
-        for lane in lanes:
-            of_seed.setdefault(self._members[lane].setting.data_seed, []).append(lane)
-        for seed, some in of_seed.items():
-            try:
-                found |= self._measured(some, seed)
-            except Exception:  # of one of them, or the task measures in plain numbers: each for itself
-                found |= {lane: self._evaluated_alone(lane, seed) for lane in some}
-        return found
-
-    @torch.no_grad()
-    def _measured(self, lanes: list[int], seed: int) -> dict[int, dict[str, float] | str]:
-        assert self._loss is not None
-        probe = _Measure(self._members[0].setting, self._loss.model)
-        everything = self._joined()
-        some = everything if len(lanes) == everything.num_lanes else everything.select(lanes)
-
-        def of_lane(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-            measured: dict[str, Tensor] = functional_call(probe, _prefixed(parameters), (seed,))
-            return measured
-
-        with _in_evaluation(self._loss.model), self._autocast():
-            measured = vmap(of_lane)(some.parameters())
-        columns = {name: values.double().cpu().tolist() for name, values in measured.items()}
-        return {lane: {name: values[row] for name, values in columns.items()} for row, lane in enumerate(lanes)}
-
-    @torch.no_grad()
-    def _evaluated_alone(self, lane: int, seed: int) -> dict[str, float] | str:
-        assert self._loss is not None
-        probe = _Evaluate(self._members[lane].setting, self._loss.model)
-        parameters = {name: stack[lane] for name, stack in self._joined().parameters().items()}
-        try:
-            with _in_evaluation(self._loss.model), self._autocast():
-                metrics: dict[str, float] = functional_call(probe, _prefixed(parameters), (seed,))
-        except Exception:
-            return traceback.format_exc()
-        return metrics
+        sound = [lane for lane in lanes.values() if not self._members[lane].watch.reason]
+        seeds = {lane: self._members[lane].setting.data_seed for lane in sound}
+        evaluated = self._evaluation.evaluate(self._joined(), seeds) if seeds else {}
+        reports: dict[int, dict[str, float] | str] = {}
+        for trial, lane in lanes.items():
+            mine = evaluated.get(lane)
+            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine)
+        return reports
 
     def state(self, trial: int) -> State:
         """Copy everything a trial needs to go on, as the solo engine writes it: either engine can restore it."""
         lane = self._lane(trial)
         member, stack = self._members[lane], self._joined()
-        assert self._loss is not None
         weights = stack.lane_weights(lane)
-        name_of = {id(parameter): name for name, parameter in self._loss.model.named_parameters()}
-        groups = [{**group, "lr": group["initial_lr"] * member.factor()} for group in member.groups]
-        return {
-            "setting": member.setting.identity(),
-            "step": member.step,
+        name_of = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        return member.state() | {
             "model": {
                 key: weights[name_of[id(entry)]] if id(entry) in name_of else copied(entry)
-                for key, entry in self._loss.model.state_dict(keep_vars=True).items()
+                for key, entry in self._model.state_dict(keep_vars=True).items()
             },
-            "optimizer": {"state": stack.lane_state(lane), "param_groups": copied(groups)},
-            "watch": member.watch.state(),
-            "times": dataclasses.asdict(member.times),
+            "optimizer": {"state": stack.lane_state(lane), "param_groups": copied(member.param_groups())},
         }
 
     # Inside
@@ -466,41 +274,3 @@ class Population:
             self._joining = []
         assert self._stack is not None, "an empty population has no stack"
         return self._stack
-
-    def _most(self) -> int:
-        return _most_lanes.get(self._memory_key(), len(self._members))
-
-    def _memory_key(self) -> Hashable:
-        return structure_of(self._members[0].setting)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        setting = self._members[0].setting
-        if setting.precision == "bf16":
-            return torch.autocast(torch.device(setting.device).type, dtype=torch.bfloat16)
-        return nullcontext()
-
-
-def known_bound(setting: TrialSetting) -> int | None:
-    """Tell how many lanes like this trial fit into memory, where more did not; None where nothing is known."""
-    return _most_lanes.get(structure_of(setting))
-
-
-def _restore(member: _Member, lane: LaneStack, state: State) -> None:
-    member.setting.refuse_other(state["setting"])
-    lane.load_lane(0, state["model"], state["optimizer"]["state"])
-    member.watch.restore(state["watch"])
-    member.times = StepTimes(**state["times"])
-    member.step = state["step"]
-
-
-def _prefixed(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"model.{name}": tensor for name, tensor in parameters.items()}
-
-
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()

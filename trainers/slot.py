@@ -25,9 +25,9 @@ import torch
 from trainers import checkpoints
 from trainers.cohorts import Cohort, cohort_for
 from trainers.plan import Plan, make_plan
-from trainers.population import structure_of
 from trainers.setting import TrialSetting
 from trainers.solo import Outcome
+from trainers.structure import structure_of
 
 _log = logging.getLogger(__name__)
 

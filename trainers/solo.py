@@ -23,7 +23,7 @@ from trainers.gradient_noise import noise_of
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.step_timing import StepTimer, StepTimes
-from trainers.tasks.task import TRAINING_METRICS, Batch, place
+from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
 
 __all__ = ["Outcome", "SoloTrial", "TrialSetting", "never"]
 
@@ -74,7 +74,7 @@ class SoloTrial:
         self._watch = Watch(rms(self.model.parameters()))
         self._clock = clock
         self._asked_at = clock()
-        self._source: Batch | None = None
+        self._is_batch_fixed = batch_is_fixed(setting.task)
         self._placed: Batch = ()
         self._batch(0)
 
@@ -166,10 +166,9 @@ class SoloTrial:
                 parameter.grad = noise.disturb(name, parameter.grad, seed=self.setting.data_seed, step=self.step)
 
     def _batch(self, step: int) -> Batch:
-        """Give a step's batch on the device; a task that hands out the same batch again has it moved only once."""
-        source = self.setting.task.batch(step, self.setting.data_seed)
-        if source is not self._source:
-            self._source, self._placed = source, place(source, self.model)
+        """Give a step's batch on the device; one that is fixed is made and moved only once."""
+        if not self._placed or not self._is_batch_fixed:
+            self._placed = place(self.setting.task.batch(step, self.setting.data_seed), self.model)
         return self._placed
 
     def _inspect(self) -> None:

@@ -18,6 +18,7 @@ from service.errors import TrackingError
 from service.ports import CampaignPages
 from service.tracking import links
 from service.tracking.mlflow_tracker import EXPERIMENT
+from service.tracking.naming import metric_name
 from service.tracking.reach import problem_with
 
 
@@ -74,10 +75,10 @@ class MlflowPages:
         parents = self._find(experiment_id, f"{_runs_of(campaign)} and tags.kind = 'campaign'", most=1)
         if not parents:
             return CampaignPages()
-        metric, ascending = campaign.objective["metric"], campaign.objective["mode"] == "minimize"
+        metric, ascending = metric_name(campaign.objective["metric"]), campaign.objective["mode"] == "minimize"
         best = self._find(
             experiment_id,
-            f"{_runs_of(campaign)} and tags.state = 'COMPLETED'",
+            f"{_runs_of(campaign)} and tags.state = 'COMPLETED' and tags.phase = 'search'",
             most=links.MOST_COMPARED,
             order=f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}",
         )

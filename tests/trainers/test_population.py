@@ -13,8 +13,9 @@ from torch import Tensor
 
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_solo import Spoiled
-from trainers import Outcome, Schedule, SoloTrial, TrialSetting, population, task_from_options
+from trainers import Outcome, Schedule, SoloTrial, TrialSetting, structure, task_from_options
 from trainers.fused_step_check import TOLERANCES, verify_fusion
+from trainers.lane_step import LaneStep
 from trainers.population import Population
 from trainers.tasks import Task
 
@@ -205,18 +206,18 @@ def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_noth
     settings = {trial: setting(optimizer="muon", seed=trial) for trial in range(5)}
     whole, tight = admitted(settings), admitted(settings)
     whole.advance(targets(whole, 12))
-    train_step, sizes = Population._train_step, []
+    take, sizes = LaneStep.take, []
 
-    def of_at_most_two(self: Population, work: Any, members: Any, rates: Any) -> Tensor:
-        if len(members) > 2 and members[0].step >= 4:
+    def of_at_most_two(self: LaneStep, work: Any, settings: Any, steps: Any, rates: Any) -> Tensor:
+        if len(steps) > 2 and steps[0] >= 4:
             raise torch.OutOfMemoryError("out of memory, injected")
-        sizes.append(len(members))
-        return train_step(self, work, members, rates)
+        sizes.append(len(steps))
+        return take(self, work, settings, steps, rates)
 
-    monkeypatch.setattr(population, "_most_lanes", {})
-    monkeypatch.setattr(Population, "_train_step", of_at_most_two)
+    monkeypatch.setattr(structure, "_most_lanes", {})
+    monkeypatch.setattr(LaneStep, "take", of_at_most_two)
     assert set(tight.advance(targets(tight, 12)).values()) == {Outcome.REACHED}
-    assert population.known_bound(settings[0]) == 2
+    assert structure.known_bound(settings[0]) == 2
     assert sum(sizes) == 5 * 12
     for trial in settings:
         assert deviation(tight.state(trial), whole.state(trial)) < 1e-3  # fp32 over 12 steps

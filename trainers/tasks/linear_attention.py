@@ -47,6 +47,11 @@ class LinearAttention(TaskOptions):
         """Prompts; the population counts as one."""
         return 1 if self.prompts == "population" else self.batch_size
 
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The population's loss has no other batch."""
+        return self.prompts == "population"
+
     def check(self) -> None:
         """Refuse sizes out of range, and batches that no memory holds."""
         check_options(self)
@@ -60,8 +65,8 @@ class LinearAttention(TaskOptions):
     def batch(self, step: int, seed: int) -> Batch:
         """Give (Λ, ΛΓ), or fresh prompts as (mean of y_i x_i, x_q, y), in fp64."""
         if self.prompts == "population":
-            return _moments(self, seed)
-        root = _problem(self, seed)[3]
+            return _problem(self, seed)[0]
+        root = _problem(self, seed)[2]
         generator = generator_for("linear_attention batch", seed, step)
         shape = (self.batch_size, self.examples + 1, self.size)
         inputs = torch.randn(*shape, dtype=torch.float64, generator=generator) @ root
@@ -83,7 +88,7 @@ class LinearAttention(TaskOptions):
 
     def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
         """Measure the population's loss and its excess over the best, in fp64."""
-        covariance, product, solution, _ = _problem(self, seed)
+        (covariance, product), solution, _ = _problem(self, seed)
         query = model().detach().to("cpu", torch.float64)
         at_zero, here = (_excess(each - solution, covariance, product) for each in (torch.zeros_like(query), query))
         smallest = 0.5 * covariance.trace() - at_zero
@@ -95,8 +100,8 @@ def _excess(distance: Tensor, covariance: Tensor, product: Tensor) -> Tensor:
 
 
 @kept
-def _problem(task: LinearAttention, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw the inputs' covariance: (Λ, ΛΓ, Q*, Λ^½)."""
+def _problem(task: LinearAttention, seed: int) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Draw the inputs' covariance: ((Λ, ΛΓ), Q*, Λ^½)."""
     values = geometric(task.size, task.condition)
     basis = orthonormal(task.size, task.size, generator_for("linear_attention", seed))
     gamma = (1.0 + 1.0 / task.examples) * values + values.sum() / task.examples
@@ -104,9 +109,4 @@ def _problem(task: LinearAttention, seed: int) -> tuple[Tensor, Tensor, Tensor, 
     def matrix(of: Tensor) -> Tensor:
         return (basis * of) @ basis.mT
 
-    return matrix(values), matrix(values * gamma), matrix(1.0 / gamma), matrix(values.sqrt())
-
-
-@kept
-def _moments(task: LinearAttention, seed: int) -> Batch:
-    return _problem(task, seed)[:2]
+    return (matrix(values), matrix(values * gamma)), matrix(1.0 / gamma), matrix(values.sqrt())

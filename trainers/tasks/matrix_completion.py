@@ -53,6 +53,11 @@ class MatrixCompletion(TaskOptions):
         """Observed entries."""
         return round(self.observed_fraction * self.rows * self.columns)
 
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The batch is always the whole problem."""
+        return True
+
     def check(self) -> None:
         """Refuse sizes below one, a rank above the sides, and a fraction that leaves a split empty."""
         check_options(self)

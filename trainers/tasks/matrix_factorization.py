@@ -48,6 +48,11 @@ class MatrixFactorization(TaskOptions):
         """Entries of M."""
         return self.size * self.size
 
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The batch is always the whole problem."""
+        return True
+
     def check(self) -> None:
         """Refuse sizes out of range and a rank above the size."""
         check_options(self)
@@ -57,14 +62,14 @@ class MatrixFactorization(TaskOptions):
     def build(self, generator: torch.Generator) -> Factors:
         """Make both factors: along M's singular vectors, or from the generator."""
         if self.start == "aligned":
-            left, _, right = _problem(self)
+            _, (left, _, right) = _problem(self)
             return Factors((self.start_scale * left).float(), (self.start_scale * right).float())
         drawn = [torch.randn(self.size, self.rank, generator=generator) for _ in range(2)]
         return Factors(self.start_scale * drawn[0], self.start_scale * drawn[1])
 
     def batch(self, step: int, seed: int) -> Batch:
         """Give (M,) in fp64: the same for every step and seed."""
-        return _target(self)
+        return _problem(self)[0]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Half the squared error."""
@@ -74,7 +79,7 @@ class MatrixFactorization(TaskOptions):
 
     def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
         """Measure the error in fp64, as a whole and mode by mode."""
-        (target,), (left, values, right) = _target(self), _problem(self)
+        (target,), (left, values, right) = _problem(self)
         product = model().detach().to("cpu", torch.float64)
         residual = product - target
         modes = (left * (product @ right)).sum(dim=0) / values
@@ -86,14 +91,9 @@ class MatrixFactorization(TaskOptions):
 
 
 @kept
-def _problem(task: MatrixFactorization) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw M as (P, σ, Q)."""
+def _problem(task: MatrixFactorization) -> tuple[tuple[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Draw M and its parts: ((M,), (P, σ, Q))."""
     generator = generator_for("matrix_factorization", task.problem_seed)
     left, right = (orthonormal(task.size, task.rank, generator) for _ in range(2))
-    return left, geometric(task.rank, task.condition), right
-
-
-@kept
-def _target(task: MatrixFactorization) -> Batch:
-    left, values, right = _problem(task)
-    return ((left * values) @ right.mT,)
+    values = geometric(task.rank, task.condition)
+    return ((left * values) @ right.mT,), (left, values, right)

@@ -42,6 +42,11 @@ class MatrixRegression(TaskOptions):
         """Entries of C."""
         return self.samples * self.outputs
 
+    @property
+    def batch_is_fixed(self) -> bool:
+        """The batch is always the whole problem."""
+        return True
+
     def check(self) -> None:
         """Refuse sizes out of range, and too few equations for one solution."""
         check_options(self)

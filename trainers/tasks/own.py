@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trainers.seeds import generator_for
 from trainers.tasks.options import TaskOptionError
-from trainers.tasks.task import TRAINING_METRICS, Task, TaskOptions
+from trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed
 
 OURS: Final = ("optimizers", "search_spaces", "service", "trainers")
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -70,6 +70,8 @@ def rehearse(task: Task, name: str) -> None:
     batch = _tried(task, name, "batch", lambda: task.batch(0, 0))
     if not isinstance(batch, tuple) or not all(isinstance(part, Tensor) for part in batch):
         raise _wrong(task, name, "batch", f"must give a tuple of tensors, gives {_described(batch)}")
+    if batch_is_fixed(task) and not _are_equal(batch, _tried(task, name, "batch", lambda: task.batch(1, 0))):
+        raise _wrong(task, name, "batch", "must give one batch for all steps where batch_is_fixed says so")
     loss = _tried(task, name, "loss", lambda: task.loss(model, batch))
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.is_floating_point():
         raise _wrong(task, name, "loss", f"must give a scalar, gives {_described(loss)}")
@@ -78,6 +80,10 @@ def rehearse(task: Task, name: str) -> None:
     with torch.no_grad():
         metrics = _tried(task, name, "evaluate", lambda: task.evaluate(model, 0))
     _check_metrics(task, name, metrics)
+
+
+def _are_equal(batch: Batch, other: Batch) -> bool:
+    return len(batch) == len(other) and all(map(torch.equal, batch, other))
 
 
 def _imported(module_name: str, name: str) -> Any:

@@ -1,43 +1,54 @@
-"""What a task generates from a seed is generated once and kept, within `MAX_KEPT_BYTES` for all problems together.
+"""Generated problems are kept, so that trials of one data seed share them and no step pays for them again.
 
-A population of 64 trials with 64 data seeds asks for 64 problems at each step: a bound in numbers of problems would be
-either too small for the small ones or too large for the large ones.
+What is kept is bounded in bytes, not in number: a hundred problems of 20 × 20 are nothing, two of 8192 × 8192 are more
+than a worker has. The least recently used go first. A problem that alone is larger than the bound displaces all others
+and is kept by itself: whoever trains on it holds it anyway, and would wait for it to be drawn again.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from threading import RLock
 from typing import Any, Final, ParamSpec, TypeVar
 
 from cachetools import LRUCache, cached
 from cachetools.keys import hashkey
 from torch import Tensor
 
-MAX_KEPT_BYTES: Final = 256 * 2**20
-_OVERHEAD_BYTES: Final = 1024  # of an entry: key, tuple, tensor objects
+KEPT_BYTES: Final = 256 * 2**20
+"""What all problems of a process may hold together."""
 
 _Arguments = ParamSpec("_Arguments")
 _Problem = TypeVar("_Problem")
 
 
-def num_bytes(problem: Any) -> int:
-    """Count the bytes of a problem: a tensor, a plain value, or a tuple of these."""
-    if isinstance(problem, Tensor):
-        return problem.untyped_storage().nbytes()
-    return sum(map(num_bytes, problem)) if isinstance(problem, tuple) else 0
+def problem_bytes(problem: Any) -> int:
+    """Count the bytes of a problem, a tensor or nested tuples with tensors among other things; shared ones once."""
+    found: dict[int, int] = {}
+    waiting = [problem]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            found[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+        elif isinstance(part, tuple):
+            waiting.extend(part)
+    return sum(found.values())
 
 
-_problems: Final[LRUCache[Any, Any]] = LRUCache(
-    MAX_KEPT_BYTES, getsizeof=lambda each: num_bytes(each) + _OVERHEAD_BYTES
-)
-_lock: Final = threading.Lock()
+def _size(problem: Any) -> int:
+    return min(problem_bytes(problem), KEPT_BYTES)
+
+
+kept_problems: LRUCache[Hashable, Any] = LRUCache(KEPT_BYTES, getsizeof=_size)
+"""Problems by the name of the function that generated them and its arguments."""
+
+_lock = RLock()
 
 
 def kept(generate: Callable[_Arguments, _Problem]) -> Callable[_Arguments, _Problem]:
-    """Keep what a pure function of hashable arguments gives; a problem above the bound is generated at every call."""
+    """Keep what a function of a task and seeds generates; for all such functions together there is one bound."""
 
-    def key(*args: Any, **kwargs: Any) -> Any:
-        return hashkey(generate, *args, **kwargs)
+    def key(*arguments: Hashable) -> Hashable:
+        return hashkey(f"{generate.__module__}.{generate.__qualname__}", *arguments)
 
-    return cached(_problems, key=key, lock=_lock)(generate)
+    return cached(kept_problems, key=key, lock=_lock)(generate)

@@ -80,6 +80,11 @@ class TaskOptions:
         return 1
 
     @property
+    def batch_is_fixed(self) -> bool:
+        """Whether `batch` gives one and the same batch for every step of a seed, so that asking once is enough."""
+        return False
+
+    @property
     def noise(self) -> GradientNoise | None:
         """What disturbs the gradients."""
         if self.gradient_noise == "none":
@@ -109,6 +114,11 @@ class TaskOptions:
     def pinned(self) -> Self:
         """Give the task with what its files hold now written into its options; the same task where it reads none."""
         return self
+
+
+def batch_is_fixed(task: object) -> bool:
+    """Tell whether every step of a data seed has the same batch; a task that does not declare it is asked each step."""
+    return bool(getattr(task, "batch_is_fixed", False))
 
 
 def place(batch: Batch, model: nn.Module) -> Batch:

@@ -13,7 +13,7 @@ from trainers import Schedule, SoloTrial, TrialSetting
 from trainers.fusibility import LossModule, fusion_problem
 from trainers.seeds import generator_for
 from trainers.tasks import TASKS, Task, task_schema
-from trainers.tasks.task import TRAINING_METRICS, Batch, place
+from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
 
 LEARNING_RATES = {
     "matrix_completion": 0.05,
@@ -34,6 +34,11 @@ def test_a_batch_depends_on_seed_and_step_alone(small_task: Task) -> None:
     torch.rand(3)
     fresh = copy.copy(small_task)
     assert all(torch.equal(a, b) for a, b in zip(first, fresh.batch(3, 5), strict=True))
+
+
+def test_a_task_says_whether_its_batch_is_fixed(small_task: Task) -> None:
+    batches = [small_task.batch(step, 5) for step in (0, 3)]
+    assert all(map(torch.equal, *batches)) == batch_is_fixed(small_task)
 
 
 def test_a_model_depends_on_its_generator_alone(small_task: Task) -> None:

@@ -77,6 +77,11 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
         (".mean()", ".mean().detach()", r"Rosenbrock\.loss must depend on the model's parameters"),
         ("model.weight[:, 1:]", "model.wait[:, 1:]", r"Rosenbrock\.loss raised AttributeError"),
         ('{"validation_loss"', '{"height"', r"Rosenbrock\.evaluate gives \['height'\], while metrics promises"),
+        (
+            '= "rosenbrock"\n',
+            '= "rosenbrock"\n    batch_is_fixed = True\n',
+            r"Rosenbrock\.batch must give one batch for all steps where batch_is_fixed says so",
+        ),
         ("        return start\n", "", r"Rosenbrock\.build must give a module with parameters, gives NoneType"),
         ("@dataclass(frozen=True)\nclass Rosenbrock(TaskOptions)", "class Rosenbrock", "is no dataclass"),
         (
