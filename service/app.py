@@ -9,7 +9,7 @@ from functools import cached_property
 
 from service.api.context import Context
 from service.campaign.catalog import installed_catalog
-from service.campaign.records import CampaignRecord
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, Projection
 from service.launchers import SubprocessLauncher
@@ -35,13 +35,23 @@ def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Pro
 
 def embedded_projectors(data: DataDirectory, campaign_ids: Sequence[str]) -> list[Projector]:
     """Wire projectors into the data directory's MLflow store."""
+    from service.tracking.attachments import MlflowAttachments
     from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
     tracker = MlflowTracker.connect(
         data.mlflow_uri, address=links.EMBEDDED_ADDRESS, artifact_location=data.mlflow_artifacts.as_uri()
     )
     ledger = Ledger.at(data.ledger)
-    return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]
+    attachments = MlflowAttachments.connect(ledger, data.mlflow_uri, _documents)
+    return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
+
+
+def _documents(
+    campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> dict[str, str]:
+    from service.findings.documents import campaign_documents  # Plotly, torch and Optuna
+
+    return campaign_documents(campaign, trials, observations, catalog=installed_catalog())
 
 
 class LazyPages:
@@ -136,6 +146,7 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
     """Wire the projection of all campaigns of a service; `address` is where people open MLflow."""
 
     def make(campaign_ids: Sequence[str]) -> list[Projector]:
+        from service.tracking.attachments import MlflowAttachments
         from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
         own = settings.mlflow_uri is None
@@ -144,6 +155,7 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
             address=address,
             artifact_location=data.mlflow_artifacts.as_uri() if own else None,
         )
-        return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]
+        attachments = MlflowAttachments.connect(ledger, settings.mlflow_uri or data.mlflow_uri, _documents)
+        return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
 
     return Follower(ledger, make)

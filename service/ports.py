@@ -68,6 +68,13 @@ class Tracker(Protocol):
         """Give the address where a campaign's trials can be looked at; it must have been told of."""
 
 
+class Attachments(Protocol):
+    """Puts documents beside a campaign in a tracker."""
+
+    def attach(self, campaign_id: str) -> None:
+        """Attach what a campaign that has ended leaves, unless it is there; may be repeated without harm."""
+
+
 @dataclass(frozen=True)
 class CampaignPages:
     """Where a campaign can be looked at; None for what the tracker does not hold yet.

@@ -28,7 +28,7 @@ from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.ledger import Ledger
-from service.tracking.links import MLFLOW
+from service.tracking.follower import is_behind
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
@@ -135,7 +135,7 @@ def _with_absolute_folders(document: Any) -> Any:
 def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
     """List the earlier campaigns that MLflow does not hold whole: their owner was killed."""
     earlier = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    return [each.campaign_id for each in earlier if ledger.cursor(MLFLOW, each.campaign_id) < each.sequence]
+    return [each.campaign_id for each in earlier if is_behind(ledger, each)]
 
 
 def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:

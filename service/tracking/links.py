@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 from service.data_directory import DataDirectory
 
 MLFLOW = "mlflow"  # the tracker's name, under which the ledger keeps its cursor
+ATTACHMENTS = "mlflow-attachments"  # and that of the documents beside a campaign's run
 EMBEDDED_ADDRESS = "http://127.0.0.1:5000"
 _TRAINING = {"workflowType": "machine_learning"}
 MOST_COMPARED = 20  # more make a page that nobody reads, and an address that is cut off
