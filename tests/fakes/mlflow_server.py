@@ -80,7 +80,7 @@ class PrivateMlflow:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
-                httpx.get(f"{self.address}/version", timeout=2.0).raise_for_status()
+                httpx.get(f"{self.address}/health", timeout=2.0).raise_for_status()  # /version may ask for a password
             except httpx.HTTPError:
                 time.sleep(0.2)
             else:
