@@ -312,6 +312,8 @@ class Projection:
             self._projectors = self._projectors or self._make_projectors()
             for projector in self._projectors:
                 projector.catch_up()
+            for projector in self._projectors:  # no campaign waits for another's documents
+                projector.attach()
             self._error = None
         except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
             if self._error is None:

@@ -6,6 +6,7 @@ Implementations live behind their own doors (`ledger/`, `launchers/`, `tracking/
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
@@ -65,6 +66,38 @@ class Tracker(Protocol):
 
     def page(self, campaign: CampaignRecord) -> str:
         """Give the address where a campaign's trials can be looked at; it must have been told of."""
+
+
+class Attachments(Protocol):
+    """Puts documents beside a campaign in a tracker."""
+
+    def attach(self, campaign_id: str) -> None:
+        """Attach what a campaign that has ended leaves, unless it is there; may be repeated without harm."""
+
+
+@dataclass(frozen=True)
+class CampaignPages:
+    """Where a campaign can be looked at; None for what the tracker does not hold yet.
+
+    Attributes:
+        run: The campaign itself, with its artifacts.
+        trials: All its trials and their curves, the best first.
+        best: Its best completed trials, compared; None with fewer than two.
+    """
+
+    run: str | None = None
+    trials: str | None = None
+    best: str | None = None
+
+
+class Pages(Protocol):
+    """Finds where people look at campaigns; may be slow, and raises TrackingError where the tracker is away."""
+
+    def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
+        """Give a campaign's pages."""
+
+    def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
+        """Give a trial's page; None where the tracker does not hold it yet."""
 
 
 class DriverProcess(Protocol):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service.app import embedded_campaign, embedded_projection
+from service.app import embedded_campaign, embedded_pages, embedded_projection
 from service.campaign import naming
 from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
@@ -25,10 +25,10 @@ from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
-from service.embedded import EmbeddedCampaign, Projection, settle_orphans
+from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.ledger import Ledger
-from service.tracking.links import MLFLOW
+from service.tracking.follower import is_behind
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
@@ -97,7 +97,11 @@ def run(
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
-        _finish_tracking(projection, data, console, interrupts)
+        try:
+            projection.finish(give_up=interrupts.take)
+            show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
+        except TrackingError as error:  # a tracker that lags fails no campaign
+            console.print(f"[yellow]warning[/] {error}; the next run in this data directory makes up for it")
     if as_json:
         wall_seconds = time.monotonic() - start
         outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
@@ -133,15 +137,7 @@ def _with_absolute_folders(document: Any) -> Any:
 def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
     """List the earlier campaigns that MLflow does not hold whole: their owner was killed."""
     earlier = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    return [each.campaign_id for each in earlier if ledger.cursor(MLFLOW, each.campaign_id) < each.sequence]
-
-
-def _finish_tracking(projection: Projection, data: DataDirectory, console: Console, interrupts: Interrupts) -> None:
-    """Wait until MLflow holds everything, and say how to look at it; a tracker that lags fails no campaign."""
-    try:
-        show_tracking(console, data=data, page=projection.finish(give_up=interrupts.take))
-    except TrackingError as error:
-        console.print(f"[yellow]warning[/] {error}; the next run in this data directory makes up for it")
+    return [each.campaign_id for each in earlier if is_behind(ledger, each)]
 
 
 def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:

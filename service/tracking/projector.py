@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
-from service.ports import FollowedLedger, Tracker
+from service.ports import Attachments, FollowedLedger, Tracker
 
 BATCH = 20_000
 
@@ -23,17 +23,26 @@ class Projector:
         ledger: The truth.
         tracker: The projection.
         campaign_id: Which campaign.
+        attachments: Puts documents beside it; None for none.
     """
 
-    def __init__(self, ledger: FollowedLedger, tracker: Tracker, campaign_id: str) -> None:
+    def __init__(
+        self, ledger: FollowedLedger, tracker: Tracker, campaign_id: str, *, attachments: Attachments | None = None
+    ) -> None:
         self._ledger = ledger
         self._tracker = tracker
         self._campaign_id = campaign_id
+        self._attachments = attachments
 
     def catch_up(self) -> None:
         """Project until the tracker holds everything that the ledger holds."""
         while self.project():
             pass
+
+    def attach(self) -> None:
+        """Attach what the campaign leaves, once it has ended and the tracker holds everything else."""
+        if self._attachments is not None:
+            self._attachments.attach(self._campaign_id)
 
     def project(self) -> bool:
         """Project the next batch.
