@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 from service.api.context import Context
 from service.campaign.catalog import installed_catalog
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, Projection
 from service.launchers import SubprocessLauncher
 from service.ledger import Ledger, ServiceLedger
+from service.ports import CampaignPages, Pages
 from service.reconciler import Reconciler
 from service.reconciler.admission import Capacity
 from service.settings import Settings
@@ -32,13 +35,71 @@ def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Pro
 
 def embedded_projectors(data: DataDirectory, campaign_ids: Sequence[str]) -> list[Projector]:
     """Wire projectors into the data directory's MLflow store."""
+    from service.tracking.attachments import MlflowAttachments
     from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
     tracker = MlflowTracker.connect(
         data.mlflow_uri, address=links.EMBEDDED_ADDRESS, artifact_location=data.mlflow_artifacts.as_uri()
     )
     ledger = Ledger.at(data.ledger)
-    return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]
+    attachments = MlflowAttachments.connect(ledger, data.mlflow_uri, _documents)
+    return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
+
+
+def _documents(
+    campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> dict[str, str]:
+    from service.findings.documents import campaign_documents  # Plotly, torch and Optuna
+
+    return campaign_documents(campaign, trials, observations, catalog=installed_catalog())
+
+
+class LazyPages:
+    """Pages that are connected when they are first asked for: MLflow's imports take two seconds.
+
+    Args:
+        tracking_uri: The MLflow that is asked.
+        address: Where people open it.
+    """
+
+    def __init__(self, tracking_uri: str, *, address: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._address = address
+
+    def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
+        """Give a campaign's pages."""
+        return self._pages.of_campaign(campaign)
+
+    def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
+        """Give a trial's page."""
+        return self._pages.of_trial(campaign, number)
+
+    @cached_property
+    def _pages(self) -> Pages:
+        from service.tracking.pages import MlflowPages
+
+        return MlflowPages.connect(self._tracking_uri, address=self._address)
+
+
+def embedded_pages(data: DataDirectory) -> Pages:
+    """Wire the way to the pages of the data directory's MLflow, once its own command serves it."""
+    return LazyPages(data.mlflow_uri, address=links.EMBEDDED_ADDRESS)
+
+
+def service_pages(data: DataDirectory, settings: Settings, address: str) -> Pages:
+    """Wire the way to the pages of a service's MLflow; `address` is where people open it."""
+    return LazyPages(settings.mlflow_uri or data.mlflow_uri, address=address)
+
+
+def mlflow_probe(tracking_uri: str) -> Callable[[], str | None]:
+    """Make a check of an MLflow that is not ours."""
+
+    def probe() -> str | None:
+        from service.tracking.reach import problem_with
+
+        return problem_with(tracking_uri)
+
+    return probe
 
 
 def service_ledger(data: DataDirectory, settings: Settings) -> ServiceLedger:
@@ -60,6 +121,7 @@ def service_context(
     settings: Settings,
     *,
     wake: Callable[[], None],
+    pages: Pages | None,
     probes: Mapping[str, Callable[[], str | None]],
 ) -> Context:
     """Wire the API of a service."""
@@ -75,6 +137,7 @@ def service_context(
         suffix=lambda: secrets.token_hex(5),
         wake=wake,
         driver_log=driver_log,
+        pages=pages,
         probes=probes,
     )
 
@@ -83,6 +146,7 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
     """Wire the projection of all campaigns of a service; `address` is where people open MLflow."""
 
     def make(campaign_ids: Sequence[str]) -> list[Projector]:
+        from service.tracking.attachments import MlflowAttachments
         from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
         own = settings.mlflow_uri is None
@@ -91,6 +155,7 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
             address=address,
             artifact_location=data.mlflow_artifacts.as_uri() if own else None,
         )
-        return [Projector(ledger, tracker, campaign_id) for campaign_id in campaign_ids]
+        attachments = MlflowAttachments.connect(ledger, settings.mlflow_uri or data.mlflow_uri, _documents)
+        return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
 
     return Follower(ledger, make)

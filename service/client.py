@@ -77,6 +77,10 @@ class Client:
         """Read a campaign's best point."""
         return self._call("GET", f"/v1/campaigns/{campaign_id}/best")
 
+    def tracking(self, campaign_id: str) -> Document:
+        """Read where a campaign can be looked at in MLflow."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/tracking")
+
     def act(self, campaign_id: str, verb: str) -> Document:
         """Cancel, pause, resume or retry-failed."""
         return self._call("POST", f"/v1/campaigns/{campaign_id}:{verb}")

@@ -105,6 +105,10 @@ class EmbeddedCampaign:
         """Read what was found out about training the trials of each arm together."""
         return self._ledger.events(self._campaign_id, "planned")
 
+    def fusion_checks(self) -> list[Event]:
+        """Read what came of comparing fused steps with steps alone."""
+        return self._ledger.events(self._campaign_id, "fusion_checked")
+
     def watch(self) -> bool:
         """Look after the driver once; call it every second or so. It may be called again after it raised.
 
@@ -308,6 +312,8 @@ class Projection:
             self._projectors = self._projectors or self._make_projectors()
             for projector in self._projectors:
                 projector.catch_up()
+            for projector in self._projectors:  # no campaign waits for another's documents
+                projector.attach()
             self._error = None
         except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
             if self._error is None:

@@ -5,10 +5,11 @@ Implementations live behind their own doors (`ledger/`, `launchers/`, `tracking/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
+from service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
 
 
 class AttemptLedger(Protocol):
@@ -34,8 +35,11 @@ class FollowedLedger(Protocol):
     def campaign(self, campaign_id: str) -> CampaignRecord:
         """Read one campaign. Raises CampaignNotFoundError."""
 
-    def trials(self, campaign_id: str) -> list[TrialRecord]:
-        """Read a campaign's trials by number."""
+    def trials(self, campaign_id: str, *, numbers: Collection[int] | None = None) -> list[TrialRecord]:
+        """Read a campaign's trials by number; at least these."""
+
+    def observations(self, campaign_id: str, *, of: Collection[int] | None = None) -> list[Observation]:
+        """Read observations by trial and step; at least those of these trials."""
 
     def changes(self, campaign_id: str, *, after: int, limit: int) -> list[Event | Observation]:
         """Read what happened after a sequence number, in order."""
@@ -46,29 +50,54 @@ class FollowedLedger(Protocol):
     def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
         """Remember how far a tracker has followed a campaign."""
 
+    def bury(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
+        """Keep what a tracker will never take."""
+
 
 class Tracker(Protocol):
-    """A place where people look at runs; every method may be repeated without harm."""
+    """A place where people look at runs."""
 
     name: str
 
-    def open_campaign(self, campaign: CampaignRecord) -> None:
-        """Make sure that the campaign has its parent run."""
-
-    def open_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
-        """Make sure that a trial has its run, with its parameters."""
-
-    def log(self, campaign: CampaignRecord, trial: TrialRecord, observations: Sequence[Observation]) -> None:
-        """Add a trial's step metrics."""
-
-    def update_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
-        """Say where a trial stands: its state, why, and its terminal status once it has ended."""
-
-    def update_campaign(self, campaign: CampaignRecord, summary: Mapping[str, float]) -> None:
-        """Say where a campaign stands, with its summary metrics."""
+    def tell(
+        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+    ) -> list[Refusal]:
+        """Tell what has happened; may be repeated without harm. Gives what will never be taken."""
 
     def page(self, campaign: CampaignRecord) -> str:
-        """Give the address where a campaign's trials can be looked at; the campaign must be open."""
+        """Give the address where a campaign's trials can be looked at; it must have been told of."""
+
+
+class Attachments(Protocol):
+    """Puts documents beside a campaign in a tracker."""
+
+    def attach(self, campaign_id: str) -> None:
+        """Attach what a campaign that has ended leaves, unless it is there; may be repeated without harm."""
+
+
+@dataclass(frozen=True)
+class CampaignPages:
+    """Where a campaign can be looked at; None for what the tracker does not hold yet.
+
+    Attributes:
+        run: The campaign itself, with its artifacts.
+        trials: All its trials and their curves, the best first.
+        best: Its best completed trials, compared; None with fewer than two.
+    """
+
+    run: str | None = None
+    trials: str | None = None
+    best: str | None = None
+
+
+class Pages(Protocol):
+    """Finds where people look at campaigns; may be slow, and raises TrackingError where the tracker is away."""
+
+    def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
+        """Give a campaign's pages."""
+
+    def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
+        """Give a trial's page; None where the tracker does not hold it yet."""
 
 
 class DriverProcess(Protocol):

@@ -69,13 +69,18 @@ def serve(
         if mlflow is not None:
             mlflow.ensure()
             probes["mlflow"] = mlflow.problem
-        follower = None
+        elif with_tracking and settings.mlflow_uri is not None:
+            probes["mlflow"] = app.mlflow_probe(settings.mlflow_uri)
+            if (problem := probes["mlflow"]()) is not None:
+                _log.warning("campaigns go on without MLflow until it can be used: %s", problem)
+        follower, pages = None, None
         if with_tracking:
-            address = settings.mlflow_uri or (mlflow.address if mlflow else "")
+            address = settings.mlflow_pages or settings.mlflow_uri or (mlflow.address if mlflow else "")
+            pages = app.service_pages(data, settings, address)
             follower = app.service_follower(data, ledger, settings, address)
             probes["tracking"] = follower.problem
             follower.start()
-        context = app.service_context(data, ledger, settings, wake=reconciler.wake, probes=probes)
+        context = app.service_context(data, ledger, settings, wake=reconciler.wake, pages=pages, probes=probes)
         with _running(reconciler), _supervised(mlflow):
             _answer(context, host, port)
             if stop_campaigns:

@@ -1,7 +1,9 @@
 """What the service is told by its environment; every variable, its meaning and its check stand here.
 
 SPECTUNE_DATABASE_URL   the ledger, a URL of SQLAlchemy; without it SQLite in the data directory
-SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one
+SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one. Who asks it, and which
+                        certificates are trusted, is said in MLflow's own variables (service/tracking/reach.py)
+SPECTUNE_MLFLOW_PAGES   where people open that MLflow; without it at the same address
 SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may name tasks of their own
 SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text
 SPECTUNE_CPUS           CPUs that all running campaigns share; without it those of this machine
@@ -15,6 +17,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from service.errors import SettingsError
 
@@ -28,6 +31,7 @@ class Settings:
     Attributes:
         database_url: Where the ledger is; None for the data directory. It may hold a password.
         mlflow_uri: An MLflow that is not ours; None to start one.
+        mlflow_pages: Where people open it; None for the same address.
         task_modules: Modules whose tasks campaigns may name.
         corpora: Folders below which campaigns may read text.
         num_cpus: CPUs that running campaigns share.
@@ -36,6 +40,7 @@ class Settings:
 
     database_url: str | None = None
     mlflow_uri: str | None = None
+    mlflow_pages: str | None = None
     task_modules: tuple[str, ...] = ()
     corpora: tuple[Path, ...] = ()
     num_cpus: int = 1
@@ -50,12 +55,33 @@ class Settings:
         """
         return cls(
             database_url=environment.get("SPECTUNE_DATABASE_URL") or None,
-            mlflow_uri=environment.get("SPECTUNE_MLFLOW_URI") or None,
+            mlflow_uri=_address(environment, "SPECTUNE_MLFLOW_URI"),
+            mlflow_pages=_address(environment, "SPECTUNE_MLFLOW_PAGES"),
             task_modules=_modules(environment.get("SPECTUNE_TASK_MODULES", "")),
             corpora=_folders(environment.get("SPECTUNE_CORPORA", "")),
             num_cpus=_count(environment, "SPECTUNE_CPUS", os.cpu_count() or 1),
             max_running=_count(environment, "SPECTUNE_MAX_RUNNING", 8),
         )
+
+
+def _address(environment: Mapping[str, str], name: str) -> str | None:
+    """Read an address of HTTP, which goes into links and logs and so may hold no password."""
+    text = environment.get(name)
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        shown = text.rpartition("@")[2]
+        raise SettingsError(f"{name}: an address such as https://mlflow.example:5000 is needed: got {shown!r}")
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(
+            f"{name}: who asks is said in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, not in the address: "
+            f"got a user name before {parts.hostname!r}"
+        )
+    return text.rstrip("/")
 
 
 def _modules(text: str) -> tuple[str, ...]:

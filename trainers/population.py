@@ -30,6 +30,7 @@ from trainers.member import Member
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
+from trainers.spectra import spectra_of_lanes
 from trainers.step_timing import StepTimer, StepTimes
 from trainers.structure import known_bound, remember_bound, structure_of
 
@@ -240,11 +241,21 @@ class Population:
         sound = [lane for lane in lanes.values() if not self._members[lane].watch.reason]
         seeds = {lane: self._members[lane].setting.data_seed for lane in sound}
         evaluated = self._evaluation.evaluate(self._joined(), seeds) if seeds else {}
+        spectra = self._spectra(sound)
         reports: dict[int, dict[str, float] | str] = {}
         for trial, lane in lanes.items():
             mine = evaluated.get(lane)
-            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine)
+            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine, spectra.get(lane, {}))
         return reports
+
+    def _spectra(self, lanes: list[int]) -> dict[int, dict[str, float]]:
+        if not lanes:
+            return {}
+        everything, members = self._joined(), [self._members[lane] for lane in lanes]
+        stack = everything if len(lanes) == everything.num_lanes else everything.select(lanes)
+        settings, groups = [member.setting for member in members], [member.groups for member in members]
+        rates = LaneRates(stack, settings, groups, [member.step for member in members])
+        return dict(zip(lanes, spectra_of_lanes(stack, rates), strict=True))
 
     def state(self, trial: int) -> State:
         """Copy everything a trial needs to go on, as the solo engine writes it: either engine can restore it."""

@@ -11,6 +11,7 @@ from service.api.standings import Standings
 from service.campaign.catalog import Catalog
 from service.ledger import ServiceLedger
 from service.ledger.access import KeyRecord, Role
+from service.ports import Pages
 from service.settings import Settings
 
 LOCAL_OWNER = "local"
@@ -36,6 +37,7 @@ class Context:
         suffix: Makes the unique part of a campaign's id.
         wake: Called when there is something to do for the reconciler.
         driver_log: Gives what the driver of an attempt printed, None where there is nothing.
+        pages: Finds where campaigns are tracked; None where they are not.
         probes: Checks of what the service can do without for a while, by name: each gives None, or what is wrong.
     """
 
@@ -45,6 +47,7 @@ class Context:
     suffix: Callable[[], str]
     wake: Callable[[], None] = _nothing
     driver_log: Callable[[str, int], bytes | None] = _no_log
+    pages: Pages | None = None
     probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     standings: Standings = field(default_factory=Standings)
 

@@ -80,6 +80,7 @@ class Trial(BaseModel):
     last_step: int
     objective: Number | None = Field(description=_NUMBER + "; null before the first observation")
     device_seconds: float
+    links: dict[str, str]
 
 
 class TrialPage(BaseModel):
@@ -87,6 +88,26 @@ class TrialPage(BaseModel):
 
     trials: list[Trial]
     next_cursor: str | None
+
+
+_PAGE = "an address of MLflow's; null where it does not hold the runs yet"
+_PROBLEM = "why MLflow cannot be asked just now; null where it can"
+
+
+class CampaignTracking(BaseModel):
+    """Where a campaign can be looked at in MLflow."""
+
+    run: str | None = Field(default=None, description=_PAGE)
+    trials: str | None = Field(default=None, description=_PAGE)
+    best: str | None = Field(default=None, description=_PAGE)
+    problem: str | None = Field(default=None, description=_PROBLEM)
+
+
+class TrialTracking(BaseModel):
+    """Where a trial can be looked at in MLflow."""
+
+    run: str | None = Field(default=None, description=_PAGE)
+    problem: str | None = Field(default=None, description=_PROBLEM)
 
 
 class Report(BaseModel):
@@ -194,11 +215,12 @@ def campaign_document(submission: Submission, num_trials: Mapping[TrialState, in
         queue_position=submission.queue_position if campaign.state is CampaignState.QUEUED else None,
         waiting_for=submission.waiting_for if campaign.state in _WAITING else "",
         progress=Progress(num_trials=dict(num_trials), num_trials_planned=planned),
-        links={name: f"{base}/{name}" for name in ("trials", "events", "leaderboard", "best", "attempts", "logs")},
+        links={name: f"{base}/{name}" for name in _LINKS},
         specification=dict(campaign.specification),
     )
 
 
+_LINKS = ("trials", "events", "leaderboard", "best", "attempts", "logs", "tracking")
 _WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
 
 
@@ -218,8 +240,9 @@ def preview_document(specification: Specification) -> Preview:
     )
 
 
-def trial_document(trial: TrialRecord, arms: list[str]) -> Trial:
+def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> Trial:
     """Describe a trial."""
+    base = f"/v1/campaigns/{campaign_id}/trials/{trial.number}"
     return Trial(
         number=trial.number,
         arm=arms[trial.arm],
@@ -233,6 +256,7 @@ def trial_document(trial: TrialRecord, arms: list[str]) -> Trial:
         last_step=trial.last_step,
         objective=None if trial.objective is None else to_json(trial.objective),
         device_seconds=trial.device_seconds,
+        links={name: f"{base}/{name}" for name in ("metrics", "tracking")},
     )
 
 

@@ -56,7 +56,7 @@ def list_trials(
         arm=None if arm is None else arms.index(arm),
     )
     return TrialPage(
-        trials=[trial_document(each, arms) for each in found],
+        trials=[trial_document(each, arms, campaign_id=campaign_id) for each in found],
         next_cursor=encode(order_by, trial_key(found[-1], order_by)) if len(found) == limit else None,
     )
 
@@ -64,7 +64,7 @@ def list_trials(
 def read_trial(request: Request, campaign_id: str, number: TrialNumber) -> Trial:
     """Read one trial."""
     arms = _arms(find(request, campaign_id))
-    return trial_document(context_of(request).ledger.trial(campaign_id, number), arms)
+    return trial_document(context_of(request).ledger.trial(campaign_id, number), arms, campaign_id=campaign_id)
 
 
 def read_curves(

@@ -5,7 +5,7 @@ Times are milliseconds since the epoch; `sequence` is a campaign's own count of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -106,3 +106,35 @@ class Event:
     kind: str
     trial: int | None
     body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that a tracker will never take.
+
+    Attributes:
+        trial: Of which trial; None of the campaign itself.
+        content: What it was.
+        error: What the tracker said.
+    """
+
+    trial: int | None
+    content: str
+    error: str
+
+
+@dataclass(frozen=True)
+class TrialNews:
+    """What has happened to a trial.
+
+    Attributes:
+        record: As it is now.
+        observations: Those that are new, by step.
+        has_moved: Whether its state has changed.
+        history: All its observations, where it has ended; else empty.
+    """
+
+    record: TrialRecord
+    observations: Sequence[Observation]
+    has_moved: bool
+    history: Sequence[Observation] = ()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import keyword
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
-from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
-from service.campaign.specification import Specification
+from service.campaign.leaderboard import leaderboard
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
 from service.errors import NothingToShowError
+from service.findings.best import best_text
 
 ArmOption = Annotated[str | None, typer.Option("--arm", help="The arm whose best is wanted; by default the best arm.")]
 
@@ -30,58 +27,3 @@ def best(campaign: CampaignArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR,
     standings = leaderboard(stored.trials, num_arms=len(names), mode=specification.objective.mode)
     asked = [each for each in standings if arm in (None, names[each.arm])]
     typer.echo(best_text(specification, asked, campaign_id=campaign))
-
-
-def best_text(specification: Specification, standings: list[ArmStanding], *, campaign_id: str) -> str:
-    """Write the best configuration: a YAML document whose comments say how it was found, and hold the Python.
-
-    Raises:
-        NothingToShowError: No point of these arms has completed.
-    """
-    found = [each for each in standings if each.best is not None]
-    if not found:
-        raise NothingToShowError(f"no point has completed: got campaign {campaign_id!r}")
-    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
-    is_final = all(each.final is not None for each in found)  # finals and searches are not compared with each other
-    chosen = min(found, key=lambda each: sign * _shown(each, is_final).value)
-    point, arm = _shown(chosen, is_final), specification.arms[chosen.arm]
-    spread = "" if point.spread is None else f" ± {point.spread:.2g}"
-    source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
-    objective = f"{specification.objective.metric} {point.value:.6g}{spread} at step {specification.task.steps}"
-    lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
-    lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **point.config}, sort_keys=False).rstrip())
-    lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
-    return "\n".join(lines)
-
-
-def python_lines(optimizer: str, config: Mapping[str, Any]) -> list[str]:
-    """Write Python that builds an optimizer: for a whole `model`, and by its own constructor for `matrices` alone.
-
-    Args:
-        optimizer: Its name in the catalogue.
-        config: Its hyperparameters.
-    """
-    from optimizers.catalog import SPECTRAL_CLASSES  # torch
-
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    whole = f"optimizer = build_optimizer(model, {optimizer!r}{_keywords(given)})"
-    if optimizer not in SPECTRAL_CLASSES:
-        return ["from optimizers import build_optimizer", whole]
-    kind = SPECTRAL_CLASSES[optimizer]
-    own = {name: value for name, value in given.items() if name in kind.hyperparameters}
-    return [
-        f"from optimizers import {kind.__name__}, build_optimizer",
-        f"{whole}  # the whole model, AdamW beside the matrices",
-        f"optimizer = {kind.__name__}(matrices{_keywords(own)})  # a list of matrices alone",
-    ]
-
-
-def _keywords(given: Mapping[str, Any]) -> str:
-    assert all(name.isidentifier() and not keyword.iskeyword(name) for name in given), f"no keywords: got {list(given)}"
-    return "".join(f", {name}={value!r}" for name, value in given.items())
-
-
-def _shown(standing: ArmStanding, is_final: bool) -> PointStanding:
-    point = standing.final if is_final else standing.best
-    assert point is not None, "only arms with a best point are asked"
-    return point

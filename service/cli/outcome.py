@@ -19,6 +19,7 @@ from service.campaign.pareto import ParetoPoint, campaign_front
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
+from service.ports import CampaignPages
 from service.tracking import links
 
 
@@ -84,11 +85,13 @@ def show_outcome(
         _show_failure(console, campaign, trials, data)
 
 
-def show_tracking(console: Console, *, data: DataDirectory, page: str) -> None:
+def show_tracking(console: Console, *, data: DataDirectory, pages: CampaignPages) -> None:
     """Print how to look at the runs in MLflow."""
     console.print("\nlook at every trial in MLflow:", highlight=False)
     mlflow = os.path.relpath(Path(sys.executable).parent / "mlflow")
-    for line in (links.ui_command(data, mlflow=mlflow), page):
+    named = {"the campaign": pages.run, "its trials and their curves": pages.trials, "the best, compared": pages.best}
+    lines = [links.ui_command(data, mlflow=mlflow), *(f"{name}: {page}" for name, page in named.items() if page)]
+    for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 

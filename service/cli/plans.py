@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
 
-from service.campaign.records import Event, TrialRecord
+from service.campaign.records import Event, Observation, TrialRecord
 from service.campaign.specification import Specification
 
 
@@ -16,18 +19,46 @@ def plan_line(specification: Specification, event: Event) -> str:
     return f"{arm} trains {together} ({event.body['why']})"
 
 
-def achieved_line(specification: Specification, event: Event, trials: Sequence[TrialRecord]) -> str | None:
-    """Compare what was predicted for an arm with what its trials took; None where they trained one at a time.
+def achieved_line(
+    specification: Specification, event: Event, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> str | None:
+    """Compare what was predicted for an arm with the steps that its trials report; None where they trained alone.
 
-    The time of a trial's step alone was measured without evaluation, which what the trials took includes.
+    Both are times of steps, without evaluation; the prediction is from when the plan was made, under its load.
     """
-    if event.body["members"] == 1:
+    mine = {trial.number for trial in trials if trial.arm == event.body["arm"]}
+    seconds = [
+        each.metrics["step_time_seconds"]
+        for each in observations
+        if each.trial in mine and not each.metrics.get("timing_valid") and "step_time_seconds" in each.metrics
+    ]
+    if event.body["members"] == 1 or not seconds:
         return None
-    mine = [trial for trial in trials if trial.arm == event.body["arm"] and trial.last_step]
-    seconds, steps = sum(trial.device_seconds for trial in mine), sum(trial.last_step for trial in mine)
-    if not seconds:
-        return None
-    alone = event.body["seconds_per_member_step"]["1"]
+    achieved = event.body["seconds_per_member_step"]["1"] / median(seconds)
     arm, predicted = specification.arms[event.body["arm"]].name, event.body["predicted_gain"]
-    faster = f"{alone * steps / seconds:.1f} times as fast as one at a time, evaluation included"
-    return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted without it: {predicted:.1f})"
+    faster = f"{achieved:.1f} times as fast as one alone had been"
+    return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted: {predicted:.1f})"
+
+
+def fusion_lines(specification: Specification, events: Sequence[Event]) -> list[str]:
+    """Say for each arm how far its fused steps lay apart from steps alone, where the campaign asks for it."""
+    lines = []
+    for index, arm in enumerate(specification.arms):
+        checks = [event.body for event in events if event.body["arm"] == index]
+        if not checks:
+            continue
+        worst = max(checks, key=_excess)
+        said = f"{arm.name}: {len(checks)} fused steps checked, the furthest from the step alone"
+        apart = f"by {float(worst['deviation']):.2g}"
+        if all(each["holds"] for each in checks):
+            lines.append(f"{said} {apart} (at most {worst['tolerance']:.2g})")
+        else:
+            lines.append(
+                f"[red]warning[/] {said} {apart}, more than {worst['tolerance']:.2g}: trials after it trained alone"
+            )
+    return lines
+
+
+def _excess(check: Mapping[str, Any]) -> float:
+    ratio = float(check["deviation"]) / check["tolerance"]
+    return math.inf if math.isnan(ratio) else ratio

@@ -58,8 +58,9 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
     """Show a campaign and its best point."""
     with _client(url) as client:
         campaign, best = client.campaign(campaign_id), client.best(campaign_id)
+        tracking = client.tracking(campaign_id)
     if as_json:
-        _print_json({**campaign, "best": best["best"]})
+        _print_json({**campaign, "best": best["best"], "tracking": tracking})
         return
     console = Console(highlight=False, soft_wrap=True)
     why = campaign["waiting_for"] or campaign["message"] or campaign["reason"]
@@ -69,6 +70,8 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
         point = best["best"]
         console.print(f"best {best['metric']}: {point['value']} ({point['arm']}, {best['how']})", markup=False)
         console.print(json.dumps(point["config"]), markup=False)
+    for line in tracking_lines(tracking):
+        console.print(line, markup=False)
 
 
 def watch(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
@@ -119,6 +122,15 @@ VERBS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "retry": retry,
 }
+
+
+def tracking_lines(tracking: dict[str, Any]) -> list[str]:
+    """Say where in MLflow a campaign can be looked at, or why nobody knows."""
+    if tracking["problem"] is not None:
+        return [f"MLflow: {tracking['problem']}"]
+    named = {"the campaign": "run", "its trials and their curves": "trials", "its best trials, compared": "best"}
+    found = {name: tracking[page] for name, page in named.items() if tracking[page] is not None}
+    return [f"{name}: {page}" for name, page in found.items()] or ["MLflow does not hold the campaign yet"]
 
 
 def _act(campaign_id: str, verb: str, url: str) -> None:

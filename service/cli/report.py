@@ -14,6 +14,7 @@ from rich.table import Table
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
 from service.cli.stored import CampaignArgument, StoredCampaign, read_stored
 from service.errors import DataDirectoryError
+from service.findings.verdict_lines import verdict_lines
 
 if TYPE_CHECKING:
     from service.campaign.report import ArmReport, Report
@@ -82,31 +83,6 @@ def _arms_table(report: Report) -> Table:
     return table
 
 
-def verdict_lines(report: Report) -> list[str]:
-    """Say in a sentence per pair which arm is better, or what it would take to tell."""
-    lines = []
-    for verdict in report.verdicts:
-        first, second = (report.arms[arm].name for arm in verdict.arms)
-        if verdict.p_value is None or verdict.difference is None:
-            lines.append(f"{first} and {second}: {verdict.num_seeds} common seeds are too few to compare")
-            continue
-        evidence = (
-            f"p = {verdict.p_value:.2g} over {verdict.num_seeds} common seeds, Holm-corrected; "
-            f"{first} ahead on {verdict.num_wins}"
-        )
-        if verdict.better is not None:
-            winner, loser = (first, second) if verdict.better == verdict.arms[0] else (second, first)
-            lines.append(f"{winner} is better than {loser} by {abs(verdict.difference):.3g} ({evidence})")
-            continue
-        needed = verdict.seeds_needed
-        more = "more than 10000 seeds" if needed is None else f"about {needed} seeds"
-        lines.append(
-            f"{first} and {second} cannot be told apart ({evidence}): a difference of {verdict.detectable:.2g} would "
-            f"probably have shown; the one seen, {abs(verdict.difference):.2g}, takes {more}"
-        )
-    return lines
-
-
 def _sensitivity_lines(report: Report) -> list[str]:
     lines = []
     for arm in report.arms:
@@ -144,7 +120,7 @@ def _pareto_lines(report: Report) -> list[str]:
 
 
 def _write_page(path: Path, stored: StoredCampaign, made: Report) -> None:
-    from service.cli.figures import report_page
+    from service.findings.page import report_page
 
     page = report_page(made, stored.specification, stored.trials)
     try:

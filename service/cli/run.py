@@ -12,29 +12,30 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service.app import embedded_campaign, embedded_projection
+from service.app import embedded_campaign, embedded_pages, embedded_projection
 from service.campaign import naming
 from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
-from service.campaign.records import CampaignRecord
+from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
-from service.cli.plans import achieved_line, plan_line
+from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
-from service.embedded import EmbeddedCampaign, Projection, settle_orphans
+from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.ledger import Ledger
-from service.tracking.links import MLFLOW
+from service.tracking.follower import is_behind
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 _FOLDERS = ("corpus", "images")
 _POLL_SECONDS = 0.5
+_EARLY_CHANGES = 20_000  # enough to tell what a step takes
 _LEDGER_PATIENCE_SECONDS = 120.0
 
 DataDirOption = Annotated[Path, typer.Option("--data-dir", help="Where the ledger, MLflow's store and checkpoints go.")]
@@ -85,13 +86,22 @@ def run(
         _follow(campaign, specification, console, interrupts)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
-        for plan in campaign.plans():
-            if line := achieved_line(specification, plan, trials):
+        plans = campaign.plans()
+        early = ledger.changes(campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
+        steps = [change for change in early if isinstance(change, Observation)]
+        for plan in plans:
+            if line := achieved_line(specification, plan, trials, steps):
                 console.print(line, highlight=False)
+        for line in fusion_lines(specification, campaign.fusion_checks()):
+            console.print(line, highlight=False)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
-        _finish_tracking(projection, data, console, interrupts)
+        try:
+            projection.finish(give_up=interrupts.take)
+            show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
+        except TrackingError as error:  # a tracker that lags fails no campaign
+            console.print(f"[yellow]warning[/] {error}; the next run in this data directory makes up for it")
     if as_json:
         wall_seconds = time.monotonic() - start
         outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
@@ -127,15 +137,7 @@ def _with_absolute_folders(document: Any) -> Any:
 def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
     """List the earlier campaigns that MLflow does not hold whole: their owner was killed."""
     earlier = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    return [each.campaign_id for each in earlier if ledger.cursor(MLFLOW, each.campaign_id) < each.sequence]
-
-
-def _finish_tracking(projection: Projection, data: DataDirectory, console: Console, interrupts: Interrupts) -> None:
-    """Wait until MLflow holds everything, and say how to look at it; a tracker that lags fails no campaign."""
-    try:
-        show_tracking(console, data=data, page=projection.finish(give_up=interrupts.take))
-    except TrackingError as error:
-        console.print(f"[yellow]warning[/] {error}; the next run in this data directory makes up for it")
+    return [each.campaign_id for each in earlier if is_behind(ledger, each)]
 
 
 def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:

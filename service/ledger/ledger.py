@@ -8,70 +8,22 @@ an observation is kept once per (trial, step): the first wins.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
-from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
-from service.errors import CampaignNotFoundError, FencedError, LedgerError
-from service.ledger import entries, rows
-from service.ledger.engine import address, connect_engine, database_clock
+from service.errors import FencedError
+from service.ledger import entries
+from service.ledger.engine import database_clock
+from service.ledger.followed import FollowedLedger
 from service.ledger.spool import Record
-from service.ledger.tables import attempts, campaigns, cursors, events, observations, trials
+from service.ledger.tables import attempts, campaigns, events, trials
 
 
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000
-
-
-@contextmanager
-def _telling(engine: Engine) -> Iterator[None]:
-    """Turn the database's errors into ours."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise LedgerError(f"the ledger refused a statement ({error.orig}): got {address(engine)}") from error
-    except PoolTimeoutError as error:
-        raise LedgerError(f"the ledger has no connection free: got {address(engine)}") from error
-
-
-class Ledger:
-    """The database behind one URL; safe to share between threads.
-
-    Args:
-        url: Where the database is.
-        now: The clock, in milliseconds since the epoch.
-
-    Raises:
-        LedgerError: The database cannot be reached; so does every method.
-    """
-
-    def __init__(self, url: URL | str, *, now: Callable[[], int] = _milliseconds) -> None:
-        self._engine: Engine = connect_engine(url)
-        self._now = now
-
-    @classmethod
-    def at(cls, path: Path) -> Self:
-        """Open the embedded ledger in a file."""
-        return cls(URL.create("sqlite", database=str(path)))  # a path is no URL: it may hold `?`
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of every connection."""
-        self._engine.dispose()
+class Ledger(FollowedLedger):
+    """The database behind one URL, read and written; safe to share between threads."""
 
     # Campaigns
 
@@ -83,21 +35,6 @@ class Ledger:
         """
         with self._transaction() as connection:
             self._create_campaign(connection, campaign_id, name, specification)
-
-    def campaign(self, campaign_id: str) -> CampaignRecord:
-        """Read one campaign.
-
-        Raises:
-            CampaignNotFoundError: No such campaign.
-        """
-        with self._reading() as connection:
-            return rows.campaign(self._campaign_row(connection, campaign_id))
-
-    def campaigns(self) -> list[CampaignRecord]:
-        """Read all campaigns, the newest first."""
-        with self._reading() as connection:
-            order = (campaigns.c.created_at.desc(), campaigns.c.id)
-            return [rows.campaign(row) for row in connection.execute(select(campaigns).order_by(*order))]
 
     def move_campaign(
         self, campaign_id: str, event: CampaignEvent, *, reason: str, message: str = "", attempt: int | None = None
@@ -211,73 +148,7 @@ class Ledger:
             sequence = entries.enter(connection, campaign_id, int(row.attempt), records, sequence=int(row.sequence))
             connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
 
-    # Reading
-
-    def trials(self, campaign_id: str) -> list[TrialRecord]:
-        """Read a campaign's trials by number."""
-        query = select(trials).where(trials.c.campaign_id == campaign_id).order_by(trials.c.number)
-        with self._reading() as connection:
-            return [rows.trial(row) for row in connection.execute(query)]
-
-    def observations(self, campaign_id: str) -> list[Observation]:
-        """Read all observations of a campaign by trial and step."""
-        query = select(observations).where(observations.c.campaign_id == campaign_id)
-        with self._reading() as connection:
-            ordered = query.order_by(observations.c.trial, observations.c.step)
-            return [rows.observation(row) for row in connection.execute(ordered)]
-
-    def changes(self, campaign_id: str, *, after: int, limit: int) -> list[Event | Observation]:
-        """Read what happened after a sequence number, in order.
-
-        Args:
-            campaign_id: Which campaign.
-            after: The last sequence number that is known already.
-            limit: At most so many numbers further.
-        """
-        with self._reading() as connection:
-            # Both tables are read up to what was complete at this moment, or a commit between them would be torn.
-            complete = int(self._campaign_row(connection, campaign_id).sequence)
-            found: list[Event | Observation] = []
-            for table, read in ((events, rows.event), (observations, rows.observation)):
-                window = table.c.sequence.between(after + 1, min(after + limit, complete))
-                query = select(table).where((table.c.campaign_id == campaign_id) & window)
-                found += [read(row) for row in connection.execute(query)]
-        return sorted(found, key=lambda item: item.sequence)
-
-    def events(self, campaign_id: str, kind: str) -> list[Event]:
-        """Read a campaign's events of one kind, in order."""
-        mine = (events.c.campaign_id == campaign_id) & (events.c.kind == kind)
-        with self._reading() as connection:
-            return [rows.event(row) for row in connection.execute(select(events).where(mine).order_by("sequence"))]
-
-    # Cursors of those who follow
-
-    def cursor(self, tracker: str, campaign_id: str) -> int:
-        """Tell how far a tracker has followed a campaign; 0 where it never has."""
-        mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
-        with self._reading() as connection:
-            return int(connection.execute(select(cursors.c.sequence).where(mine)).scalar() or 0)
-
-    def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
-        """Remember how far a tracker has followed a campaign."""
-        mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
-        with self._transaction() as connection:
-            if connection.execute(update(cursors).where(mine).values(sequence=sequence)).rowcount == 0:
-                values = {"tracker": tracker, "campaign_id": campaign_id, "sequence": sequence}
-                connection.execute(insert(cursors).values(values))
-
     # Inside a transaction
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """Open a transaction; what the database refuses is ours to tell."""
-        with _telling(self._engine), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with _telling(self._engine), self._engine.connect() as connection:
-            yield connection
 
     def _create_campaign(
         self, connection: Connection, campaign_id: str, name: str, specification: Mapping[str, Any]
@@ -316,12 +187,6 @@ class Ledger:
     def _clock(self) -> ColumnElement[int]:
         """Give the database's own clock, which all its writers share."""
         return database_clock(self._engine.dialect.name)
-
-    def _campaign_row(self, connection: Connection, campaign_id: str) -> Any:
-        row = connection.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one_or_none()
-        if row is None:
-            raise CampaignNotFoundError(f"no such campaign: got {campaign_id!r}")
-        return row
 
     def _lock(self, connection: Connection, campaign_id: str, attempt: int | None) -> Any:
         """Take the campaign's row for this transaction; a driver gets it only while its attempt is the current one."""

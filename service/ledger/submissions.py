@@ -18,6 +18,7 @@ from service.ledger.tables import (
     attempts,
     campaigns,
     cursors,
+    dead_letters,
     events,
     idempotency_keys,
     observations,
@@ -199,7 +200,7 @@ class SubmissionLedger(LeaseLedger):
                 story = self._story(connection, campaign_id)
                 allowed = [str(event) for event in (CampaignEvent.CANCEL, CampaignEvent.PAUSE)]
                 raise IllegalTransitionError(state=state, event="delete", allowed=allowed, story=story)
-            for table in (submissions, cursors, events, observations, trials, attempts):
+            for table in (submissions, cursors, dead_letters, events, observations, trials, attempts):
                 connection.execute(delete(table).where(table.c.campaign_id == campaign_id))
             connection.execute(delete(campaigns).where(campaigns.c.id == campaign_id))
 

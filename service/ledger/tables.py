@@ -121,6 +121,19 @@ cursors = Table(
     ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
 )
 
+dead_letters = Table(  # what a tracker will never take
+    "dead_letters",
+    metadata,
+    Column("tracker", String(60), primary_key=True),
+    Column("campaign_id", String(120), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),  # SHA-256 of trial and content
+    Column("trial", Integer),  # NULL of the campaign itself
+    Column("content", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
+)
+
 # What the service needs beside a campaign's own history; a campaign without a submission belongs to `run` alone.
 
 submissions = Table(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from service.campaign.records import CampaignRecord
-from service.tracking.links import MLFLOW
+from service.tracking.links import ATTACHMENTS, MLFLOW
 from service.tracking.projector import Projector
 
 PROJECTION_SECONDS = 1.0
@@ -24,6 +24,12 @@ class CampaignList(Protocol):
 
     def cursor(self, tracker: str, campaign_id: str) -> int:
         """Tell how far a tracker has followed a campaign."""
+
+
+def is_behind(ledger: CampaignList, campaign: CampaignRecord) -> bool:
+    """Tell whether MLflow lacks anything of a campaign: what has happened or, once it has ended, its documents."""
+    trackers = (MLFLOW, ATTACHMENTS) if campaign.state.is_terminal else (MLFLOW,)
+    return any(ledger.cursor(tracker, campaign.campaign_id) < campaign.sequence for tracker in trackers)
 
 
 class Follower:
@@ -57,16 +63,14 @@ class Follower:
 
     def catch_up(self) -> None:
         """Bring the tracker up to date with every campaign once."""
-        behind = [
-            each.campaign_id
-            for each in self._ledger.campaigns()
-            if self._ledger.cursor(MLFLOW, each.campaign_id) < each.sequence
-        ]
+        behind = [each.campaign_id for each in self._ledger.campaigns() if is_behind(self._ledger, each)]
         fresh = [campaign_id for campaign_id in behind if campaign_id not in self._projectors]
         if fresh:
             self._projectors |= dict(zip(fresh, self._make_projectors(fresh), strict=True))
         for campaign_id in behind:
             self._projectors[campaign_id].catch_up()
+        for campaign_id in behind:  # no campaign waits for another's documents
+            self._projectors[campaign_id].attach()
 
     def _run(self) -> None:
         while not self._ending.wait(PROJECTION_SECONDS):

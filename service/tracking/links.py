@@ -1,14 +1,27 @@
-"""Addresses of MLflow's pages, and the command that serves them from an embedded store."""
+"""Addresses of MLflow's pages, and the command that serves them from an embedded store.
+
+    run        {address}/#/experiments/{experiment}/runs/{run}?workflowType=machine_learning
+    trials     {address}/#/experiments/{experiment}/runs?searchFilter=...&orderByKey=...&compareRunsMode=CHART&...
+    compare    {address}/#/compare-runs?runs=["...", ...]&experiments=["..."]&...
+
+Without its `workflowType` a page is the one for language model applications, which names runs evaluations. MLflow
+documents none of this; tests/integration/test_mlflow_pages.py opens each page in a browser.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 from service.data_directory import DataDirectory
 
 MLFLOW = "mlflow"  # the tracker's name, under which the ledger keeps its cursor
+ATTACHMENTS = "mlflow-attachments"  # and that of the documents beside a campaign's run
 EMBEDDED_ADDRESS = "http://127.0.0.1:5000"
+_TRAINING = {"workflowType": "machine_learning"}
+MOST_COMPARED = 20  # more make a page that nobody reads, and an address that is cut off
 
 
 def ui_command(data: DataDirectory, *, mlflow: str) -> str:
@@ -19,6 +32,17 @@ def ui_command(data: DataDirectory, *, mlflow: str) -> str:
         mlflow: The path of MLflow's command.
     """
     return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(data.mlflow_uri)} --host 127.0.0.1 --port 5000"
+
+
+def run_page(experiment_id: str, run_id: str, *, address: str) -> str:
+    """Give the page of one run: parameters, metrics, tags and artifacts.
+
+    Args:
+        experiment_id: MLflow's experiment.
+        run_id: A campaign's run, or a trial's.
+        address: Where MLflow is served.
+    """
+    return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_TRAINING)}"
 
 
 def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascending: bool, address: str) -> str:
@@ -38,5 +62,19 @@ def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascendin
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": "true" if ascending else "false",
         "compareRunsMode": "CHART",
+        **_TRAINING,
     }
-    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+    return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def compare_page(experiment_id: str, run_ids: Sequence[str], *, address: str) -> str:
+    """Give the page that compares runs: parallel coordinates, scatter plots, and what differs.
+
+    Args:
+        experiment_id: MLflow's experiment.
+        run_ids: Two to `MOST_COMPARED` runs.
+        address: Where MLflow is served.
+    """
+    assert 2 <= len(run_ids) <= MOST_COMPARED, f"2 to {MOST_COMPARED} runs are compared: got {len(run_ids)}"
+    query = {"runs": json.dumps(list(run_ids)), "experiments": json.dumps([experiment_id]), **_TRAINING}
+    return f"{address.rstrip('/')}/#/compare-runs?{urlencode(query, quote_via=quote)}"

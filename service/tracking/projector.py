@@ -7,13 +7,13 @@ it dies in between it tells the same things once more, which trackers bear by co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
-from service.ports import FollowedLedger, Tracker
+from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
+from service.ports import Attachments, FollowedLedger, Tracker
 
-BATCH = 5_000
+BATCH = 20_000
 
 
 class Projector:
@@ -23,17 +23,26 @@ class Projector:
         ledger: The truth.
         tracker: The projection.
         campaign_id: Which campaign.
+        attachments: Puts documents beside it; None for none.
     """
 
-    def __init__(self, ledger: FollowedLedger, tracker: Tracker, campaign_id: str) -> None:
+    def __init__(
+        self, ledger: FollowedLedger, tracker: Tracker, campaign_id: str, *, attachments: Attachments | None = None
+    ) -> None:
         self._ledger = ledger
         self._tracker = tracker
         self._campaign_id = campaign_id
+        self._attachments = attachments
 
     def catch_up(self) -> None:
         """Project until the tracker holds everything that the ledger holds."""
         while self.project():
             pass
+
+    def attach(self) -> None:
+        """Attach what the campaign leaves, once it has ended and the tracker holds everything else."""
+        if self._attachments is not None:
+            self._attachments.attach(self._campaign_id)
 
     def project(self) -> bool:
         """Project the next batch.
@@ -45,13 +54,9 @@ class Projector:
         changes = self._ledger.changes(self._campaign_id, after=cursor, limit=BATCH)
         if not changes:
             return False
-        # Read after the changes, so that every trial they speak of is there; it may be further on already.
         campaign = self._ledger.campaign(self._campaign_id)
-        trials = {trial.number: trial for trial in self._ledger.trials(self._campaign_id)}
-        self._tracker.open_campaign(campaign)
-        self._project_trials(campaign, trials, changes)
-        if any(isinstance(change, Event) and change.kind == "campaign_moved" for change in changes):
-            self._tracker.update_campaign(campaign, _summary(campaign, list(trials.values())))
+        refusals = self._tracker.tell(campaign, self._news(changes), self._summary_of(campaign, changes))
+        self._ledger.bury(self._tracker.name, self._campaign_id, refusals)
         self._ledger.set_cursor(self._tracker.name, self._campaign_id, changes[-1].sequence)
         return True
 
@@ -59,9 +64,8 @@ class Projector:
         """Give the address where the campaign can be looked at, once something was projected."""
         return self._tracker.page(self._ledger.campaign(self._campaign_id))
 
-    def _project_trials(
-        self, campaign: CampaignRecord, trials: dict[int, TrialRecord], changes: Sequence[Event | Observation]
-    ) -> None:
+    def _news(self, changes: Sequence[Event | Observation]) -> list[TrialNews]:
+        """Tell the changes by trial. A trial is read after them, so that it is there; it may be further on already."""
         observed: defaultdict[int, list[Observation]] = defaultdict(list)
         moved: set[int] = set()
         for change in changes:
@@ -69,21 +73,41 @@ class Projector:
                 observed[change.trial].append(change)
             elif change.trial is not None:
                 moved.add(change.trial)
-        for number in sorted(observed.keys() | moved):
-            self._tracker.open_trial(campaign, trials[number])
-            self._tracker.log(campaign, trials[number], observed[number])
-        for number in sorted(moved):
-            self._tracker.update_trial(campaign, trials[number])
+        numbers = observed.keys() | moved
+        records = {each.number: each for each in self._ledger.trials(self._campaign_id, numbers=numbers)}
+        histories = self._histories({number for number in moved if records[number].state.is_terminal})
+        return [
+            TrialNews(records[number], observed[number], number in moved, histories[number])
+            for number in sorted(numbers)
+        ]
+
+    def _histories(self, trials: Collection[int]) -> defaultdict[int, list[Observation]]:
+        """Read all observations of trials that have ended."""
+        found: defaultdict[int, list[Observation]] = defaultdict(list)
+        for each in self._ledger.observations(self._campaign_id, of=trials) if trials else ():
+            found[each.trial].append(each)
+        return found
+
+    def _summary_of(self, campaign: CampaignRecord, changes: Sequence[Event | Observation]) -> dict[str, float] | None:
+        """Summarise the campaign where it has moved."""
+        if any(isinstance(change, Event) and change.kind == "campaign_moved" for change in changes):
+            return _summary(campaign, self._ledger.trials(self._campaign_id))
+        return None
 
 
 def _summary(campaign: CampaignRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """Summarise a campaign for its parent run: counts, device seconds, and the best completed objective."""
+    """Summarise a campaign for its own run: counts, device seconds, and the best objective of search and finals."""
     summary = {
         f"num_trials/{state.lower()}": float(sum(each.state is state for each in trials)) for state in TrialState
     }
     summary["device_seconds"] = sum(trial.device_seconds for trial in trials)
-    completed = [each.objective for each in trials if each.state is TrialState.COMPLETED and each.objective is not None]
-    if completed and campaign.state is not CampaignState.QUEUED:
-        pick = min if campaign.objective["mode"] == "minimize" else max
-        summary["best"] = pick(completed)
+    pick = min if campaign.objective["mode"] == "minimize" else max
+    for name, phase in (("best", Phase.SEARCH), ("best_final", Phase.FINAL)):
+        completed = [
+            each.objective
+            for each in trials
+            if each.state is TrialState.COMPLETED and each.phase is phase and each.objective is not None
+        ]
+        if completed and campaign.state is not CampaignState.QUEUED:
+            summary[name] = pick(completed)
     return summary

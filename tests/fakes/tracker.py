@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
+from service.campaign.records import CampaignRecord, Refusal, TrialNews
 
 
 class TrackerDownError(Exception):
@@ -16,7 +16,9 @@ class FakeTracker:
     """Keeps what it is told the way a real tracker does: the same thing told twice is there once.
 
     Attributes:
-        fail_after: Calls that still succeed before every further one raises; None for all.
+        fail_after: Steps that still succeed before every further one raises; None for all.
+        refusals: What it will never take.
+        histories: The steps of each trial that has ended.
     """
 
     name = "fake"
@@ -26,33 +28,32 @@ class FakeTracker:
         self.campaign_states: dict[str, str] = {}
         self.summaries: dict[str, dict[str, float]] = {}
         self.trial_states: dict[int, str] = {}
+        self.histories: dict[int, list[int]] = {}
+        self.refusals: list[Refusal] = []
         self.points: dict[int, set[tuple[str, int, int, float]]] = defaultdict(set)
 
-    def open_campaign(self, campaign: CampaignRecord) -> None:
+    def tell(
+        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+    ) -> list[Refusal]:
         self._maybe_fail()
         self.campaign_states.setdefault(campaign.campaign_id, "")
-
-    def open_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
-        self._maybe_fail()
-        assert campaign.campaign_id in self.campaign_states, "the campaign is opened first"
-        self.trial_states.setdefault(trial.number, "")
-
-    def log(self, campaign: CampaignRecord, trial: TrialRecord, observations: Sequence[Observation]) -> None:
-        self._maybe_fail()
-        assert trial.number in self.trial_states, "the trial is opened first"
-        for each in observations:
-            self.points[trial.number] |= {
-                (name, each.produced_at, each.step, value) for name, value in each.metrics.items()
-            }
-
-    def update_trial(self, campaign: CampaignRecord, trial: TrialRecord) -> None:
-        self._maybe_fail()
-        self.trial_states[trial.number] = trial.state
-
-    def update_campaign(self, campaign: CampaignRecord, summary: Mapping[str, float]) -> None:
-        self._maybe_fail()
-        self.campaign_states[campaign.campaign_id] = campaign.state
-        self.summaries[campaign.campaign_id] = dict(summary)
+        for news in trials:
+            self._maybe_fail()
+            number = news.record.number
+            self.trial_states.setdefault(number, "")
+            for each in news.observations:
+                self.points[number] |= {
+                    (name, each.produced_at, each.step, value) for name, value in each.metrics.items()
+                }
+            self._maybe_fail()
+            if news.has_moved:
+                self.trial_states[number] = news.record.state
+                self.histories[number] = [each.step for each in news.history]
+        if summary is not None:
+            self._maybe_fail()
+            self.campaign_states[campaign.campaign_id] = campaign.state
+            self.summaries[campaign.campaign_id] = dict(summary)
+        return [each for each in self.refusals if each.trial in {news.record.number for news in trials}]
 
     def page(self, campaign: CampaignRecord) -> str:
         return f"fake://{campaign.campaign_id}"

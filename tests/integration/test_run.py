@@ -11,6 +11,7 @@ from mlflow.entities import Run as MlflowRun
 from service.campaign.records import Observation, TrialRecord
 from service.ledger import Ledger
 from service.tracking.mlflow_tracker import EXPERIMENT
+from service.tracking.naming import SUMMARY, metric_name
 from tests.integration.conftest import DOCUMENT, Outcome, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -44,10 +45,10 @@ def assert_mlflow_equals_ledger(outcome: Outcome) -> None:
         assert float(child.data.params["lr"]) == trial.config["lr"]
         mine = [each for each in observations if each.trial == trial.number]
         names = {name for each in mine for name in each.metrics}
-        assert set(child.data.metrics) == names
+        assert set(child.data.metrics) == {metric_name(name) for name in names} | set(SUMMARY if mine else ())
         for name in names:
             expected = [(each.step, repr(each.metrics[name])) for each in mine if name in each.metrics]
-            points = client.get_metric_history(child.info.run_id, name)
+            points = client.get_metric_history(child.info.run_id, metric_name(name))
             assert sorted((point.step, repr(point.value)) for point in points) == expected
 
 

@@ -30,6 +30,16 @@ def test_each_variable_is_read() -> None:
     assert settings.corpora == (Path("/data/a"), Path("/data/b"))
 
 
+def test_the_address_of_mlflow_holds_no_password_and_a_refusal_does_not_show_it() -> None:
+    """An address goes into links and logs."""
+    for name in ("SPECTUNE_MLFLOW_URI", "SPECTUNE_MLFLOW_PAGES"):
+        for address in ("https://me:hunter2@mlflow", "https://me@mlflow:5000/", "ftp://me:hunter2@mlflow", "https://["):
+            with pytest.raises(SettingsError, match=name) as refused:
+                Settings.from_environment({name: address})
+            assert "hunter2" not in str(refused.value)
+    assert Settings.from_environment({"SPECTUNE_MLFLOW_URI": "https://mlflow/x/"}).mlflow_uri == "https://mlflow/x"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -39,6 +49,8 @@ def test_each_variable_is_read() -> None:
         ("SPECTUNE_TASK_MODULES", "os; rm"),
         ("SPECTUNE_TASK_MODULES", "service.cli"),
         ("SPECTUNE_CORPORA", "relative/folder"),
+        ("SPECTUNE_MLFLOW_URI", "mlflow:5000"),
+        ("SPECTUNE_MLFLOW_PAGES", "http://mlflow/#/x"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_its_value(name: str, value: str) -> None:

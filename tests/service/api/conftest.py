@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from service.api.campaigns import EXAMPLE
 from service.api.context import Context
 from service.campaign.catalog import installed_catalog
 from service.ledger import ServiceLedger, entries
+from service.ports import Pages
 from service.settings import Settings
 
 
@@ -65,15 +67,23 @@ def settings() -> Settings:
 
 @pytest.fixture
 def bench(tmp_path: Path, settings: Settings) -> Iterator[Bench]:
+    with make_bench(tmp_path, settings) as bench:
+        yield bench
+
+
+@contextmanager
+def make_bench(folder: Path, settings: Settings, *, pages: Pages | None = None) -> Iterator[Bench]:
+    """Make an application over a ledger in a folder."""
     numbers = itertools.count()
     wakes: list[None] = []
-    with ServiceLedger.at(tmp_path / "ledger.sqlite") as ledger:
+    with ServiceLedger.at(folder / "ledger.sqlite") as ledger:
         context = Context(
             ledger=ledger,
             catalog=installed_catalog(),
             settings=settings,
             suffix=lambda: f"n{next(numbers)}",
             wake=lambda: wakes.append(None),
+            pages=pages,
             probes={"mlflow": lambda: "it does not answer"},
         )
         application = create_application(context)

@@ -16,6 +16,7 @@ from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
+from service.ports import CampaignPages
 from tests.fakes.slots import specification
 
 TWO_SEEDS = specification(search={"sampler": "random", "points": 2, "seeds": 2})
@@ -147,7 +148,9 @@ def test_with_two_objectives_the_outcome_is_the_front(console: Console, tmp_path
 
 
 def test_the_way_into_mlflow_is_a_command_and_an_address(console: Console, tmp_path: Path) -> None:
-    show_tracking(console, data=DataDirectory(tmp_path / "with space"), page="http://127.0.0.1:5000/#/x")
+    show_tracking(
+        console, data=DataDirectory(tmp_path / "with space"), pages=CampaignPages(run="http://127.0.0.1:5000/#/x")
+    )
     text = said(console)
     assert f"ui --backend-store-uri 'sqlite:///{tmp_path}/with space/mlflow.sqlite' --host 127.0.0.1" in text
     assert "http://127.0.0.1:5000/#/x" in text

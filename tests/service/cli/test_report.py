@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 from optimizers import Muon
 from service.campaign.lifecycle import CampaignEvent
 from service.campaign.specification import Specification, parse
-from service.cli.best import python_lines
 from service.cli.main import application
 from service.cli.report import report_on
 from service.cli.stored import read_stored
 from service.errors import CampaignNotFoundError, DataDirectoryError
+from service.findings.best import python_lines
 from service.ledger import Ledger
 from tests.fakes.slots import Simulation, specification
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.tracking._tracking_service.utils import _get_store
 
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.ledger import Ledger, entries
 from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from service.tracking.projector import Projector
+from service.tracking.runs import Point, RunNews
+from service.tracking.served_runs import KnownRun, ServedRuns
+from service.tracking.stored_runs import StoredRuns
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -26,18 +33,18 @@ SPECIFICATION: dict[str, Any] = {
     "tags": {"owner": "me"},
 }
 
-NUM_CALLS = 17  # of one undisturbed projection
+NUM_CALLS = 13  # of one undisturbed projection
 
 
 class LostConnectionError(Exception):
     """The request failed, before or after MLflow carried it out."""
 
 
-class FlakyClient:
-    """A client of which one call fails, before or after it took effect."""
+class FlakyStore:
+    """A store of MLflow's of which one call fails, before or after it took effect."""
 
-    def __init__(self, client: MlflowClient, *, fail_at: int, after_effect: bool) -> None:
-        self._client = client
+    def __init__(self, store: Any, *, fail_at: int, after_effect: bool) -> None:
+        self._store = store
         self._fail_at = fail_at
         self._after_effect = after_effect
         self.num_calls = 0
@@ -48,7 +55,7 @@ class FlakyClient:
             fails = self.num_calls == self._fail_at
             if fails and not self._after_effect:
                 raise LostConnectionError(name)
-            answer = getattr(self._client, name)(*arguments, **options)
+            answer = getattr(self._store, name)(*arguments, **options)
             if fails:
                 raise LostConnectionError(name)
             return answer
@@ -94,6 +101,34 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
+def connected(store: str, kind: str) -> MlflowTracker:
+    runs = StoredRuns.connect(store) if kind == "stored" else ServedRuns.connect(store)
+    return MlflowTracker(runs, address="http://127.0.0.1:5000")
+
+
+def content(client: MlflowClient) -> list[Any]:
+    """Give all that MLflow shows of the runs, but for their random ids."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs: list[Run] = list(client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"]))
+    ids = {run.info.run_id: run.info.run_name for run in runs}
+    found = []
+    for run in runs:
+        info = {name: value for name, value in dict(run.info).items() if name not in ("run_id", "run_uuid")}
+        info["artifact_uri"] = info["artifact_uri"].replace(run.info.run_id, "ID")
+        tags = {name: ids.get(value, value) for name, value in run.data.tags.items()}
+        histories = {
+            name: [
+                (each.step, each.timestamp, repr(each.value))
+                for each in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in run.data.metrics
+        }
+        latest = {name: repr(value) for name, value in run.data.metrics.items()}
+        found.append((info, tags, run.data.params, latest, histories))
+    return found
+
+
 def assert_whole(client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -107,7 +142,12 @@ def assert_whole(client: MlflowClient) -> None:
     assert len(runs) == 3
     for child in children:
         assert child.data.params["betas"] == "[0.9, 0.95]"
-        assert [point.step for point in client.get_metric_history(child.info.run_id, "validation_loss")] == [1, 2]
+        assert child.data.tags["phase"] == "search"
+        assert [point.step for point in client.get_metric_history(child.info.run_id, "loss/validation")] == [1, 2]
+        assert (child.data.metrics["steps"], child.data.metrics["device_seconds"]) == (2.0, 2.0)
+    best = {child.data.tags["trial"]: child.data.metrics["best"] for child in children}
+    assert best["0"] == 1.0
+    assert math.isnan(best["1"])
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
@@ -116,25 +156,94 @@ def test_a_call_that_fails_anywhere_leaves_no_stray_run_and_no_run_without_param
     fail_at: int, after_effect: bool, ledger: Ledger, store: str
 ) -> None:
     """A run whose first write failed was created again, and the first one stayed RUNNING for ever."""
-    client = MlflowClient(tracking_uri=store)
-    flaky: Any = FlakyClient(client, fail_at=fail_at, after_effect=after_effect)
-    projector = Projector(ledger, MlflowTracker(flaky, address="http://127.0.0.1:5000"), "c")
+    flaky = FlakyStore(_get_store(store), fail_at=fail_at, after_effect=after_effect)
+    tracker = MlflowTracker(ServedRuns(flaky, num_connections=1), address="http://127.0.0.1:5000")
+    projector = Projector(ledger, tracker, "c")
     with pytest.raises(LostConnectionError):
         projector.catch_up()
     projector.catch_up()
-    assert_whole(client)
+    assert_whole(MlflowClient(tracking_uri=store))
 
 
 def test_the_test_above_reaches_every_call(ledger: Ledger, store: str) -> None:
-    flaky: Any = FlakyClient(MlflowClient(tracking_uri=store), fail_at=0, after_effect=False)
-    Projector(ledger, MlflowTracker(flaky, address="http://127.0.0.1:5000"), "c").catch_up()
+    flaky = FlakyStore(_get_store(store), fail_at=0, after_effect=False)
+    tracker = MlflowTracker(ServedRuns(flaky, num_connections=1), address="http://127.0.0.1:5000")
+    Projector(ledger, tracker, "c").catch_up()
     assert flaky.num_calls == NUM_CALLS
 
 
-def test_a_new_process_finds_the_runs_of_the_one_before(ledger: Ledger, store: str) -> None:
+@pytest.mark.parametrize("kind", ["served", "stored"])
+def test_a_new_process_finds_the_runs_of_the_one_before(kind: str, ledger: Ledger, store: str) -> None:
+    shown = []
     for _ in range(2):
         ledger.set_cursor("mlflow", "c", 0)
-        projector = Projector(ledger, MlflowTracker.connect(store, address="http://127.0.0.1:5000"), "c")
+        projector = Projector(ledger, connected(store, kind), "c")
         projector.catch_up()
-    assert_whole(MlflowClient(tracking_uri=store))
-    assert "orderByKey=metrics.%60validation_loss%60" in projector.page()
+        assert_whole(MlflowClient(tracking_uri=store))
+        shown.append(content(MlflowClient(tracking_uri=store)))
+    assert shown[0] == shown[1]
+    assert "orderByKey=metrics.%60loss%2Fvalidation%60" in projector.page()
+
+
+def test_writing_the_store_at_once_gives_what_mlflows_own_calls_give(
+    ledger: Ledger, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tracking.projector.BATCH", 3)  # so that latest values are overwritten, too
+    shown = []
+    for kind in ("served", "stored"):
+        path = shutil.copy(empty_store, tmp_path / f"{kind}.sqlite")
+        ledger.set_cursor("mlflow", "c", 0)
+        Projector(ledger, connected(f"sqlite:///{path}", kind), "c").catch_up()
+        shown.append(content(MlflowClient(tracking_uri=f"sqlite:///{path}")))
+    assert shown[0] == shown[1]
+
+
+def test_an_earlier_value_does_not_overwrite_the_latest_of_a_metric(store: str) -> None:
+    news = {"trial": 0, "name": "a", "created_at": 1, "identity": {"campaign": "c"}, "params": {}}
+    shown = []
+    for kind in (ServedRuns, StoredRuns):
+        runs, known = kind.connect(store), dict[int | None, KnownRun]()
+        experiment = runs.experiment(kind.__name__, None)
+        for step, value in ((5, 1.0), (3, 9.0), (5, math.inf), (4, -math.inf), (5, math.nan)):
+            runs.write(experiment, [RunNews(**news, points=[Point("loss", value, 7, step)])], known)  # type: ignore[arg-type]
+        run = MlflowClient(tracking_uri=store).get_run(known[0].run_id)
+        history = MlflowClient(tracking_uri=store).get_metric_history(known[0].run_id, "loss")
+        shown.append((repr(run.data.metrics["loss"]), sorted((each.step, repr(each.value)) for each in history)))
+    assert shown[0] == shown[1]
+    assert len(shown[0][1]) == 5
+
+
+def test_a_run_that_was_made_twice_is_there_once_in_the_end(ledger: Ledger, store: str) -> None:
+    """A request whose answer was lost can take effect after the search that did not find its run."""
+    tracker = connected(store, "served")
+    Projector(ledger, tracker, "c").catch_up()
+    client = MlflowClient(tracking_uri=store)
+    identity = {"campaign": "c", "kind": "trial", "trial": "0", "arm": "muon", "point": "0"}
+    client.create_run(tracker.experiment_id(), start_time=1, tags=identity, run_name="muon/00000")
+    ledger.set_cursor("mlflow", "c", 0)
+    Projector(ledger, connected(store, "served"), "c").catch_up()
+    assert_whole(client)
+
+
+def test_what_mlflow_refuses_is_told_and_everything_else_is_there(store: str) -> None:
+    class Refusing:
+        def __init__(self) -> None:
+            self._store: Any = _get_store(store)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        def log_batch(self, run_id: str, metrics: list[Any], params: list[Any], tags: list[Any]) -> None:
+            if any(metric.key == "poison" for metric in metrics):
+                raise MlflowException("no such metric", INVALID_PARAMETER_VALUE)
+            self._store.log_batch(run_id, metrics, params, tags)
+
+    runs, known = ServedRuns(Refusing()), dict[int | None, KnownRun]()
+    points = [Point("loss", 1.0, 1, 1), Point("poison", 2.0, 1, 1), Point("lr", 3.0, 1, 1)]
+    news = RunNews(0, "a", 1, {"campaign": "c"}, {"seed": "1"}, points=points)
+    (refusal,) = runs.write(runs.experiment(EXPERIMENT, None), [news], known)
+    assert (refusal.trial, refusal.error) == (0, "no such metric")
+    assert "poison" in refusal.content
+    run = MlflowClient(tracking_uri=store).get_run(known[0].run_id)
+    assert run.data.metrics == {"loss": 1.0, "lr": 3.0}
+    assert run.data.params == {"seed": "1"}

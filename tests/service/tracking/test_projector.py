@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.campaign.records import Refusal
 from service.ledger import Ledger, entries
 from service.ledger.spool import Record
 from service.tracking.projector import Projector
@@ -59,13 +61,51 @@ def test_everything_arrives_with_a_summary_of_the_campaign(ledger: Ledger) -> No
     assert summary["device_seconds"] == 0.5 * NUM_TRIALS * NUM_STEPS
 
 
+def test_a_trial_that_has_ended_comes_with_all_its_observations(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tracking.projector.BATCH", 3)  # its last window holds some of them only
+    tracker = FakeTracker()
+    Projector(ledger, tracker, "c").catch_up()
+    assert tracker.histories == {trial: list(range(1, NUM_STEPS + 1)) for trial in range(NUM_TRIALS)}
+
+
+def test_what_a_tracker_refuses_is_kept_once_and_holds_nothing_back(ledger: Ledger) -> None:
+    tracker = FakeTracker()
+    tracker.refusals = [Refusal(1, "Point(...)", "no such metric"), Refusal(2, "Point(...)", "no such metric")]
+    for _ in range(2):
+        ledger.set_cursor("fake", "c", 0)
+        Projector(ledger, tracker, "c").catch_up()
+    assert_complete(tracker)
+    assert ledger.buried("fake", "c") == tracker.refusals
+    ledger.exhume("fake", "c")
+    assert ledger.buried("fake", "c") == []
+
+
+def test_finals_are_not_mixed_with_the_search(ledger: Ledger) -> None:
+    place = {"arm": 0, "point": 0, "seed_index": 7, "config": {}, "ask": {"phase": "final"}}
+    records = [entries.trial_created(trial=9, at=1, **place)]  # type: ignore[arg-type]
+    observed: dict[str, Any] = {"metrics": {"loss": 0.5}, "objective": 0.5, "device_seconds": 1.0, "produced_at": 3}
+    records.append(entries.observation(trial=9, step=1, **observed))
+    records.append(entries.trial_moved(trial=9, state=TrialState.COMPLETED, reason="end_of_schedule", at=9))
+    ledger.create_campaign("d", name="test", specification={"objective": [{"mode": "minimize"}, {"mode": "maximize"}]})
+    attempt = ledger.begin_attempt("d")
+    ledger.move_campaign("d", CampaignEvent.LAUNCH, reason="launching")
+    ledger.move_campaign("d", CampaignEvent.CLAIM, reason="driver_started")
+    ledger.append("d", attempt, list(enumerate([*_records(), *records], start=1)))
+    ledger.move_campaign("d", CampaignEvent.SUCCEED, reason="all_trials_ended")
+    tracker = FakeTracker()
+    Projector(ledger, tracker, "d").catch_up()
+    assert (tracker.summaries["d"]["best"], tracker.summaries["d"]["best_final"]) == (4.0, 0.5)
+
+
 def test_a_second_projection_has_nothing_to_tell(ledger: Ledger) -> None:
     projector = Projector(ledger, FakeTracker(), "c")
     projector.catch_up()
     assert not projector.project()
 
 
-@pytest.mark.parametrize("num_calls", range(0, 14))
+@pytest.mark.parametrize("num_calls", range(0, 8))
 def test_a_tracker_that_fails_after_any_call_is_complete_after_the_next_try(ledger: Ledger, num_calls: int) -> None:
     tracker = FakeTracker()
     tracker.fail_after = num_calls

@@ -13,7 +13,7 @@ from service.campaign.lifecycle import TrialState
 from service.campaign.records import Phase, TrialRecord
 from service.campaign.report import Report
 from service.campaign.specification import Specification
-from service.cli.report import verdict_lines
+from service.findings.verdict_lines import verdict_lines
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, for colour-blind eyes
 _WIDE = 100.0  # largest over smallest value

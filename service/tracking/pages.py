@@ -1,0 +1,99 @@
+"""Where a campaign and its trials can be looked at in MLflow: finds their runs by their tags, and writes nothing.
+
+A run's id is MLflow's own, and another one after `spectune sync --rebuild`, so it is asked for rather than kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from service.campaign.records import CampaignRecord
+from service.errors import TrackingError
+from service.ports import CampaignPages
+from service.tracking import links
+from service.tracking.mlflow_tracker import EXPERIMENT
+from service.tracking.naming import metric_name
+from service.tracking.reach import problem_with
+
+
+@dataclass(frozen=True)
+class MlflowPages:
+    """Gives addresses of pages in an MLflow.
+
+    Args:
+        client: Speaks to it.
+        address: Where people open its pages.
+    """
+
+    client: MlflowClient
+    address: str
+
+    @classmethod
+    def connect(cls, tracking_uri: str, *, address: str) -> Self:
+        """Speak to the MLflow behind a tracking address."""
+        return cls(MlflowClient(tracking_uri=tracking_uri), address)
+
+    def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
+        """Give a campaign's pages; each is None where MLflow does not hold the runs yet.
+
+        Raises:
+            TrackingError: MLflow cannot be asked.
+        """
+        with self._asking() as experiment_id:
+            return CampaignPages() if experiment_id is None else self._pages(experiment_id, campaign)
+
+    def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
+        """Give the page of a trial's run; None where MLflow does not hold it yet.
+
+        Raises:
+            TrackingError: MLflow cannot be asked.
+        """
+        with self._asking() as experiment_id:
+            if experiment_id is None:
+                return None
+            found = self._find(experiment_id, f"{_runs_of(campaign)} and tags.trial = '{number}'", most=1)
+            return links.run_page(experiment_id, found[0], address=self.address) if found else None
+
+    @contextmanager
+    def _asking(self) -> Iterator[str | None]:
+        """Find the experiment that holds all campaigns, for questions about it."""
+        if (problem := problem_with(self.client.tracking_uri)) is not None:
+            raise TrackingError(problem)
+        try:
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+            yield None if found is None else str(found.experiment_id)
+        except MlflowException as error:
+            raise TrackingError(f"MLflow cannot say where a campaign's runs are: got {error}") from error
+
+    def _pages(self, experiment_id: str, campaign: CampaignRecord) -> CampaignPages:
+        parents = self._find(experiment_id, f"{_runs_of(campaign)} and tags.kind = 'campaign'", most=1)
+        if not parents:
+            return CampaignPages()
+        metric, ascending = metric_name(campaign.objective["metric"]), campaign.objective["mode"] == "minimize"
+        best = self._find(
+            experiment_id,
+            f"{_runs_of(campaign)} and tags.state = 'COMPLETED' and tags.phase = 'search'",
+            most=links.MOST_COMPARED,
+            order=f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}",
+        )
+        trials = links.trials_page(experiment_id, parents[0], metric=metric, ascending=ascending, address=self.address)
+        return CampaignPages(
+            run=links.run_page(experiment_id, parents[0], address=self.address),
+            trials=trials,
+            best=links.compare_page(experiment_id, best, address=self.address) if len(best) > 1 else None,
+        )
+
+    def _find(self, experiment_id: str, condition: str, *, most: int, order: str | None = None) -> list[str]:
+        order_by = None if order is None else [order]
+        runs = self.client.search_runs([experiment_id], condition, max_results=most, order_by=order_by)
+        return [str(run.info.run_id) for run in runs]
+
+
+def _runs_of(campaign: CampaignRecord) -> str:
+    return f"tags.campaign = '{campaign.campaign_id}'"

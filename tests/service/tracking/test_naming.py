@@ -1,0 +1,29 @@
+"""What metrics are called in MLflow."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
+
+from service.tracking.naming import NAMES, SUMMARY, metric_name
+from trainers.tasks import TASKS
+
+
+def test_every_metric_of_a_task_has_a_name_and_no_two_share_one() -> None:
+    reported = {name for task in TASKS.values() for name in task.metrics}
+    assert reported >= NAMES.keys()
+    assert len({metric_name(name) for name in reported}) == len(reported)
+    assert metric_name("validation_loss") == "loss/validation"
+
+
+def test_a_metric_of_a_users_own_keeps_its_name_unless_it_would_hide_another() -> None:
+    assert metric_name("perplexity") == "perplexity"
+    assert metric_name("spectral/update_rms") == "spectral/update_rms"
+    assert {metric_name(name) for name in SUMMARY} == {f"{name}_reported" for name in SUMMARY}
+    assert metric_name("loss/train") != metric_name("loss")
+
+
+@given(st.text(max_size=300))
+def test_mlflow_takes_every_name(reported: str) -> None:
+    _validate_metric_name(metric_name(reported))
