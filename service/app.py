@@ -11,7 +11,7 @@ from service.api.context import Context
 from service.campaign.catalog import installed_catalog
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
-from service.embedded import EmbeddedCampaign, Projection
+from service.embedded import EmbeddedCampaign
 from service.launchers import SubprocessLauncher
 from service.ledger import Ledger, ServiceLedger
 from service.ports import CampaignPages, Pages
@@ -20,7 +20,10 @@ from service.reconciler.admission import Capacity
 from service.settings import Settings
 from service.tracking import links
 from service.tracking.follower import Follower
+from service.tracking.projection import Projection
 from service.tracking.projector import Projector
+
+TRACKING_LEASE_SECONDS = 300.0  # a window through a slow MLflow takes a minute; a restarted service keeps its name
 
 
 def embedded_campaign(data: DataDirectory, ledger: Ledger, campaign_id: str) -> EmbeddedCampaign:
@@ -35,14 +38,28 @@ def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Pro
 
 def embedded_projectors(data: DataDirectory, campaign_ids: Sequence[str]) -> list[Projector]:
     """Wire projectors into the data directory's MLflow store."""
+    return projectors(data, Ledger.at(data.ledger), campaign_ids, mlflow_uri=None, address=links.EMBEDDED_ADDRESS)
+
+
+def projectors(
+    data: DataDirectory, ledger: Ledger, campaign_ids: Sequence[str], *, mlflow_uri: str | None, address: str
+) -> list[Projector]:
+    """Wire projectors of campaigns.
+
+    Args:
+        data: Has an MLflow store of its own.
+        ledger: Holds the campaigns.
+        campaign_ids: Which.
+        mlflow_uri: Another MLflow; None for the data directory's.
+        address: Where people open MLflow.
+    """
     from service.tracking.attachments import MlflowAttachments
     from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
-    tracker = MlflowTracker.connect(
-        data.mlflow_uri, address=links.EMBEDDED_ADDRESS, artifact_location=data.mlflow_artifacts.as_uri()
-    )
-    ledger = Ledger.at(data.ledger)
-    attachments = MlflowAttachments.connect(ledger, data.mlflow_uri, _documents)
+    artifacts = data.mlflow_artifacts.as_uri() if mlflow_uri is None else None
+    uri = mlflow_uri or data.mlflow_uri
+    tracker = MlflowTracker.connect(uri, address=address, artifact_location=artifacts)
+    attachments = MlflowAttachments.connect(ledger, uri, _documents)
     return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
 
 
@@ -108,11 +125,10 @@ def service_ledger(data: DataDirectory, settings: Settings) -> ServiceLedger:
 
 
 def service_reconciler(data: DataDirectory, ledger: ServiceLedger, settings: Settings) -> Reconciler:
-    """Wire the reconciler of a service; the lock on its data directory makes its name unique."""
+    """Wire the reconciler of a service."""
     capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running)
     launcher = SubprocessLauncher(data, database_url=settings.database_url, outlives_owner=True)
-    holder = f"{socket.gethostname()}:{data.root}"[-120:]
-    return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=holder)
+    return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=_holder(data))
 
 
 def service_context(
@@ -146,16 +162,17 @@ def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Setti
     """Wire the projection of all campaigns of a service; `address` is where people open MLflow."""
 
     def make(campaign_ids: Sequence[str]) -> list[Projector]:
-        from service.tracking.attachments import MlflowAttachments
-        from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
+        return projectors(data, ledger, campaign_ids, mlflow_uri=settings.mlflow_uri, address=address)
 
-        own = settings.mlflow_uri is None
-        tracker = MlflowTracker.connect(
-            settings.mlflow_uri or data.mlflow_uri,
-            address=address,
-            artifact_location=data.mlflow_artifacts.as_uri() if own else None,
-        )
-        attachments = MlflowAttachments.connect(ledger, settings.mlflow_uri or data.mlflow_uri, _documents)
-        return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
+    holder = _holder(data)
+    return Follower(ledger, make, lead=lambda: lead_tracking(ledger, holder))
 
-    return Follower(ledger, make)
+
+def lead_tracking(ledger: ServiceLedger, holder: str) -> bool:
+    """Take, or prolong, the right to be the only one who tells MLflow: two would make every run twice."""
+    return ledger.take_lease(links.MLFLOW, holder=holder, seconds=TRACKING_LEASE_SECONDS)
+
+
+def _holder(data: DataDirectory) -> str:
+    """Name this service; the lock on its data directory makes the name unique."""
+    return f"{socket.gethostname()}:{data.root}"[-120:]

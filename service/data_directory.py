@@ -118,7 +118,7 @@ class DataDirectory:
         """Keep the directory to oneself (as a service), or share it with others that run one campaign each.
 
         Args:
-            served_at: The address of the service; None to share.
+            served_at: The address of the service, empty for a command that is no service; None to share.
 
         Raises:
             DataDirectoryError: Another process has it; where that is a service, with its address.
@@ -129,7 +129,7 @@ class DataDirectory:
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip()
-                who = f"the service at {holder} has this data directory" if holder else "a campaign is run here"
+                who = f"the service at {holder} has this data directory" if holder else "another command uses it"
                 raise DataDirectoryError(f"{who}: got {self.root}") from error
             if served_at is None:
                 yield

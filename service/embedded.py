@@ -1,4 +1,4 @@
-"""One campaign run by its owner, without a server: launches attempts, watches them, and keeps the tracker up to date.
+"""One campaign run by its owner, without a server: launches attempts and watches them.
 
 The campaign belongs to the process that runs it. A driver that is lost is replaced by the next attempt, after a
 pause; one that is asked to cancel is given time, and the campaign counts as cancelled only when its processes are gone.
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,17 +19,14 @@ from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.records import CampaignRecord, Event, TrialRecord
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.errors import CampaignBusyError, IllegalTransitionError, TrackingError
+from service.errors import CampaignBusyError, IllegalTransitionError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ports import DriverProcess, Launcher
-from service.tracking.projector import Projector
 
 MAX_ATTEMPTS = 3
 RELAUNCH_SECONDS = 2.0  # times the attempts so far
 CANCEL_SECONDS = 30.0
-PROJECTION_SECONDS = 1.0
-PROJECTION_TRIES = 5  # at the end
 
 _log = logging.getLogger(__name__)
 
@@ -259,63 +255,3 @@ def _take_lock(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
-
-
-class Projection:
-    """A thread that keeps a tracker up to date with some campaigns, the last of which is running.
-
-    Args:
-        make_projectors: Makes their projectors, inside the thread: trackers are slow to import and to open.
-    """
-
-    def __init__(self, make_projectors: Callable[[], Sequence[Projector]]) -> None:
-        self._make_projectors = make_projectors
-        self._projectors: Sequence[Projector] = ()
-        self._ending = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="projection", daemon=True)
-        self._thread.start()
-
-    def finish(self, *, give_up: Callable[[], bool] = lambda: False) -> str:
-        """Project what is left and end.
-
-        Args:
-            give_up: Asked now and then; True leaves what is left to a later projection.
-
-        Returns:
-            The address where the running campaign can be looked at.
-
-        Raises:
-            TrackingError: The tracker lags behind the ledger.
-        """
-        self._ending.set()
-        while self._thread.is_alive() and not give_up():
-            self._thread.join(0.1)
-        if self._thread.is_alive():
-            raise TrackingError("the tracker lags behind the ledger, which holds everything: got an interrupt")
-        if self._error is not None:
-            raise TrackingError(f"the tracker lags behind the ledger, which holds everything: got {self._error}")
-        return self._projectors[-1].page()
-
-    def _run(self) -> None:
-        tries_left = PROJECTION_TRIES
-        while tries_left:
-            is_ending = self._ending.wait(PROJECTION_SECONDS)
-            self._catch_up()
-            if is_ending:
-                tries_left = tries_left - 1 if self._error is not None else 0
-                if tries_left:
-                    time.sleep(PROJECTION_SECONDS)
-
-    def _catch_up(self) -> None:
-        try:
-            self._projectors = self._projectors or self._make_projectors()
-            for projector in self._projectors:
-                projector.catch_up()
-            for projector in self._projectors:  # no campaign waits for another's documents
-                projector.attach()
-            self._error = None
-        except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
-            if self._error is None:
-                _log.warning("the tracker lags behind: %s", error)
-            self._error = error

@@ -44,6 +44,10 @@ class LedgerCollector(Collector):
         ages = [now - beat for beat in self._ledger.heartbeats(running).values() if beat is not None]
         yield _gauge("spectune_heartbeat_age_seconds", "Age of the oldest last heartbeat.", max(ages, default=0) / 1000)
         yield _gauge("spectune_projector_lag", "What MLflow has not been told.", self._ledger.lag(MLFLOW))
+        since = self._ledger.untold_since(MLFLOW)
+        late = 0.0 if since is None else max(0.0, (now - since) / 1000)
+        yield _gauge("spectune_projector_lag_seconds", "Age of the oldest event that MLflow has not been told.", late)
+        yield _gauge("spectune_projector_refused", "What MLflow refuses to hold.", self._ledger.num_buried(MLFLOW))
         yield _gauge("spectune_events_total", "Events and observations of all campaigns.", self._ledger.num_changes())
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli import best, calibrate, remote, report, run, serve
+from service.cli import best, calibrate, remote, report, run, serve, sync
 from service.cli.corpus import corpus
 from service.errors import (
     CampaignNotFoundError,
@@ -33,6 +33,7 @@ application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
 application.command(name="report")(report.report)
 application.command(name="best")(best.best)
+application.command(name="sync")(sync.sync)
 application.command(name="calibrate")(calibrate.calibrate)
 application.add_typer(corpus)
 application.command(name="serve")(serve.serve)

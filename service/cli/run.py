@@ -135,9 +135,10 @@ def _with_absolute_folders(document: Any) -> Any:
 
 
 def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
-    """List the earlier campaigns that MLflow does not hold whole: their owner was killed."""
-    earlier = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    return [each.campaign_id for each in earlier if is_behind(ledger, each)]
+    """List the campaigns at rest that MLflow does not hold whole: their owner was killed. Others have one who tells."""
+    others = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
+    at_rest = [each for each in others if each.state.is_terminal or each.state is CampaignState.PAUSED]
+    return [each.campaign_id for each in at_rest if is_behind(ledger, each)]
 
 
 def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:

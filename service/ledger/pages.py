@@ -13,7 +13,7 @@ from service.campaign.submission import Submission
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
-from service.ledger.tables import attempts, campaigns, cursors, observations, submissions, trials
+from service.ledger.tables import attempts, campaigns, cursors, dead_letters, events, observations, submissions, trials
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
 TrialOrder = Literal["number", "objective", "-objective"]
@@ -132,6 +132,24 @@ class PagedLedger(SubmissionLedger):
         query = select(func.coalesce(func.sum(behind), 0)).select_from(campaigns).join(submissions)
         with self._reading() as connection:
             return int(connection.execute(query.outerjoin(cursors, mine)).scalar_one())
+
+    def untold_since(self, tracker: str) -> int | None:
+        """Tell when the oldest thing happened that a tracker has not been told; None where it knows everything."""
+        mine = (cursors.c.campaign_id == campaigns.c.id) & (cursors.c.tracker == tracker)
+        told = func.coalesce(cursors.c.sequence, 0)
+        behind = select(campaigns.c.id, told.label("told")).join(submissions).outerjoin(cursors, mine)
+        with self._reading() as connection:
+            found = []
+            for row in connection.execute(behind.where(campaigns.c.sequence > told)).all():
+                untold = (events.c.campaign_id == row.id) & (events.c.sequence > row.told)
+                found.append(connection.execute(select(func.min(events.c.at)).where(untold)).scalar())
+        return min((int(at) for at in found if at is not None), default=None)
+
+    def num_buried(self, tracker: str) -> int:
+        """Count what a tracker will never take."""
+        with self._reading() as connection:
+            query = select(func.count()).select_from(dead_letters).where(dead_letters.c.tracker == tracker)
+            return int(connection.execute(query).scalar_one())
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:

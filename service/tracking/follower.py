@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from service.campaign.records import CampaignRecord
+from service.tracking.breaker import Breaker
 from service.tracking.links import ATTACHMENTS, MLFLOW
 from service.tracking.projector import Projector
 
 PROJECTION_SECONDS = 1.0
+_MOST_FAILURES = 3  # of one round
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +40,20 @@ class Follower:
     Args:
         ledger: Lists the campaigns.
         make_projectors: Makes projectors for campaigns, inside the thread: trackers are slow to import and to open.
+        lead: Asked before each window; of several replicas one may project.
     """
 
-    def __init__(self, ledger: CampaignList, make_projectors: Callable[[Sequence[str]], Sequence[Projector]]) -> None:
+    def __init__(
+        self,
+        ledger: CampaignList,
+        make_projectors: Callable[[Sequence[str]], Sequence[Projector]],
+        *,
+        lead: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._ledger = ledger
         self._make_projectors = make_projectors
+        self._lead = lead
+        self._breaker = Breaker()
         self._projectors: dict[str, Projector] = {}
         self._ending = threading.Event()
         self._problem: str | None = None
@@ -53,7 +64,7 @@ class Follower:
         self._thread.start()
 
     def end(self, *, timeout_seconds: float) -> None:
-        """End after what is being projected; what is left is projected by the next service."""
+        """End after the window that is being projected; what is left is projected by the next service."""
         self._ending.set()
         self._thread.join(timeout_seconds)
 
@@ -62,22 +73,48 @@ class Follower:
         return self._problem
 
     def catch_up(self) -> None:
-        """Bring the tracker up to date with every campaign once."""
+        """Bring the tracker up to date with every campaign once, as far as this replica leads.
+
+        A campaign that cannot be told does not hold up the others, but a tracker that fails again and again is left
+        alone: it may take half a minute to say so.
+
+        Raises:
+            Exception: What came of the first campaign that could not be told.
+        """
         behind = [each.campaign_id for each in self._ledger.campaigns() if is_behind(self._ledger, each)]
         fresh = [campaign_id for campaign_id in behind if campaign_id not in self._projectors]
-        if fresh:
+        if fresh and self._lead():
             self._projectors |= dict(zip(fresh, self._make_projectors(fresh), strict=True))
-        for campaign_id in behind:
-            self._projectors[campaign_id].catch_up()
-        for campaign_id in behind:  # no campaign waits for another's documents
+        failures: list[Exception] = []
+        for step in (self._project, self._attach):  # no campaign waits for another's documents
+            for campaign_id in behind:
+                try:
+                    step(campaign_id)
+                except Exception as error:
+                    failures.append(error)
+                    if len(failures) == _MOST_FAILURES:
+                        raise failures[0] from None
+        if failures:
+            raise failures[0]
+
+    def _project(self, campaign_id: str) -> None:
+        while not self._ending.is_set() and self._lead() and self._projectors[campaign_id].project():
+            pass
+
+    def _attach(self, campaign_id: str) -> None:
+        if not self._ending.is_set() and self._lead():
             self._projectors[campaign_id].attach()
 
     def _run(self) -> None:
         while not self._ending.wait(PROJECTION_SECONDS):
+            if self._breaker.is_open():
+                continue
             try:
                 self.catch_up()
+                self._breaker.succeed()
                 self._problem = None
             except Exception as error:  # a tracker may fail in its own ways; campaigns go on
+                wait_seconds = self._breaker.fail()
                 if self._problem is None:
-                    _log.warning("the tracker lags behind: %s", error)
+                    _log.warning("the tracker lags behind and is tried again in %g s: %s", wait_seconds, error)
                 self._problem = f"the tracker lags behind: {type(error).__name__}"

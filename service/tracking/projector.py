@@ -34,6 +34,11 @@ class Projector:
         self._campaign_id = campaign_id
         self._attachments = attachments
 
+    @property
+    def campaign_id(self) -> str:
+        """Which campaign it tells of."""
+        return self._campaign_id
+
     def catch_up(self) -> None:
         """Project until the tracker holds everything that the ledger holds."""
         while self.project():

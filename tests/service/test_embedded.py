@@ -10,10 +10,11 @@ import pytest
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, EmbeddedCampaign, Projection, settle_orphans
+from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, EmbeddedCampaign, settle_orphans
 from service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
 from service.ledger import Ledger, entries
 from service.ledger.spool import Spool
+from service.tracking.projection import Projection
 from service.tracking.projector import Projector
 from tests.fakes.tracker import FakeTracker
 

@@ -33,7 +33,7 @@ def test_a_service_has_its_directory_alone_and_says_where_it_is(tmp_path: Path) 
     with (
         data.locked(),  # campaigns of `run` share it
         data.locked(),
-        pytest.raises(DataDirectoryError, match="a campaign is run here"),
+        pytest.raises(DataDirectoryError, match="another command uses it"),
         data.locked(served_at="http://x"),
     ):
         pass

@@ -1,0 +1,81 @@
+"""Keeps a tracker up to date with the campaigns of one process while one of them runs, and finishes at its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from service.errors import TrackingError
+from service.tracking.breaker import Breaker
+from service.tracking.projector import Projector
+
+PROJECTION_SECONDS = 1.0
+PROJECTION_TRIES = 5  # at the end
+
+_log = logging.getLogger(__name__)
+
+
+class Projection:
+    """A thread that keeps a tracker up to date with some campaigns, the last of which is running.
+
+    Args:
+        make_projectors: Makes their projectors, inside the thread: trackers are slow to import and to open.
+    """
+
+    def __init__(self, make_projectors: Callable[[], Sequence[Projector]]) -> None:
+        self._make_projectors = make_projectors
+        self._projectors: Sequence[Projector] = ()
+        self._ending = threading.Event()
+        self._error: Exception | None = None
+        self._breaker = Breaker()
+        self._thread = threading.Thread(target=self._run, name="projection", daemon=True)
+        self._thread.start()
+
+    def finish(self, *, give_up: Callable[[], bool] = lambda: False) -> str:
+        """Project what is left and end.
+
+        Args:
+            give_up: Asked now and then; True leaves what is left to a later projection.
+
+        Returns:
+            The address where the running campaign can be looked at.
+
+        Raises:
+            TrackingError: The tracker lags behind the ledger.
+        """
+        self._ending.set()
+        while self._thread.is_alive() and not give_up():
+            self._thread.join(0.1)
+        if self._thread.is_alive():
+            raise TrackingError("the tracker lags behind the ledger, which holds everything: got an interrupt")
+        if self._error is not None:
+            raise TrackingError(f"the tracker lags behind the ledger, which holds everything: got {self._error}")
+        return self._projectors[-1].page()
+
+    def _run(self) -> None:
+        tries_left = PROJECTION_TRIES
+        while tries_left:
+            is_ending = self._ending.wait(PROJECTION_SECONDS)
+            if is_ending or not self._breaker.is_open():
+                self._catch_up()
+            if is_ending:
+                tries_left = tries_left - 1 if self._error is not None else 0
+                if tries_left:
+                    time.sleep(PROJECTION_SECONDS)
+
+    def _catch_up(self) -> None:
+        try:
+            self._projectors = self._projectors or self._make_projectors()
+            for projector in self._projectors:
+                projector.catch_up()
+            for projector in self._projectors:  # no campaign waits for another's documents
+                projector.attach()
+            self._error = None
+            self._breaker.succeed()
+        except Exception as error:  # a tracker may fail in its own ways; the campaign goes on
+            if self._error is None:
+                _log.warning("the tracker lags behind: %s", error)
+            self._error = error
+            self._breaker.fail()

@@ -1,0 +1,109 @@
+"""`spectune sync` brings MLflow up to the ledger, and makes it again from nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner, Result
+
+from service.campaign.records import Refusal
+from service.cli.main import application
+from service.data_directory import DataDirectory
+from service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
+from service.ledger import Ledger, ServiceLedger
+from service.tracking.mlflow_tracker import EXPERIMENT
+from tests.fakes.campaigns import enter_campaign
+from tests.fakes.mlflow_content import assert_equals_ledger, content
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPECTUNE_MLFLOW_URI", "SPECTUNE_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDirectory:
+    data = DataDirectory(tmp_path)
+    with Ledger.at(data.ledger) as ledger:
+        for campaign_id in ("a", "b"):
+            enter_campaign(ledger, campaign_id, num_trials=4)
+    return data
+
+
+def sync(data: DataDirectory, *arguments: str) -> Result:
+    return CliRunner().invoke(application, ["sync", *arguments, "--data-dir", str(data.root)])
+
+
+def told(data: DataDirectory) -> list[int]:
+    with Ledger.at(data.ledger) as ledger:
+        return [ledger.cursor("mlflow", campaign_id) for campaign_id in ("a", "b")]
+
+
+def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: DataDirectory) -> None:
+    result = sync(data, "b")
+    assert result.exit_code == 0, result.output
+    assert told(data)[0] == 0
+    assert sync(data).exit_code == 0
+    client = MlflowClient(tracking_uri=data.mlflow_uri)
+    before = {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")}
+    rebuilt = sync(data, "--rebuild")
+    assert rebuilt.exit_code == 0, rebuilt.output
+    assert {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
+    with Ledger.at(data.ledger) as ledger:
+        assert_equals_ledger(client, EXPERIMENT, ledger, "a")
+    other = DataDirectory(data.root / "other")  # the same ledger, and an MLflow that has lost everything
+    other.root.mkdir()
+    shutil.copy(data.ledger, other.ledger)
+    assert sync(other).exit_code == 0
+    assert not MlflowClient(tracking_uri=other.mlflow_uri).search_runs(["0", "1"])
+    assert sync(other, "--rebuild").exit_code == 0
+    client = MlflowClient(tracking_uri=other.mlflow_uri)
+    assert {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
+
+
+def test_it_shows_what_mlflow_refuses(data: DataDirectory) -> None:
+    with Ledger.at(data.ledger) as ledger:
+        ledger.bury("mlflow", "a", [Refusal(3, "the metric 'x'", "may only contain letters")])
+    result = sync(data, "a")
+    assert result.exit_code == 0, result.output
+    assert "a: MLflow refuses the metric 'x' of trial 3: may only contain letters" in result.output
+    assert "refuses the metric" not in sync(data, "a", "--rebuild").output
+
+
+def test_it_is_refused_where_a_service_or_another_command_has_the_data_directory(data: DataDirectory) -> None:
+    with data.locked(served_at="http://127.0.0.1:9"):
+        result = sync(data)
+    assert isinstance(result.exception, DataDirectoryError)
+    assert "the service at http://127.0.0.1:9 has this data directory" in str(result.exception)
+    with ServiceLedger.at(data.ledger) as ledger:
+        ledger.take_lease("mlflow", holder="another", seconds=60)
+    result = sync(data)
+    assert isinstance(result.exception, DataDirectoryError)
+    assert "another process keeps MLflow up to date" in str(result.exception)
+    assert told(data) == [0, 0]
+
+
+def test_a_campaign_that_is_not_there_is_named_with_the_nearest(data: DataDirectory) -> None:
+    result = sync(data, "aa")
+    assert isinstance(result.exception, CampaignNotFoundError)
+    assert str(result.exception).endswith("got 'aa'")
+
+
+def test_nothing_is_made_where_no_campaign_was_run(tmp_path: Path) -> None:
+    result = sync(DataDirectory(tmp_path / "none"))
+    assert isinstance(result.exception, DataDirectoryError)
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_mlflow_of_ones_own_that_is_away_is_named(data: DataDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTUNE_MLFLOW_URI", "http://127.0.0.1:1")
+    result = sync(data)
+    assert isinstance(result.exception, TrackingError)
+    assert "http://127.0.0.1:1" in str(result.exception)
+    assert told(data) == [0, 0]
