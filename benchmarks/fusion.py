@@ -6,7 +6,7 @@ For every task and size, lines are: the plain PyTorch loop with torch.optim.Muon
 the solo engine, and the population engine with K = 1, 2, 4 ... 64 members that differ in seed and learning rate, with
 one data seed for all and with one each. In a round each line takes some steps, in an order of the round's own. A time
 is the median over the rounds, of a step for each member; a ratio is the median of the rounds' ratios, above 1 where
-the line is faster. One thread is what a worker of a campaign has by default.
+the line is faster. All lines have a worker's environment, and one thread, which is a worker's default.
 
 Below a table stand the planner's choice with the gain that it predicted and the one that the table shows for it, and
 memory: the bytes that K lanes hold (weights and optimizer states) beside K times those of one trial alone, and by how
@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizers import split
+from service.driver.environment import VARIABLES
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
 from trainers.plan import make_plan
 from trainers.population import Population
@@ -197,18 +200,20 @@ def memory(case: Case, *, number: int, device: str) -> dict[str, Any]:
 def peak_growth(case: Case, number: int, device: str) -> int:
     """Give by how many bytes this process grows, at its peak, to train so many members; run in one of its own."""
     torch.set_num_threads(1)
-    SoloTrial(case.setting(device=device)).advance(1)  # what any training needs: data, kernels, libraries
-    before = _peak(device)
+    warm_up = CASES["vision_transformer width 32"]  # what any training needs: kernels, libraries
+    _advance_of(together(warm_up, 2, own_data=False, device=device))(3)
+    case.setting(device=device).task.batch(0, 0)
+    before = _held_bytes(device, peak=False)
     _advance_of(together(case, number, own_data=False, device=device))(3)
-    return _peak(device) - before
+    return _held_bytes(device, peak=True) - before
 
 
-def _peak(device: str) -> int:
-    """Give the most memory that this process has held, in bytes."""
+def _held_bytes(device: str, *, peak: bool) -> int:
+    """Give the bytes that this process holds, or held at most."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(fields["VmHWM"].split()[0])
+    return 1024 * int(fields["VmHWM" if peak else "VmRSS"].split()[0])
 
 
 def _num_bytes(entry: Any) -> int:
@@ -225,6 +230,7 @@ def run(case: Case, *, numbers: Sequence[int], device: str, repeats: int) -> dic
 def main() -> None:
     """Run every case, print as it goes, write JSON at the end."""
     options = _options()
+    _take_workers_environment()
     torch.set_num_threads(options.threads)
     about = {
         "torch": torch.__version__,
@@ -241,6 +247,13 @@ def main() -> None:
             _show(title, tables[title])
     if options.json is not None:
         options.json.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
+
+
+def _take_workers_environment() -> None:
+    """Begin again with the variables that libraries read when they load, as every worker has them."""
+    wanted = {each.name: each.value for each in VARIABLES if each.name.startswith(("MALLOC_", "MKL_"))}
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, sys.orig_argv, os.environ | wanted)
 
 
 def _options() -> argparse.Namespace:

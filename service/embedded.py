@@ -105,6 +105,10 @@ class EmbeddedCampaign:
         """Read what was found out about training the trials of each arm together."""
         return self._ledger.events(self._campaign_id, "planned")
 
+    def fusion_checks(self) -> list[Event]:
+        """Read what came of comparing fused steps with steps alone."""
+        return self._ledger.events(self._campaign_id, "fusion_checked")
+
     def watch(self) -> bool:
         """Look after the driver once; call it every second or so. It may be called again after it raised.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ class LaneEvaluation:
         """
         found: dict[int, Evaluated] = {}
         of_seed: dict[int, list[int]] = {}
-        for lane, seed in data_seeds.items():
+        for lane, seed in sorted(data_seeds.items()):
             of_seed.setdefault(seed, []).append(lane)
         for seed, lanes in of_seed.items():
             try:
@@ -51,8 +51,8 @@ class LaneEvaluation:
                 found |= {lane: self._alone(stack, lane, seed) for lane in lanes}
         return found
 
-    def _together(self, stack: LaneStack, lanes: Sequence[int], seed: int) -> dict[int, Evaluated]:
-        some = stack if len(lanes) == stack.num_lanes else stack.select(lanes)
+    def _together(self, stack: LaneStack, lanes: list[int], seed: int) -> dict[int, Evaluated]:
+        some = stack if lanes == list(range(stack.num_lanes)) else stack.select(lanes)
 
         def of_lane(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
             measured: dict[str, Tensor] = functional_call(self._measure, _prefixed(parameters), (seed,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +61,14 @@ class Member:
         """Tell after how many steps the solo engine would look at its numbers."""
         return min(INSPECT_EVERY - self.step % INSPECT_EVERY, target - self.step)
 
-    def report(self, evaluated: dict[str, float] | None) -> dict[str, float]:
+    def report(self, evaluated: Mapping[str, float] | None, spectra: Mapping[str, float]) -> dict[str, float]:
         """Sum up the steps since the report before, beside an evaluation; None where it has diverged."""
         metrics = {"lr": float(self.groups[0]["initial_lr"]) * self.factor(), "timing_valid": float(self.is_alone)}
         metrics |= self.times.metrics(self.setting.task.items_per_step)
         if self.watch.loss_count:
             metrics["loss"] = self.watch.loss_sum / self.watch.loss_count
         nowhere = {name: math.nan for name in self.setting.task.metrics if name not in TRAINING_METRICS}
+        metrics |= spectra
         metrics |= nowhere if evaluated is None else evaluated
         self.watch.forget_losses()
         self.times, self.is_alone = StepTimes(), True

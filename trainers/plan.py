@@ -42,7 +42,8 @@ LONG_STEP_SECONDS = 0.2
 MEMORY_SHARE = 0.8
 TRY_SECONDS = 1.0
 """For all measurements together; the one that is under way is finished."""
-_STEPS = 5
+_MOST_STEPS = 5
+_STRETCH_SECONDS = 0.02
 _ENDLESS = 10**6
 
 
@@ -159,9 +160,14 @@ def _together(setting: TrialSetting, number: int) -> Callable[[int], Any]:
 
 
 def _timed(advance: Callable[[int], Any], setting: TrialSetting, clock: Callable[[], float]) -> float:
-    """Give the seconds of a step: the best of three stretches after one that is not counted."""
-    lengths = [_seconds_of(advance, (stretch + 1) * _STEPS, setting, clock) / _STEPS for stretch in range(4)]
-    return min(lengths[1:])
+    """Give the seconds of a step: the best of three stretches of some, after the first steps, which do not count.
+
+    Long steps are their own measure: stretches of many would leave no time for trying larger numbers.
+    """
+    warm = 3  # one more than a trial alone may have taken already
+    first_seconds = _seconds_of(advance, warm, setting, clock) / warm
+    length = min(max(int(_STRETCH_SECONDS / max(first_seconds, 1e-9)), 1), _MOST_STEPS)
+    return min(_seconds_of(advance, warm + length * (stretch + 1), setting, clock) / length for stretch in range(3))
 
 
 def _seconds_of(

@@ -30,6 +30,7 @@ from trainers.member import Member
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
+from trainers.spectra import spectra_of_lanes
 from trainers.step_timing import StepTimer, StepTimes
 from trainers.structure import known_bound, remember_bound, structure_of
 
@@ -70,7 +71,8 @@ class Population:
         """
         if self._members and structure_of(setting) != structure_of(self._members[0].setting):
             raise ValueError(f"trial {trial} has another structure than the population: got {structure_of(setting)}")
-        setting.task.check()
+        if not self._members:
+            setting.task.check()  # that of the others is equal
         model = setting.task.build(generator_for("model", setting.seed))
         model.to(setting.device, PRECISIONS[setting.precision])
         optimizer = build_optimizer(model, setting.optimizer, **setting.hyperparameters)
@@ -106,7 +108,7 @@ class Population:
         Raises:
             ValueError: A target lies beyond its trial's end.
         """
-        lanes = [self._lane(trial) for trial in targets]
+        lanes = sorted(self._lane(trial) for trial in targets)
         for lane in lanes:
             member = self._members[lane]
             if targets[member.trial] > member.setting.steps:
@@ -123,7 +125,7 @@ class Population:
         """Train lanes to their targets; give those that are left because they did not fit into memory together."""
         while lanes:
             everything = self._joined()
-            is_part = len(lanes) < everything.num_lanes
+            is_part = lanes != list(range(everything.num_lanes))
             work = everything.select(lanes) if is_part else everything
             try:
                 self._stretch(work, [self._members[lane] for lane in lanes], targets, should_stop)
@@ -239,11 +241,21 @@ class Population:
         sound = [lane for lane in lanes.values() if not self._members[lane].watch.reason]
         seeds = {lane: self._members[lane].setting.data_seed for lane in sound}
         evaluated = self._evaluation.evaluate(self._joined(), seeds) if seeds else {}
+        spectra = self._spectra(sound)
         reports: dict[int, dict[str, float] | str] = {}
         for trial, lane in lanes.items():
             mine = evaluated.get(lane)
-            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine)
+            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine, spectra.get(lane, {}))
         return reports
+
+    def _spectra(self, lanes: list[int]) -> dict[int, dict[str, float]]:
+        if not lanes:
+            return {}
+        everything, members = self._joined(), [self._members[lane] for lane in lanes]
+        stack = everything if len(lanes) == everything.num_lanes else everything.select(lanes)
+        settings, groups = [member.setting for member in members], [member.groups for member in members]
+        rates = LaneRates(stack, settings, groups, [member.step for member in members])
+        return dict(zip(lanes, spectra_of_lanes(stack, rates), strict=True))
 
     def state(self, trial: int) -> State:
         """Copy everything a trial needs to go on, as the solo engine writes it: either engine can restore it."""

@@ -24,6 +24,7 @@ import torch
 
 from trainers import checkpoints
 from trainers.cohorts import Cohort, cohort_for
+from trainers.fused_step_check import FusionCheck, FusionSampler
 from trainers.plan import Plan, make_plan
 from trainers.setting import TrialSetting
 from trainers.solo import Outcome
@@ -113,11 +114,13 @@ class SlotReport:
         number: Counts the slot's reports from 1.
         members: What each member did; one that was held is left out.
         plans: What was found out for the trials that the verdict asked to plan for.
+        checks: What came of comparing a fused step of a trial with the step alone.
     """
 
     number: int
     members: list[MemberReport]
     plans: dict[int, Plan] = field(default_factory=dict)
+    checks: dict[int, FusionCheck] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,14 @@ class SlotOptions:
         folder: Where below it this slot's attempt writes; each slot has a folder of its own name in it.
         checkpoint_seconds: Write a checkpoint when the last one is older than this.
         cpus: Threads to train with.
+        verify_fusion: Whether to compare, now and then, a fused step with the step alone.
     """
 
     checkpoints: str
     folder: str
     checkpoint_seconds: float
     cpus: int
+    verify_fusion: bool = False
 
 
 class BoardLostError(Exception):
@@ -168,6 +173,8 @@ class Slot:
         self._folder = Path(options.checkpoints) / options.folder / name
         self._assignments: dict[int, Assignment] = {}
         self._cohorts: dict[object, Cohort] = {}
+        self._sampler = FusionSampler() if options.verify_fusion else None
+        self._checks: dict[int, FusionCheck] = {}
         self._number = 0
         self._saved_at = time.monotonic()
 
@@ -187,7 +194,8 @@ class Slot:
         for cohort in self._cohorts.values():
             reports += self._train(cohort, held=verdict.hold)
         self._number += 1
-        return SlotReport(self._number, reports, plans)
+        checks, self._checks = self._checks, {}
+        return SlotReport(self._number, reports, plans, checks)
 
     # Members
 
@@ -238,6 +246,7 @@ class Slot:
             return []
         start = time.monotonic()
         try:
+            self._verify(cohort, trials)
             outcomes = cohort.advance(targets, should_stop=self._verdicts.is_stopping)
         except BoardLostError:
             raise
@@ -248,6 +257,12 @@ class Slot:
         measured = cohort.report([trial for trial in trials if outcomes[trial] is not Outcome.INTERRUPTED])
         seconds = (time.monotonic() - start) / len(trials)
         return [_report(cohort, trial, outcomes[trial], measured.get(trial, {}), seconds) for trial in trials]
+
+    def _verify(self, cohort: Cohort, trials: Sequence[int]) -> None:
+        if self._sampler is not None:
+            settings = {trial: self._assignments[trial].setting for trial in trials}
+            with suppress(torch.OutOfMemoryError):  # there may be no room for one more; training goes on
+                self._checks |= self._sampler.check(cohort, trials, settings)
 
     def _next_report_step(self, cohort: Cohort, trial: int) -> int:
         return next(step for step in self._assignments[trial].report_steps if step > cohort.step(trial))

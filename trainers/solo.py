@@ -22,6 +22,7 @@ from trainers.divergence import Watch, rms
 from trainers.gradient_noise import noise_of
 from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
+from trainers.spectra import spectra_of_model
 from trainers.step_timing import StepTimer, StepTimes
 from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
 
@@ -105,13 +106,16 @@ class SoloTrial:
         """Evaluate now, and sum up the steps since the report before.
 
         Returns:
-            The task's metrics. `loss` is the mean over the steps since the report before; it and the times are left out
-            where no step was taken. A diverged trial is not evaluated: its own metrics are NaN.
+            The task's metrics and those of `trainers.spectra`. `loss` is the mean over the steps since the report
+            before; it and the times are left out where no step was taken. A diverged trial is not evaluated: its own
+            metrics are NaN.
         """
         metrics = {"lr": float(self._optimizer.param_groups[0]["lr"]), "timing_valid": 1.0}
         metrics |= self._timer.times.metrics(self.setting.task.items_per_step)
         if self._watch.loss_count:
             metrics["loss"] = self._watch.loss_sum / self._watch.loss_count
+        if not self._watch.reason:
+            metrics |= spectra_of_model(self.model, self._optimizer)
         metrics |= self._evaluate()
         self._watch.forget_losses()
         self._timer.times = StepTimes()

@@ -41,12 +41,15 @@ DEFAULTS: Mapping[str, Any] = {
     "target": None,
     "budget": {},
     "resources": {},
+    "verify_fusion": False,
     "tags": {},
 }
 _LONGEST_NAME = 200
 _LONGEST_TAG = 5000  # characters; MLflow 3.17 keeps 8000
 _TAG_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,98}[A-Za-z0-9])?", re.ASCII)  # narrower than MLflow's
-_RESERVED_TAGS = frozenset({"campaign", "kind", "state", "reason", "message", "arm", "trial", "point", "attempt"})
+_RESERVED_TAGS = frozenset(
+    {"campaign", "kind", "state", "reason", "message", "arm", "trial", "point", "attempt", "phase", "timing_valid"}
+)
 _MOST_REPORTS = 10_000  # of a trial
 _NUM_REPORTS = 20  # reports per trial where `every_steps` is not given
 _REDUCTION_FACTOR = 3
@@ -113,6 +116,7 @@ class _Reading:
             "target": self._target(),
             "budget": budget,
             "resources": self._read("resources", ResourcesSection),
+            "verify_fusion": self._verify_fusion(),
             "tags": self._tags(),
         }
 
@@ -147,6 +151,12 @@ class _Reading:
         if target is not None and not is_number(target):
             self._found.add("/target", "a number is needed: the objective at which the campaign ends", target)
         return target
+
+    def _verify_fusion(self) -> Any:
+        verify = self._document["verify_fusion"]
+        if not isinstance(verify, bool):
+            self._found.add("/verify_fusion", "true or false is needed", verify)
+        return verify
 
     def _tags(self) -> Any:
         tags = self._document["tags"]

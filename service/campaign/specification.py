@@ -51,6 +51,7 @@ class Specification(BaseModel):
     target: float | None  # the objective at which the campaign ends
     budget: BudgetSection
     resources: ResourcesSection
+    verify_fusion: bool  # whether workers compare, now and then, a fused step with the step alone
     tags: dict[str, str]
 
     def document(self) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from service.campaign.records import Event, Observation, TrialRecord
 from service.campaign.specification import Specification
@@ -36,3 +38,27 @@ def achieved_line(
     arm, predicted = specification.arms[event.body["arm"]].name, event.body["predicted_gain"]
     faster = f"{achieved:.1f} times as fast as one alone had been"
     return f"{arm}: {event.body['members']} trials at a time were {faster} (predicted: {predicted:.1f})"
+
+
+def fusion_lines(specification: Specification, events: Sequence[Event]) -> list[str]:
+    """Say for each arm how far its fused steps lay apart from steps alone, where the campaign asks for it."""
+    lines = []
+    for index, arm in enumerate(specification.arms):
+        checks = [event.body for event in events if event.body["arm"] == index]
+        if not checks:
+            continue
+        worst = max(checks, key=_excess)
+        said = f"{arm.name}: {len(checks)} fused steps checked, the furthest from the step alone"
+        apart = f"by {float(worst['deviation']):.2g}"
+        if all(each["holds"] for each in checks):
+            lines.append(f"{said} {apart} (at most {worst['tolerance']:.2g})")
+        else:
+            lines.append(
+                f"[red]warning[/] {said} {apart}, more than {worst['tolerance']:.2g}: trials after it trained alone"
+            )
+    return lines
+
+
+def _excess(check: Mapping[str, Any]) -> float:
+    ratio = float(check["deviation"]) / check["tolerance"]
+    return math.inf if math.isnan(ratio) else ratio

@@ -22,7 +22,7 @@ from service.campaign.specification import Specification, parse
 from service.cli.document import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
-from service.cli.plans import achieved_line, plan_line
+from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, settle_orphans
@@ -92,6 +92,8 @@ def run(
         for plan in plans:
             if line := achieved_line(specification, plan, trials, steps):
                 console.print(line, highlight=False)
+        for line in fusion_lines(specification, campaign.fusion_checks()):
+            console.print(line, highlight=False)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False)

@@ -125,6 +125,7 @@ class Attempt:
                 folder=f"attempt-{self._number}",
                 checkpoint_seconds=CHECKPOINT_SECONDS,
                 cpus=resources.cpus,
+                verify_fusion=self._specification.verify_fusion,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,

@@ -25,6 +25,7 @@ from service.driver.arms import Arm, ArmTrial, Fate
 from service.driver.lanes import Lanes
 from service.ledger import entries
 from service.ledger.spool import Record
+from trainers.fused_step_check import FusionCheck
 from trainers.plan import Plan
 from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
@@ -132,6 +133,7 @@ class Dispatcher:
         state = self._slots[slot]
         state.waits_for = report.number
         self._take_plans(state, report.plans, decision)
+        self._take_checks(state, report.checks, decision)
         for member in report.members:
             assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
             self._enter(state.members[member.trial], member, decision)
@@ -189,6 +191,23 @@ class Dispatcher:
             arm = state.members[number].arm
             self._lanes.learn(arm.index, plan.num_members)
             decision.records.append(entries.planned(trial=number, arm=arm.index, plan=plan.document(), at=self._now()))
+
+    def _take_checks(self, state: _Slot, checks: Mapping[int, FusionCheck], decision: Decision) -> None:
+        """Write down how exact fusion is; no further trial of an arm is fused where it is not."""
+        for number, check in checks.items():
+            arm = state.members[number].arm
+            if not check.holds:
+                self._lanes.distrust(arm.index)
+            decision.records.append(
+                entries.fusion_checked(
+                    trial=number,
+                    arm=arm.index,
+                    step=check.step,
+                    deviation=check.deviation,
+                    tolerance=check.tolerance,
+                    at=self._now(),
+                )
+            )
 
     def _enter(self, trial: ArmTrial, report: MemberReport, decision: Decision) -> None:
         """Write down what a member did."""

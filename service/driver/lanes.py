@@ -41,6 +41,10 @@ class Lanes:
         """Enter a K that was found out; what is known already stays."""
         self._known.setdefault(arm, num_members)
 
+    def distrust(self, arm: int) -> None:
+        """Train every further trial of an arm alone: its fused steps are not those of a trial alone."""
+        self._known[arm] = 1
+
     def plan_for(self, trial: ArmTrial) -> int:
         """Give the largest K worth trying out with a trial; 0 where its arm's K is known."""
         arm = trial.arm.index

@@ -5,6 +5,7 @@ trial_moved     the trial changed its state, with reason and message
 trial_lost      the worker under the trial was lost; the trial waits again
 observation     the trial reported at a step
 device_seconds  the trial used a device for a while without a report that counts
+fusion_checked  on a trial, a fused step was compared with the step alone
 planned         it was found out, on the trial, how many of its arm are best trained together
 """
 
@@ -77,6 +78,12 @@ def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record
     return {"kind": "planned", "trial": trial, "arm": arm, "plan": dict(plan), "at": at}
 
 
+def fusion_checked(*, trial: int, arm: int, step: int, deviation: float, tolerance: float, at: int) -> Record:
+    """Say how far a fused step lay apart from the step alone, in units of the weights' root mean square."""
+    check = {"step": step, "holds": deviation <= tolerance, **metrics_to_json({"deviation": deviation})}
+    return {"kind": "fusion_checked", "trial": trial, "arm": arm, "check": {**check, "tolerance": tolerance}, "at": at}
+
+
 def enter(connection: Connection, campaign_id: str, attempt: int, records: Sequence[Record], *, sequence: int) -> int:
     """Enter records in order, inside the caller's transaction that holds the campaign's row.
 
@@ -134,6 +141,8 @@ class _Batch:
                 self._row(record)["device_seconds"] += record["device_seconds"]
             case "planned":
                 self._tell(record, {"arm": record["arm"], **record["plan"]})
+            case "fusion_checked":
+                self._tell(record, {"arm": record["arm"], **record["check"]})
             case kind:
                 raise AssertionError(f"a record of unknown kind: got {kind!r}")
 

@@ -15,6 +15,7 @@ from service.driver.assignments import AssignmentMaker
 from service.driver.dispatcher import Decision, Dispatcher, StopKind
 from service.driver.lanes import Lanes
 from service.ledger.spool import Record
+from trainers.fused_step_check import FusionCheck
 from trainers.plan import Plan
 from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
@@ -62,6 +63,7 @@ class Simulation:
         members: K, None to let the first slot find `planned` out.
         culprit: A trial under which every worker is lost.
         largest: The most members that any slot had.
+        check: What comes of every comparison of a fused step with the step alone; None where none is made.
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
     """
 
@@ -75,6 +77,7 @@ class Simulation:
     planned: int = 4
     culprit: int | None = None
     largest: int = 0
+    check: FusionCheck | None = None
     wall_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -170,7 +173,8 @@ class Simulation:
         assert training, "a slot without work was told to go on"
         plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
         members = [self._train(slot, assignment) for assignment in training]
-        self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans)))
+        checks = {members[0].trial: self.check} if self.check is not None and len(members) > 1 else {}
+        self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans, checks)))
         return 1
 
     def _train(self, slot: _Slot, assignment: Assignment) -> MemberReport:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainers.tasks.conftest import SMALL
 from trainers import Schedule, TrialSetting, task_from_options
+from trainers.tasks import Task
 
 WORDS = ["the", "gradient", "and", "its", "polar", "factor", "is", "orthogonal", "when", "momentum", "has", "steps"]
 
@@ -57,5 +59,14 @@ def setting(corpus: Path) -> Callable[..., TrialSetting]:
             "data_seed": 2,
         }
         return TrialSetting(task=task_from_options(task, options), **(defaults | fields))
+
+    return make
+
+
+@pytest.fixture
+def task_named(corpus: Path) -> Callable[[str], Task]:
+    def make(name: str) -> Task:
+        options = SMALL[name] | ({"corpus": str(corpus)} if name.startswith("language_model") else {})
+        return task_from_options(name.split()[0], options)
 
     return make

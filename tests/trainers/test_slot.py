@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes.verdict_source import ScriptedVerdicts
 from trainers import checkpoints
+from trainers.lane_step import LaneStep
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
 from trainers.slot import Assignment, BoardLostError, Ending, MemberReport, Slot, SlotOptions, Verdict
@@ -162,3 +163,53 @@ def test_a_stop_interrupts_a_long_stretch_and_leaves_a_checkpoint(tmp_path: Path
     state = saved(tmp_path)
     assert state is not None
     assert state["step"] == report.step
+
+
+def test_a_slot_checks_a_fused_step_of_a_trial_now_and_then_where_it_is_asked_to(tmp_path: Path) -> None:
+    ends = tuple(range(1, 31))
+    pair = tuple(replace(assignment(trial, seed=trial), report_steps=ends) for trial in (0, 1))
+    script = [Verdict(admit=pair), *[GO_ON] * 29, END]
+    checking = replace(options(tmp_path), verify_fusion=True)
+    found = [each.checks for each in iter(Slot("s", ScriptedVerdicts(script), checking).step, None) if each is not None]
+    assert [
+        (place, trial, check.step, check.holds) for place, each in enumerate(found) for trial, check in each.items()
+    ] == [
+        (0, 0, 1, True),
+        (16, 1, 17, True),
+    ]
+    silent = [each.checks for each in iter(Slot("t", ScriptedVerdicts(script), options(tmp_path)).step, None) if each]
+    assert silent == [{}] * 30
+
+
+def test_a_fused_step_that_is_not_the_step_alone_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = LaneStep.take
+
+    def off(self: LaneStep, work: Any, *arguments: Any) -> Any:
+        losses = take(self, work, *arguments)
+        work.weights[0].mul_(1.001)
+        return losses
+
+    monkeypatch.setattr(LaneStep, "take", off)
+    verdicts = ScriptedVerdicts([Verdict(admit=(assignment(0), assignment(1, seed=1))), END])
+    report = Slot("s", verdicts, replace(options(tmp_path), verify_fusion=True)).step()
+    assert report is not None
+    (check,) = report.checks.values()
+    assert check.deviation > 1e-4
+    assert not check.holds
+
+
+def test_a_trial_alone_is_not_checked(tmp_path: Path) -> None:
+    checking = replace(options(tmp_path), verify_fusion=True)
+    alone = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(0),)), GO_ON, END]), checking)
+    assert [each.checks for each in iter(alone.step, None) if each is not None] == [{}, {}]
+
+
+def test_checking_changes_no_number(tmp_path: Path) -> None:
+    pair = Verdict(admit=(assignment(0), assignment(1, seed=1)))
+    found = []
+    for verifies in (False, True):
+        checking = replace(options(tmp_path / str(verifies)), verify_fusion=verifies)
+        slot = Slot("s", ScriptedVerdicts([pair, GO_ON, GO_ON, END]), checking)
+        reports = [member for each in iter(slot.step, None) if each is not None for member in each.members]
+        found.append([(each.trial, *numbers([each])[0], each.metrics["loss"]) for each in reports])
+    assert found[0] == found[1]

@@ -91,6 +91,15 @@ def list_corpus(folder: Path | None) -> Listing:
     return Listing(longest, shards.vocabulary, "tokens")
 
 
+def vocabulary_of(folder: Path | None) -> int | None:
+    """Tell how many different tokens a corpus can have; None where its shards do not say it.
+
+    Raises:
+        CorpusError: As `list_corpus`, for shards; a folder of text is not looked at.
+    """
+    return NUM_BYTES if folder is None or not is_sharded(folder) else list_shards(folder).vocabulary
+
+
 def read_corpus(folder: Path | None) -> Corpus:
     """Map a corpus into memory. One process reads it once: later changes are seen by the next process.
 

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.data.corpora import Corpus, CorpusError, Tokens, corpus_fingerprint, list_corpus, read_corpus
+from trainers.data.corpora import (
+    Corpus,
+    CorpusError,
+    Tokens,
+    corpus_fingerprint,
+    list_corpus,
+    read_corpus,
+    vocabulary_of,
+)
 from trainers.seeds import generator_for
 from trainers.tasks.options import TaskOptionError, check_options, check_together, option
 from trainers.tasks.task import Batch, TaskOptions, place
@@ -97,7 +105,7 @@ class LanguageModel(TaskOptions):
     def build(self, generator: torch.Generator) -> Decoder:
         """Make the decoder; what its layers draw for themselves is thrown away, and torch's own stream put back."""
         with torch.random.fork_rng(devices=[]):
-            decoder = Decoder(self, self.vocabulary or list_corpus(self._folder()).vocabulary or 0)
+            decoder = Decoder(self, self.vocabulary or vocabulary_of(self._folder()) or 0)
         small = ("embedding.", "head.")
         initialize(decoder, generator, depth=self.depth, small=small, std=EMBEDDING_STD)
         return decoder

@@ -217,6 +217,7 @@ def test_a_document_of_an_earlier_release_gets_the_defaults_of_what_came_since(
         ("/stopping/min_steps", None, "/stopping/min_steps", "missing"),
         ("/stopping/reduction_factor", 1, "/stopping/reduction_factor", "greater than or equal to 2"),
         ("/precision", "fp23", "/precision", "did you mean 'fp32'?"),
+        ("/verify_fusion", "yes", "/verify_fusion", "true or false is needed"),
         ("/initial_points/0/arm", "rot", "/initial_points/0/arm", "did you mean 'root'?"),
         ("/initial_points/0/config/lr", 1, "/initial_points/0/config/lr", "outside [0.0003, 0.1] (arm 'root')"),
         ("/initial_points/0/config", {"lr": 0.01, "ns_steps": 5}, "/initial_points/0/config/percentile", "missing"),
@@ -309,6 +310,7 @@ _PLACES = [
     *("/arms/0/space/lr/log_uniform", "/arms/0/fixed", "/arms/0/name", "/search", "/search/points", "/schedule"),
     *("/stopping", "/precision", "/initial_points", "/initial_points/0", "/initial_points/0/config", "/tags"),
     *("/finals", "/budget", "/target", "/search/levels", "/search/sampler", "/stopping/audit", "/resources/workers"),
+    "/verify_fusion",
 ]
 _FREELY = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

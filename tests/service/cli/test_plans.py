@@ -6,7 +6,7 @@ from typing import Any
 
 from service.campaign.lifecycle import TrialState
 from service.campaign.records import Event, Observation
-from service.cli.plans import achieved_line, plan_line
+from service.cli.plans import achieved_line, fusion_lines, plan_line
 from tests.fakes.slots import specification
 from tests.service.cli.test_outcome import trial
 
@@ -45,3 +45,17 @@ def test_what_came_of_a_plan_is_the_time_of_the_steps_of_its_arm_that_were_taken
 def test_nothing_is_said_of_trials_that_trained_alone_or_were_not_measured() -> None:
     assert achieved_line(SPECIFICATION, planned(1), TRIALS, [observation(0, step_time_seconds=0.01)]) is None
     assert achieved_line(SPECIFICATION, planned(8), TRIALS, [observation(0)]) is None
+
+
+def checked(arm: int, deviation: Any, *, holds: bool = True) -> Event:
+    body = {"arm": arm, "step": 3, "deviation": deviation, "tolerance": 1e-5, "holds": holds}
+    return Event(1, 0, "fusion_checked", 0, body)
+
+
+def test_checks_of_fused_steps_are_told_by_arm_with_the_largest_deviation() -> None:
+    first, second = (arm.name for arm in SPECIFICATION.arms)
+    lines = fusion_lines(SPECIFICATION, [checked(0, 1e-7), checked(0, 3e-7), checked(1, "NaN", holds=False)])
+    assert lines[0] == f"{first}: 2 fused steps checked, the furthest from the step alone by 3e-07 (at most 1e-05)"
+    assert lines[1].startswith("[red]warning[/] ")
+    assert f"{second}: 1 fused steps checked, the furthest from the step alone by nan, more than 1e-05" in lines[1]
+    assert fusion_lines(SPECIFICATION, []) == []

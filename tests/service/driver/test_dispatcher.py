@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from service.campaign.records import Observation, TrialRecord
 from service.driver.dispatcher import MAX_LOSSES, StopKind
 from service.ledger import Ledger
 from tests.fakes.slots import STEPS, Simulation, objective, specification
+from trainers.fused_step_check import FusionCheck
 
 SEEDS = range(8)
 MEMBERS = [1, 4, None]
@@ -148,6 +150,23 @@ def test_what_the_first_member_finds_out_fills_the_slots_of_its_arm() -> None:
     assert {arm for arm, _ in plans} == {0, 1}
     assert {members for _, members in plans} == {6}
     assert simulation.largest == 6
+
+
+@pytest.mark.parametrize("deviation", [1e-7, 1e-3, math.nan])
+def test_an_arm_whose_fused_steps_are_not_the_steps_alone_is_fused_no_further(deviation: float) -> None:
+    one_arm = specification(
+        arms=[{"optimizer": "muon", "space": "default"}],
+        search={"sampler": "random", "points": 24},
+        stopping={"rule": "none"},
+        resources={"workers": 1},
+    )
+    simulation = Simulation(one_arm, members=4, check=FusionCheck(30, deviation, 1e-5), value=lambda trial, step: 1.0)
+    simulation.run()
+    checks = [each["check"]["holds"] for each in simulation.records if each["kind"] == "fusion_checked"]
+    holds = deviation < 1e-5
+    assert checks[0] is holds
+    assert len(checks) == (18 if holds else 3)  # of three stretches a cohort: six cohorts, or the first alone
+    assert set(simulation.final_states().values()) == {"COMPLETED"}
 
 
 def test_trials_that_report_together_are_judged_together() -> None:

@@ -1,0 +1,64 @@
+"""A step in both engines, compared on a trial's own state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.trainers.test_population import LEARNING_RATES, members_of
+from trainers import SoloTrial, TrialSetting
+from trainers.fused_step_check import FusionCheck, check_step
+from trainers.population import Population
+from trainers.tasks import Task
+
+Settings = Callable[..., TrialSetting]
+
+
+def checked(setting: TrialSetting, trial: SoloTrial) -> FusionCheck:
+    """Take the next step of a trial beside two others, and check it."""
+    population = Population()
+    population.admit(1, setting, trial.state())
+    for other in (0, 2):
+        population.admit(other, replace(setting, seed=50 + other))
+    population.advance({each: population.step(each) + 1 for each in population.trials})
+    return check_step(setting, trial.state(), population.state(1))
+
+
+def test_a_step_among_others_is_the_step_alone(setting: Settings) -> None:
+    this = setting("language_model", optimizer="root", hyperparameters={"lr": 0.02})
+    trial = SoloTrial(this)
+    trial.advance(3)
+    found = checked(this, trial)
+    assert (found.step, found.holds) == (4, True)
+    assert 0.0 <= found.deviation <= found.tolerance
+    assert not check_step(this, trial.state(), trial.state()).holds
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+@pytest.mark.parametrize("task", ["language_model", "vision_transformer"])
+def test_a_step_in_bf16_is_the_step_alone_up_to_what_bf16_cannot_see(
+    task_named: Callable[[str], Task], task: str, optimizer: str
+) -> None:
+    """A fixed tolerance of 1e-2 refused AdamW's first step on a language model, which differs by 4e-2."""
+    this = members_of(task_named(task), optimizer, "bf16")[1]
+    trial = SoloTrial(this)
+    for step in (0, 3):
+        trial.advance(step)
+        found = checked(this, trial)
+        assert found.holds, (found.deviation, found.tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "polargrad", "root", "adamw"])
+def test_the_check_in_bf16_rejects_a_step_with_half_the_rate(task_named: Callable[[str], Task], optimizer: str) -> None:
+    this = members_of(task_named("language_model"), optimizer, "bf16")[1]
+    trial = SoloTrial(this)
+    trial.advance(3)
+    before = trial.state()
+    trial.advance(4)
+    after = trial.state()
+    assert check_step(this, before, after).holds
+    for name, entry in after["model"].items():
+        entry += 0.5 * (before["model"][name] - entry)
+    assert not check_step(this, before, after).holds
