@@ -238,7 +238,7 @@ class Population:
             The metrics of each trial; the traceback where its evaluation raised.
         """
         lanes = {trial: self._lane(trial) for trial in trials}
-        sound = [lane for lane in lanes.values() if not self._members[lane].watch.reason]
+        sound = sorted(lane for lane in lanes.values() if not self._members[lane].watch.reason)
         seeds = {lane: self._members[lane].setting.data_seed for lane in sound}
         evaluated = self._evaluation.evaluate(self._joined(), seeds) if seeds else {}
         spectra = self._spectra(sound)
@@ -252,7 +252,7 @@ class Population:
         if not lanes:
             return {}
         everything, members = self._joined(), [self._members[lane] for lane in lanes]
-        stack = everything if len(lanes) == everything.num_lanes else everything.select(lanes)
+        stack = everything if lanes == list(range(everything.num_lanes)) else everything.select(lanes)
         settings, groups = [member.setting for member in members], [member.groups for member in members]
         rates = LaneRates(stack, settings, groups, [member.step for member in members])
         return dict(zip(lanes, spectra_of_lanes(stack, rates), strict=True))

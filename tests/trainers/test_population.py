@@ -155,7 +155,9 @@ def test_the_order_in_which_trials_are_named_decides_nothing() -> None:
     reports = []
     for cohort, order in zip(named, ([0, 1, 2], [2, 0, 1]), strict=True):
         cohort.advance(dict.fromkeys(order, 5))
-        reports.append({trial: each["validation_loss"] for trial, each in cohort.report(order).items()})  # type: ignore[index]
+        found = cohort.report(order)
+        names = ("lr", "validation_loss", "spectral/nuclear_norm")
+        reports.append({trial: [found[trial][name] for name in names] for trial in settings})  # type: ignore[index]
     assert reports[0] == reports[1]
     for trial in settings:
         assert torch.equal(weights(named[0].state(trial)), weights(named[1].state(trial)))
