@@ -96,7 +96,7 @@ class MlflowServer:
         command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--workers", "1", "--backend-store-uri", data.mlflow_uri]
         command += ["--artifacts-destination", data.mlflow_artifacts.as_uri()]
-        hidden = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY")
+        hidden = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         with data.mlflow_log.open("ab") as output:
             child = subprocess.Popen(

@@ -16,6 +16,7 @@ from service.errors import Problem
 
 DEEPEST = 32
 _LONGEST_TOLD = 200
+_SECRET = re.compile(r"://[^:/@\s]*:[^@/\s]+@|\bspk_[0-9a-f]{1,16}_[0-9a-zA-Z]+")  # an address's password, an API key
 
 _S = TypeVar("_S", bound=Section)
 
@@ -62,7 +63,7 @@ class ProblemList:
 
 
 def json_problems(value: Any, pointer: str = "", *, depth: int = 0) -> Iterator[Problem]:
-    """Find what no JSON can hold, or no campaign: numbers too large, dates, sets, broken strings, deep nests."""
+    """Find what no JSON can hold, or no campaign: numbers too large, dates, broken strings, deep nests, secrets."""
     if depth > DEEPEST:
         yield Problem(pointer[:200], f"nested more than {DEEPEST} levels deep")
     elif isinstance(value, Mapping):
@@ -80,6 +81,8 @@ def json_problems(value: Any, pointer: str = "", *, depth: int = 0) -> Iterator[
         yield Problem(pointer, "numbers must be finite", repr(value))
     elif isinstance(value, str) and not _is_text(value):
         yield Problem(pointer, "not valid text", repr(value))
+    elif isinstance(value, str) and _SECRET.search(value):
+        yield Problem(pointer, "a password or an API key may not stand in a campaign, which is stored and shown")
     elif value is not None and not isinstance(value, str | bool | int | float):
         yield Problem(pointer, "neither text, number, true, false, null, list nor mapping", _told(value))
 

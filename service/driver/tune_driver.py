@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from service.driver.conductor import Conductor
@@ -134,6 +135,7 @@ def run_slots(
         folder: Where Tune keeps its own files; may be deleted at any moment.
         stop_asked_at: When a stop was asked for.
     """
+    _tell_no_secrets()
     equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
     trainable = tune.with_resources(equipped, {"cpu": float(options.cpus)})
     tuner = tune.Tuner(
@@ -154,3 +156,11 @@ def run_slots(
         ),
     )
     tuner.fit()
+
+
+def _tell_no_secrets() -> None:
+    """Keep Tune from handing AWS keys to its workers in their runtime environment, which Ray writes into its logs.
+
+    A worker has its node's environment, and with it the keys that are there.
+    """
+    ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])

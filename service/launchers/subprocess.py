@@ -186,7 +186,14 @@ class SubprocessLauncher:
         return environment | driver_environment()
 
 
-_KEPT_BACK = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY")  # a driver gets what it needs and nothing else
+# What nothing but the service itself needs; workers may need whatever else there is, to read data for instance.
+_KEPT_BACK = (
+    "SPECTUNE_DATABASE_URL",
+    "SPECTUNE_API_KEY",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
 
 
 def _marked(mark: str) -> Iterator[psutil.Process]:

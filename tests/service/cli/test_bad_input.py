@@ -44,6 +44,8 @@ def refuse(
         ),
         (lambda d: d["arms"][0].update(space={"momentun": {"uniform": [0.1, 0.9]}}), ["/arms/0/space/momentun"]),
         (lambda d: d.update(tags={"kind": "trial"}), ["/tags/kind", "the service's own"]),
+        (lambda d: d.update(tags={"store": "s3://me:hunter2@host/x"}), ["/tags/store", "a password or an API key"]),
+        (lambda d: d.update(tags={"key": "spk_0a1b_Zz9"}), ["/tags/key", "a password or an API key"]),
         (lambda d: d.update(tags={"owner!": "me"}), ["/tags/owner!", "letters, digits"]),
         (lambda d: d.update(tags={"mlflow.runName": "x"}), ["/tags/mlflow.runName", "the service's own"]),
         (lambda d: d["search"].update(points=10**9), ["/search/points", "100000", "1000000000"]),
