@@ -77,6 +77,10 @@ class Client:
         """Read a campaign's best point."""
         return self._call("GET", f"/v1/campaigns/{campaign_id}/best")
 
+    def report(self, campaign_id: str) -> Document:
+        """Read what a campaign has found about its optimizers."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/report")
+
     def tracking(self, campaign_id: str) -> Document:
         """Read where a campaign can be looked at in MLflow."""
         return self._call("GET", f"/v1/campaigns/{campaign_id}/tracking")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -12,10 +11,9 @@ from search_spaces.catalog import DEFAULT_SPACES
 from service.api.routing import Route
 from service.api.schemas import Catalogue
 from service.ledger.access import Role
-from trainers.tasks import TASKS
+from trainers.tasks import TASKS, task_schema
 
 _TYPES = {"float": "number", "integer": "integer", "boolean": "boolean", "choice": "string", "betas": "array"}
-_OF_PYTHON = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 
 
 def list_optimizers() -> Catalogue:
@@ -28,8 +26,8 @@ def list_optimizers() -> Catalogue:
 
 
 def list_tasks() -> Catalogue:
-    """List the tasks with their options."""
-    return Catalogue(items={name: _object(_options(kind)) for name, kind in TASKS.items()})
+    """List the tasks with their options and presets."""
+    return Catalogue(items={name: task_schema(name) for name in TASKS})
 
 
 def list_search_spaces() -> Catalogue:
@@ -58,17 +56,6 @@ def _hyperparameter(what: Hyperparameter) -> dict[str, Any]:
     if what.high is not None:
         schema["exclusiveMaximum" if what.high_open else "maximum"] = what.high
     return schema
-
-
-def _options(kind: Any) -> dict[str, Any]:
-    options = {}
-    for field in dataclasses.fields(kind):
-        declared = _OF_PYTHON.get(str(getattr(field.type, "__name__", field.type)))
-        schema: dict[str, Any] = {} if declared is None else {"type": declared}
-        if field.default is not dataclasses.MISSING:
-            schema["default"] = _plain(field.default)
-        options[field.name] = schema
-    return options
 
 
 def _plain(value: Any) -> Any:

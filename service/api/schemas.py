@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import Observation, TrialRecord
+from service.campaign.pareto import ParetoPoint
+from service.campaign.records import Observation, Phase, TrialRecord
 from service.campaign.specification import Specification
 from service.campaign.submission import AttemptRecord, Submission
 from service.ledger.numbers import metrics_to_json, to_json
@@ -70,6 +71,7 @@ class Trial(BaseModel):
 
     number: int
     arm: str
+    phase: Phase = Field(description="what it is for: the search, the finals, or the audit of a trial that was stopped")
     point: int
     seed_index: int
     config: dict[str, Any]
@@ -145,6 +147,7 @@ class Standing(BaseModel):
     optimizer: str
     num_trials: dict[TrialState, int]
     points: list[Point]
+    finals: list[Point] = Field(description="points of the finals, with seeds that the search has not seen")
 
 
 class Leaderboard(BaseModel):
@@ -157,13 +160,25 @@ class Leaderboard(BaseModel):
     arms: list[Standing]
 
 
+class FrontPoint(BaseModel):
+    """A point that no other of the campaign dominates."""
+
+    arm: str
+    optimizer: str
+    point: int
+    costs: dict[str, Number] = Field(description="what it costs, by metric: " + _NUMBER)
+    config: dict[str, Any]
+
+
 class Best(BaseModel):
-    """The best completed point; null where none has completed."""
+    """The best completed point."""
 
     metric: str
     mode: str
     how: str
-    best: Point | None
+    phase: Phase = Field(description="where its value comes from: the finals, if every arm has one there")
+    best: Point | None = Field(description="null where no point has completed, and with two objectives")
+    front: list[FrontPoint] = Field(description="with two objectives, the points that no other dominates")
 
 
 class Attempt(BaseModel):
@@ -220,7 +235,7 @@ def campaign_document(submission: Submission, num_trials: Mapping[TrialState, in
     )
 
 
-_LINKS = ("trials", "events", "leaderboard", "best", "attempts", "logs", "tracking")
+_LINKS = ("trials", "events", "leaderboard", "best", "report", "attempts", "logs", "tracking")
 _WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
 
 
@@ -246,6 +261,7 @@ def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> 
     return Trial(
         number=trial.number,
         arm=arms[trial.arm],
+        phase=trial.phase,
         point=trial.point,
         seed_index=trial.seed_index,
         config=dict(trial.config),
@@ -282,6 +298,7 @@ def standing_document(arm: Mapping[str, Any], standing: ArmStanding, *, limit: i
         optimizer=arm["optimizer"],
         num_trials={state: count for state, count in standing.num_trials.items() if count},
         points=[point_document(arm, point) for point in standing.ranked[:limit]],
+        finals=[point_document(arm, point) for point in standing.finals[:limit]],
     )
 
 
@@ -295,4 +312,15 @@ def point_document(arm: Mapping[str, Any], point: PointStanding) -> Point:
         value=to_json(point.value),
         spread=None if point.spread is None else to_json(point.spread),
         config={**arm["fixed"], **point.config},
+    )
+
+
+def front_document(arm: Mapping[str, Any], point: ParetoPoint, config: Mapping[str, Any]) -> FrontPoint:
+    """Describe a point that no other dominates."""
+    return FrontPoint(
+        arm=arm["name"],
+        optimizer=arm["optimizer"],
+        point=point.point,
+        costs=metrics_to_json(point.costs),
+        config={**arm["fixed"], **config},
     )

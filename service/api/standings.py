@@ -26,10 +26,8 @@ class Standings:
             kept = self._kept.get(campaign.campaign_id)
         if kept is not None and kept[0] >= campaign.sequence:
             return kept[1]
-        document = campaign.specification
-        standings = leaderboard(
-            ledger.trials(campaign.campaign_id), num_arms=len(document["arms"]), mode=document["objective"]["mode"]
-        )
+        num_arms, mode = len(campaign.specification["arms"]), campaign.objective["mode"]
+        standings = leaderboard(ledger.trials(campaign.campaign_id), num_arms=num_arms, mode=mode)
         with self._lock:
             self._kept[campaign.campaign_id] = (campaign.sequence, standings)
             self._kept.move_to_end(campaign.campaign_id)

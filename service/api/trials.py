@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Path, Query, Request, Response
@@ -14,17 +15,24 @@ from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import (
     Best,
     Curves,
+    FrontPoint,
     Leaderboard,
     Trial,
     TrialPage,
+    front_document,
     point_document,
     report_document,
     standing_document,
     trial_document,
 )
+from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
+from service.campaign.pareto import campaign_front
+from service.campaign.records import Phase
+from service.campaign.specification import restore
 from service.campaign.submission import Submission
 from service.errors import Problem, SpecificationError
+from service.ledger import ServiceLedger
 from service.ledger.access import Role
 from service.ledger.pages import TrialOrder, trial_key
 
@@ -39,6 +47,7 @@ def list_trials(
     campaign_id: str,
     state: Annotated[list[TrialState], Query(description="Only in these states.")] = [],  # noqa: B006
     arm: Annotated[str | None, Query(max_length=60, description="Only of the arm of this name.")] = None,
+    phase: Annotated[Phase | None, Query(description="Only of the search, the finals or the audit.")] = None,
     order_by: TrialOrder = "number",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=1000)] = None,
@@ -54,6 +63,7 @@ def list_trials(
         order_by=order_by,
         states=state,
         arm=None if arm is None else arms.index(arm),
+        phase=phase,
     )
     return TrialPage(
         trials=[trial_document(each, arms, campaign_id=campaign_id) for each in found],
@@ -107,18 +117,41 @@ def read_leaderboard(
 
 
 def read_best(request: Request, campaign_id: str) -> Best:
-    """Read the best completed point of all arms."""
+    """Read the best completed point of all arms or, with two objectives, the points that no other dominates."""
     submission = find(request, campaign_id)
     standings = context_of(request).standings.of(context_of(request).ledger, submission)
     arms = submission.campaign.specification["arms"]
     objective = _objective(submission)
+    if isinstance(submission.campaign.specification["objective"], list):
+        front = _front(context_of(request).ledger, submission, standings)
+        return Best(**objective, phase=Phase.SEARCH, best=None, front=front)
+    found = [each for each in standings if each.best is not None]
+    has_finals = bool(found) and all(each.final is not None for each in found)  # never compared with a search's values
+    shown = [(each.arm, each.final if has_finals else each.best) for each in found]
     sign = 1.0 if objective["mode"] == "minimize" else -1.0
     best = min(
-        ((each.arm, each.best) for each in standings if each.best is not None),
+        ((arm, point) for arm, point in shown if point is not None),
         key=lambda pair: (sign * pair[1].value, pair[1].trials),
         default=None,
     )
-    return Best(**objective, best=None if best is None else point_document(arms[best[0]], best[1]))
+    phase = Phase.FINAL if has_finals else Phase.SEARCH
+    if has_finals:
+        seeds = submission.campaign.specification["finals"]["seeds"]
+        objective["how"] = f"mean and deviation of up to {seeds} seeds of the finals"
+    return Best(
+        **objective, phase=phase, best=None if best is None else point_document(arms[best[0]], best[1]), front=[]
+    )
+
+
+def _front(ledger: ServiceLedger, submission: Submission, standings: Sequence[ArmStanding]) -> list[FrontPoint]:
+    campaign = submission.campaign
+    specification = restore(campaign.specification)
+    trials, observations = ledger.trials(campaign.campaign_id), ledger.observations(campaign.campaign_id)
+    configs = {(each.arm, point.point): point.config for each in standings for point in each.ranked}
+    return [
+        front_document(campaign.specification["arms"][each.arm], each, configs[each.arm, each.point])
+        for each in campaign_front(specification, standings, trials, observations)
+    ]
 
 
 def read_log(request: Request, campaign_id: str) -> PlainTextResponse:
@@ -137,10 +170,13 @@ def _arms(submission: Submission) -> list[str]:
 
 
 def _objective(submission: Submission) -> dict[str, Any]:
-    specification = submission.campaign.specification
+    """Describe what points are ranked by; the first of two objectives."""
+    specification, objective = submission.campaign.specification, submission.campaign.objective
     seeds = specification["search"]["seeds"]
     how = "one seed, so small differences may be chance" if seeds == 1 else f"mean and deviation of {seeds} seeds"
-    return {"metric": specification["objective"]["metric"], "mode": specification["objective"]["mode"], "how": how}
+    if isinstance(specification["objective"], list):
+        how += "; by the first of two objectives, in which no point is simply the best"
+    return {"metric": objective["metric"], "mode": objective["mode"], "how": how}
 
 
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import Observation, TrialRecord
+from service.campaign.records import Observation, Phase, TrialRecord
 from service.campaign.submission import Submission
 from service.errors import TrialNotFoundError
 from service.ledger import rows
@@ -60,6 +60,7 @@ class PagedLedger(SubmissionLedger):
         order_by: TrialOrder = "number",
         states: Collection[TrialState] = (),
         arm: int | None = None,
+        phase: Phase | None = None,
     ) -> list[TrialRecord]:
         """Read a page of a campaign's trials; in the order of the objective those without a finite one come last."""
         query = select(trials).where(trials.c.campaign_id == campaign_id)
@@ -67,6 +68,9 @@ class PagedLedger(SubmissionLedger):
             query = query.where(trials.c.state.in_(states))
         if arm is not None:
             query = query.where(trials.c.arm == arm)
+        if phase is not None:  # what a trial of the search was asked for says nothing of it
+            kept = func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
+            query = query.where(kept == phase.value)
         columns: list[ColumnElement[Any]] = [trials.c.number]
         if order_by != "number":
             sign = -1 if order_by.startswith("-") else 1

@@ -43,7 +43,8 @@ class Bench:
         attempt = self.ledger.begin_attempt(campaign_id)
         records = []
         for number, objective in enumerate(objectives):
-            place: dict[str, Any] = {"arm": number % 2, "seed_index": 0, "ask": {}, "at": 1, "config": {"lr": 0.5}}
+            ask = {"coordinates": {"lr": number / len(objectives)}}
+            place: dict[str, Any] = {"arm": number % 2, "seed_index": 0, "ask": ask, "at": 1, "config": {"lr": 0.5}}
             records.append(entries.trial_created(trial=number, point=number // 2, **place))
             if objective is not None:
                 report: dict[str, Any] = {"metrics": {"validation_loss": objective}, "device_seconds": 0.5}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from service.campaign.lifecycle import CampaignEvent
+from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.ledger import entries
 from tests.service.api.conftest import Bench
 
@@ -100,3 +100,72 @@ def test_the_catalogue_names_every_option_with_its_bounds(bench: Bench) -> None:
     assert (momentum["type"], momentum["minimum"], momentum["exclusiveMaximum"]) == ("number", 0.0, 1.0)
     assert "steps" not in bench.client.get("/v1/tasks").json()["items"]["matrix_completion"]["properties"]
     assert "lr" in bench.client.get("/v1/search-spaces").json()["items"]["root"]
+
+
+def test_trials_say_what_they_are_for_and_finals_stand_apart(bench: Bench) -> None:
+    campaign_id = bench.submit(finals={"keep": 1, "seeds": 2})
+    bench.add_trials(campaign_id, [3.0, 2.0, 1.0, 4.0])
+    records: list[Any] = []
+    for number, arm, value in ((100, 0, 9.0), (101, 0, 9.5), (102, 1, 7.0), (103, 1, 7.5)):
+        place: dict[str, Any] = {"arm": arm, "point": 1 - arm, "seed_index": 8, "ask": {"phase": "final"}, "at": 1}
+        records.append(entries.trial_created(trial=number, config={"lr": 0.5}, **place))
+        report: dict[str, Any] = {"metrics": {"validation_loss": value}, "device_seconds": 0.5, "produced_at": 1}
+        records.append(entries.observation(trial=number, step=60, objective=value, **report))
+        records.append(entries.trial_moved(trial=number, state=TrialState.COMPLETED, reason="end_of_schedule", at=2))
+    path = f"/v1/campaigns/{campaign_id}"
+    assert bench.client.get(f"{path}/best").json()["phase"] == "search"
+    bench.ledger.append(campaign_id, 1, list(enumerate(records, start=1000)))
+    found = {
+        phase: [each["number"] for each in bench.client.get(f"{path}/trials", params={"phase": phase}).json()["trials"]]
+        for phase in ("search", "final", "audit")
+    }
+    assert found == {"search": [0, 1, 2, 3], "final": [100, 101, 102, 103], "audit": []}
+    assert bench.client.get(f"{path}/trials/102").json()["phase"] == "final"
+    assert bench.client.get(f"{path}/trials", params={"phase": "warm"}).status_code == 422
+    best = bench.client.get(f"{path}/best").json()
+    assert (best["phase"], best["best"]["value"], best["best"]["arm"]) == ("final", 7.25, "adamw")
+    assert [arm["finals"][0]["value"] for arm in bench.client.get(f"{path}/leaderboard").json()["arms"]] == [9.25, 7.25]
+
+
+def test_two_objectives_have_a_front_and_no_best_point(bench: Bench) -> None:
+    """Every address of such a campaign answered 500: `objective` was taken for a mapping."""
+    both = [{"metric": "validation_loss", "mode": "minimize"}, {"metric": "observed_loss", "mode": "minimize"}]
+    campaign_id = bench.submit(
+        task={"name": "matrix_completion", "rows": 20, "columns": 10, "rank": 2, "steps": 60},
+        objective=both,
+        search={"sampler": "nsga2", "points": 4},
+        stopping={"rule": "none"},
+    )
+    attempt, records = bench.ledger.begin_attempt(campaign_id), []
+    for number, (first, second) in enumerate([(1.0, 9.0), (2.0, 9.5), (3.0, 1.0), (4.0, NAN)]):
+        place: dict[str, Any] = {"arm": 0, "point": number, "seed_index": 0, "at": 1}
+        place["ask"] = {"coordinates": {"lr": number / 4}}
+        records.append(entries.trial_created(trial=number, config={"lr": 0.5}, **place))
+        told: dict[str, Any] = {"metrics": {"validation_loss": first, "observed_loss": second}, "objective": first}
+        records.append(entries.observation(trial=number, step=60, device_seconds=0.5, produced_at=1, **told))
+        records.append(entries.trial_moved(trial=number, state=TrialState.COMPLETED, reason="end_of_schedule", at=2))
+    bench.ledger.append(campaign_id, attempt, list(enumerate(records, start=1)))
+    path = f"/v1/campaigns/{campaign_id}"
+    best = bench.client.get(f"{path}/best").json()
+    assert best["best"] is None
+    assert [(each["point"], each["costs"]) for each in best["front"]] == [
+        (0, {"validation_loss": 1.0, "observed_loss": 9.0}),
+        (2, {"validation_loss": 3.0, "observed_loss": 1.0}),
+    ]
+    board = bench.client.get(f"{path}/leaderboard").json()
+    assert (board["metric"], "first of two objectives" in board["how"]) == ("validation_loss", True)
+    for page in ("", "/trials", "/report"):
+        assert bench.client.get(path + page).status_code == 200
+
+
+def test_the_report_is_json_or_a_page_that_needs_no_net(bench: Bench) -> None:
+    campaign_id = bench.submit(name="<b>bold</b>")
+    bench.add_trials(campaign_id, [3.0, 2.0, 1.0, 4.0])
+    path = f"/v1/campaigns/{campaign_id}/report"
+    report = bench.client.get(path)
+    assert report.headers["content-type"] == "application/json"
+    assert [arm["name"] for arm in report.json()["arms"]] == ["muon", "adamw"]
+    page = bench.client.get(path, headers={"Accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert campaign_id in page.text
+    assert "<b>bold</b>" not in page.text
