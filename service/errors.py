@@ -138,6 +138,10 @@ class DataDirectoryError(ServiceError):
     """The data directory cannot be written, or another process has it."""
 
 
+class BundleError(ServiceError):
+    """A bundle is torn, changed, or none."""
+
+
 class FencedError(ServiceError):
     """The writer's attempt is no longer the campaign's."""
 

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli import best, calibrate, remote, report, run, serve, sync
+from service.cli import best, bundle, calibrate, remote, report, run, serve, sync
 from service.cli.corpus import corpus
 from service.errors import (
+    BundleError,
     CampaignNotFoundError,
     DataDirectoryError,
     NothingToShowError,
@@ -33,6 +34,8 @@ application.command(name="demo")(run.demo)
 application.command(name="run")(run.run)
 application.command(name="report")(report.report)
 application.command(name="best")(best.best)
+application.command(name="bundle")(bundle.bundle)
+application.command(name="replay")(bundle.replay)
 application.command(name="sync")(sync.sync)
 application.command(name="calibrate")(calibrate.calibrate)
 application.add_typer(corpus)
@@ -63,7 +66,14 @@ def main() -> None:
         application()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
-    except (DataDirectoryError, SettingsError, RequestError, CampaignNotFoundError, NothingToShowError) as error:
+    except (
+        BundleError,
+        DataDirectoryError,
+        SettingsError,
+        RequestError,
+        CampaignNotFoundError,
+        NothingToShowError,
+    ) as error:
         _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from service.campaign.specification import Specification
 from service.driver.arms import ArmTrial
 from trainers.schedules import Schedule
@@ -25,15 +28,24 @@ class AssignmentMaker:
 
     def assignment(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
         """Make the assignment of one trial, which is to be alone in its slot or not."""
-        specification = self._specification
-        setting = TrialSetting(
-            task=self._task,
-            optimizer=specification.arms[trial.arm.index].optimizer,
-            hyperparameters=trial.config,
-            schedule=self._schedule,
-            steps=specification.task.steps,
-            seed=trial.seed_index,
-            data_seed=trial.seed_index,
-            precision=specification.precision,
-        )
+        setting = self.setting(arm=trial.arm.index, config=trial.config, seed_index=trial.seed_index)
         return Assignment(trial.number, setting, self._report_steps, is_new=trial.is_new, is_alone=is_alone)
+
+    def setting(self, *, arm: int, config: Mapping[str, Any], seed_index: int) -> TrialSetting:
+        """Say what a trial trains and how.
+
+        Args:
+            arm: Index of its arm.
+            config: Its hyperparameters.
+            seed_index: Which seed, of model and data.
+        """
+        return TrialSetting(
+            task=self._task,
+            optimizer=self._specification.arms[arm].optimizer,
+            hyperparameters=config,
+            schedule=self._schedule,
+            steps=self._specification.task.steps,
+            seed=seed_index,
+            data_seed=seed_index,
+            precision=self._specification.precision,
+        )

@@ -35,7 +35,11 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
         _importance_figure(report),
         _pareto_figure(report),
     ]
-    parts = [figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures if figure is not None]
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{number}")  # else a random one
+        for number, figure in enumerate(figures)
+        if figure is not None
+    ]
     title = html.escape(f"{report.campaign_id}: {report.objective} at step {report.steps}")
     said = "".join(f"<li>{html.escape(line)}</li>" for line in [*verdict_lines(report), *report.notes])
     return (
