@@ -91,12 +91,12 @@ def run(
         steps = [change for change in early if isinstance(change, Observation)]
         for plan in plans:
             if line := achieved_line(specification, plan, trials, steps):
-                console.print(line, highlight=False)
+                console.print(line, highlight=False, soft_wrap=True)
         for line in fusion_lines(specification, campaign.fusion_checks()):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
-            console.print(f"[yellow]warning[/] {warning}", highlight=False)
+            console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
         try:
             projection.finish(give_up=interrupts.take)
             show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
@@ -144,7 +144,7 @@ def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
 def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:
     """Follow the campaign until it rests; Ctrl-C asks it to stop, a second one ends it at once."""
     for warning in specification.warnings():
-        console.print(f"[yellow]warning[/] {warning}", highlight=False)
+        console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
     refused_since: float | None = None
     num_plans = 0
     with ProgressDisplay(specification, console) as display:
