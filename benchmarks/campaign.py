@@ -1,9 +1,13 @@
 """Time whole campaigns: the same trials through Ray Tune, as people use it and tuned by hand, and through Spectune.
 
-    python -m benchmarks.campaign [--sizes 20 50 100] [--trials 1024] [--baseline-trials 64] [--json FILE]
+    python -m benchmarks.campaign [--problems 20x20 transformer] [--trials 1024] [--baseline-trials 64] [--json FILE]
 
-Every trial is matrix completion of size n × n with Muon, 200 steps and 20 reports, its learning rate drawn at random;
-all sides train it with the same code, two at a time where they have processes for it.
+Every trial is Muon on one problem, 200 steps and 20 reports, its learning rate drawn at random; all sides train it with
+the same code, two at a time where they have processes for it.
+
+    20x20, 50x50, 100x100   matrix completion, where a trial's arithmetic is next to nothing
+    transformer             the demo's small language model, where a trial is arithmetic and little else; here all sides
+                            train as many trials as the baselines, for fusing gains nothing and trials cost seconds
 
     callback      Ray Tune, a function trainable, MLflowLoggerCallback into SQLite, everything else as it comes
     reuse_actors  Ray Tune, a class trainable with reuse_actors, no loggers, no tracking
@@ -24,13 +28,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 STEPS: Final = 200
 REPORTS: Final = 20
 WORKERS: Final = 2
-LOWEST_LR, HIGHEST_LR = 1e-2, 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a trial trains: a task, its options, the range of its learning rate; `many` if such trials are cheap."""
+
+    task: str
+    options: dict[str, Any]
+    lr: tuple[float, float]
+    many: bool
+
+
+def _matrix_completion(size: int) -> Problem:
+    options = {"rows": size, "columns": size, "rank": 3, "observed_fraction": 0.3}
+    return Problem("matrix_completion", options, lr=(1e-2, 1.0), many=True)
+
+
+PROBLEMS: Final = {
+    "20x20": _matrix_completion(20),
+    "50x50": _matrix_completion(50),
+    "100x100": _matrix_completion(100),
+    "transformer": Problem(
+        "language_model",
+        {"width": 48, "depth": 2, "heads": 4, "context": 64, "batch_size": 8},
+        lr=(3e-3, 1e-1),
+        many=False,
+    ),
+}
 
 
 def make_trial(config: dict[str, Any]) -> Any:
@@ -40,10 +72,10 @@ def make_trial(config: dict[str, Any]) -> Any:
     from trainers import Schedule, SoloTrial, TrialSetting, task_from_options
 
     torch.set_num_threads(1)
-    size = config["size"]
+    problem = PROBLEMS[config["problem"]]
     return SoloTrial(
         TrialSetting(
-            task=task_from_options("matrix_completion", _task_options(size)),
+            task=task_from_options(problem.task, problem.options),
             optimizer="muon",
             hyperparameters={"lr": config["lr"], "weight_decay": 0.0},
             schedule=Schedule(),
@@ -54,14 +86,10 @@ def make_trial(config: dict[str, Any]) -> Any:
     )
 
 
-def _task_options(size: int) -> dict[str, Any]:
-    return {"rows": size, "columns": size, "rank": 3, "observed_fraction": 0.3}
-
-
 # Ray Tune
 
 
-def run_callback(size: int, num_trials: int, folder: Path) -> float:
+def run_callback(problem: str, num_trials: int, folder: Path) -> float:
     """Run Ray Tune as people use it; give its seconds."""
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -73,10 +101,10 @@ def run_callback(size: int, num_trials: int, folder: Path) -> float:
             tune.report(trial.report())
 
     callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.sqlite", experiment_name="benchmark")
-    return _fit(train, size, num_trials, folder, callbacks=[callback], reuse_actors=False)
+    return _fit(train, problem, num_trials, folder, callbacks=[callback], reuse_actors=False)
 
 
-def run_reuse_actors(size: int, num_trials: int, folder: Path) -> float:
+def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> float:
     """Run Ray Tune tuned by hand; give its seconds."""
     from ray import tune
 
@@ -92,11 +120,11 @@ def run_reuse_actors(size: int, num_trials: int, folder: Path) -> float:
             self._trial = make_trial(new_config)
             return True
 
-    return _fit(Trainable, size, num_trials, folder, callbacks=[], reuse_actors=True)
+    return _fit(Trainable, problem, num_trials, folder, callbacks=[], reuse_actors=True)
 
 
 def _fit(
-    trainable: Any, size: int, num_trials: int, folder: Path, *, callbacks: list[Any], reuse_actors: bool
+    trainable: Any, problem: str, num_trials: int, folder: Path, *, callbacks: list[Any], reuse_actors: bool
 ) -> float:
     import ray
     from ray import tune
@@ -104,7 +132,7 @@ def _fit(
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     tuner = tune.Tuner(
         trainable,
-        param_space={"size": size, "lr": tune.loguniform(LOWEST_LR, HIGHEST_LR)},
+        param_space={"problem": problem, "lr": tune.loguniform(*PROBLEMS[problem].lr)},
         tune_config=tune.TuneConfig(num_samples=num_trials, reuse_actors=reuse_actors),
         run_config=tune.RunConfig(
             storage_path=str(folder),
@@ -125,18 +153,18 @@ def _fit(
 # Spectune
 
 
-def run_spectune(size: int, num_trials: int, folder: Path) -> dict[str, float]:
+def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, float]:
     """Run `spectune run`; give its seconds to the campaign's end, and to the last point in MLflow."""
     from service.ledger import Ledger
 
     campaign = {
         "name": "benchmark",
-        "task": {"name": "matrix_completion", **_task_options(size), "steps": STEPS},
+        "task": {"name": problem.task, **problem.options, "steps": STEPS},
         "objective": {"metric": "validation_loss", "mode": "minimize", "every_steps": STEPS // REPORTS},
         "arms": [
             {
                 "optimizer": "muon",
-                "space": {"lr": {"log_uniform": [LOWEST_LR, HIGHEST_LR]}},
+                "space": {"lr": {"log_uniform": list(problem.lr)}},
                 "fixed": {"weight_decay": 0.0},
             }
         ],
@@ -163,15 +191,15 @@ def run_spectune(size: int, num_trials: int, folder: Path) -> dict[str, float]:
 # Table
 
 
-SIDES: Final[dict[str, Callable[[int, int, Path], float]]] = {
+SIDES: Final[dict[str, Callable[[str, int, Path], float]]] = {
     "callback": run_callback,
     "reuse_actors": run_reuse_actors,
 }
 
 
-def _side_in_own_process(side: str, size: int, num_trials: int) -> float:
+def _side_in_own_process(side: str, problem: str, num_trials: int) -> float:
     """Run a side of Ray in a process of its own, for it changes its environment."""
-    command = [sys.executable, "-m", "benchmarks.campaign", "--side", side, "--sizes", str(size)]
+    command = [sys.executable, "-m", "benchmarks.campaign", "--side", side, "--problems", problem]
     loggers = {} if side == "callback" else {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
     done = subprocess.run(
         [*command, "--baseline-trials", str(num_trials)],
@@ -183,14 +211,15 @@ def _side_in_own_process(side: str, size: int, num_trials: int) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def measure(size: int, *, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
-    """Run all sides at one size; milliseconds are per trial."""
-    line: dict[str, Any] = {"size": size, "trials": num_trials, "baseline_trials": num_baseline_trials}
+def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
+    """Run all sides on one problem; milliseconds are per trial."""
+    num_trials = num_trials if PROBLEMS[problem].many else num_baseline_trials
+    line: dict[str, Any] = {"problem": problem, "trials": num_trials, "baseline_trials": num_baseline_trials}
     for side in SIDES:
-        print(f"    {side}, {size} x {size}", file=sys.stderr)
-        line[f"{side}_ms"] = 1e3 * _side_in_own_process(side, size, num_baseline_trials) / num_baseline_trials
+        print(f"    {side}, {problem}", file=sys.stderr)
+        line[f"{side}_ms"] = 1e3 * _side_in_own_process(side, problem, num_baseline_trials) / num_baseline_trials
     with tempfile.TemporaryDirectory() as folder:
-        seconds = run_spectune(size, num_trials, Path(folder))
+        seconds = run_spectune(PROBLEMS[problem], num_trials, Path(folder))
     line["spectune_ms"] = 1e3 * seconds["campaign"] / num_trials
     line["spectune_tracked_ms"] = 1e3 * seconds["tracked"] / num_trials
     line["against_callback"] = line["callback_ms"] / line["spectune_ms"]
@@ -202,7 +231,7 @@ def measure(size: int, *, num_trials: int, num_baseline_trials: int) -> dict[str
 def main() -> None:
     """Measure and print; `--side` runs one side of Ray alone and prints its seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 50, 100])
+    parser.add_argument("--problems", choices=PROBLEMS, nargs="+", default=list(PROBLEMS))
     parser.add_argument("--trials", type=int, default=1024)
     parser.add_argument("--baseline-trials", type=int, default=64)
     parser.add_argument("--json", type=Path)
@@ -210,19 +239,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.side is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(SIDES[arguments.side](arguments.sizes[0], arguments.baseline_trials, Path(folder)))
+            print(SIDES[arguments.side](arguments.problems[0], arguments.baseline_trials, Path(folder)))
         return
     lines = [
-        measure(size, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials)
-        for size in arguments.sizes
+        measure(problem, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials)
+        for problem in arguments.problems
     ]
     print("ms per trial   callback  reuse_actors  spectune  until tracked | callback/ours  tracked  reuse_actors/ours")
     for line in lines:
-        name = f"{line['size']} x {line['size']}"
         print(
-            f"{name:12} {line['callback_ms']:10.0f} {line['reuse_actors_ms']:13.0f} {line['spectune_ms']:9.1f}"
-            f" {line['spectune_tracked_ms']:14.1f} | {line['against_callback']:13.0f} "
-            f"{line['against_callback_tracked']:8.0f} {line['against_reuse_actors']:18.1f}"
+            f"{line['problem']:12} {line['callback_ms']:10.0f} {line['reuse_actors_ms']:13.0f} "
+            f"{line['spectune_ms']:9.1f} {line['spectune_tracked_ms']:14.1f} | {line['against_callback']:13.1f} "
+            f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.1f}"
         )
     if arguments.json is not None:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
