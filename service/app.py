@@ -6,8 +6,8 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from service.api.context import Context
 from service.campaign.catalog import installed_catalog
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
@@ -22,6 +22,9 @@ from service.tracking import links
 from service.tracking.follower import Follower
 from service.tracking.projection import Projection
 from service.tracking.projector import Projector
+
+if TYPE_CHECKING:
+    from service.api.context import Context
 
 TRACKING_LEASE_SECONDS = 300.0  # a window through a slow MLflow takes a minute; a restarted service keeps its name
 
@@ -141,6 +144,7 @@ def service_context(
     probes: Mapping[str, Callable[[], str | None]],
 ) -> Context:
     """Wire the API of a service."""
+    from service.api.context import Context  # FastAPI takes a second, which `spectune run` need not wait for
 
     def driver_log(campaign_id: str, attempt: int) -> bytes | None:
         log = data.driver_log(campaign_id, attempt)

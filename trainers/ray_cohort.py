@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayError
 
 from trainers.slot import BoardLostError, Slot, SlotOptions, Verdict
@@ -19,7 +19,7 @@ class ActorVerdicts:
 
     def verdict(self, slot: str, number: int) -> Verdict:
         """Wait for the verdict on a report."""
-        answer = _ask(self._actor.verdict, slot, number)
+        answer = cloudpickle.loads(_ask(self._actor.verdict, slot, number))
         assert isinstance(answer, Verdict)
         return answer
 

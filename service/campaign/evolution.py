@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from cmaes import CMA
 
 from search_spaces.axes import Coordinate
 from service.campaign.adaptive import Ask, is_told, order_of_end
 from service.campaign.outcomes import point_outcome
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 _FIRST_SIGMA = 0.3  # Hansen's advice: the optimum is expected within m ± 3 s
 
@@ -45,6 +48,8 @@ def cmaes_coordinates(ask: Ask) -> Iterator[dict[str, Coordinate]]:
 
 def _distribution(ask: Ask) -> CMA:
     """Tell a fresh distribution every generation that has ended."""
+    from cmaes import CMA  # brings scipy.stats, most of a second that other samplers need not wait for
+
     size = cmaes_population(ask.space.num_axes)
     cube = np.tile([0.0, 1.0], (ask.space.num_axes, 1))
     made = CMA(mean=np.full(ask.space.num_axes, 0.5), sigma=_FIRST_SIGMA, bounds=cube, population_size=size, seed=0)

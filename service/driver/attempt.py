@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -187,4 +188,5 @@ def _local_ray(specification: Specification) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
         ray.shutdown()

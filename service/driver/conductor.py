@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ray import cloudpickle
+
 from service.driver.dispatcher import Decision, Dispatcher, StopKind
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
@@ -44,7 +46,7 @@ class ActorBoard:
 
     def post(self, slot: str, number: int, verdict: Verdict) -> None:
         """Give the verdict on a slot's report."""
-        self._actor.post.remote(slot, number, verdict)
+        self._actor.post.remote(slot, number, cloudpickle.dumps(verdict))
 
     def stop(self) -> None:
         """Ask every slot to interrupt its stretch."""
@@ -122,6 +124,12 @@ class Conductor:
     def stop(self, kind: StopKind) -> None:
         """The campaign is to stop; harmless when repeated, and safe in a signal handler: it takes no lock."""
         self._put("stop", lambda: self._stop(kind))
+
+    def settle(self, timeout_seconds: float) -> None:
+        """Wait until whatever was put before is carried out, but no longer than that."""
+        settled = threading.Event()
+        self._put("settle", settled.set)
+        settled.wait(timeout_seconds)
 
     # Questions, from any thread
 

@@ -21,6 +21,7 @@ from trainers.ray_cohort import CohortSlot
 from trainers.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
+SETTLE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Open a slot, wait, or say that the campaign is over."""
+        if not self._live:
+            self._conductor.settle(SETTLE_SECONDS)  # or Tune, told to wait, asks again after a whole second, twice
         if self._conductor.is_over():
             return str(Searcher.FINISHED)
         if len(self._live) >= min(self._num_workers, self._conductor.num_slots_wanted()):
