@@ -23,8 +23,9 @@ from tests.fakes.mlflow_server import PrivateMlflow
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
 NUM_TRIALS = 12
-PATIENCE_SECONDS = 120.0
-DELAY_SECONDS = 10.0 if os.environ.get("SPECTUNE_FAULTS") == "1" else 0.3
+IS_THOROUGH = os.environ.get("SPECTUNE_FAULTS") == "1"
+DELAY_SECONDS = 10.0 if IS_THOROUGH else 0.3
+PATIENCE_SECONDS = 280.0 if IS_THOROUGH else 120.0
 
 
 @pytest.fixture(scope="module")
