@@ -21,6 +21,10 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 class Runs(Protocol):
     """Where runs are written; `ServedRuns` says what each method does."""
 
+    @property
+    def may_make_twice(self) -> bool:
+        """Tell whether a run can be there twice though nothing has failed."""
+
     def experiment(self, name: str, artifact_location: str | None) -> str:
         """Find or make an experiment; give its id."""
 
@@ -85,7 +89,8 @@ class MlflowTracker:
             self._known.pop(campaign_id, None)
             self._doubtful.add(campaign_id)
             raise
-        if campaign.state.is_terminal and campaign_id in self._doubtful:
+        is_doubtful = campaign_id in self._doubtful or (self._runs.may_make_twice and summary is not None)
+        if campaign.state.is_terminal and is_doubtful:
             self._known[campaign_id] = self._runs.find(self.experiment_id(), campaign_id)
             self._doubtful.discard(campaign_id)
         return refusals

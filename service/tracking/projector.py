@@ -1,7 +1,8 @@
 """Follows the ledger and tells a tracker: the tracker is a projection that can be deleted and made again.
 
 The projector reads what happened to a campaign after its cursor, tells the tracker, and only then moves the cursor. If
-it dies in between it tells the same things once more, which trackers bear by contract.
+it dies in between it tells the same things once more, which trackers bear by contract. A batch is told whole or again,
+so after each failure in a row the next one is half as long: over a bad connection a long one would never arrive.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from service.campaign.records import CampaignRecord, Event, Observation, Phase, 
 from service.ports import Attachments, FollowedLedger, Tracker
 
 BATCH = 20_000
+SHORTEST_BATCH = 20
+_MOST_HALVINGS = 10  # 20 000 become 20
 
 
 class Projector:
@@ -33,6 +36,7 @@ class Projector:
         self._tracker = tracker
         self._campaign_id = campaign_id
         self._attachments = attachments
+        self._num_halvings = 0
 
     @property
     def campaign_id(self) -> str:
@@ -55,8 +59,21 @@ class Projector:
         Returns:
             Whether there was anything to project.
         """
+        try:
+            has_projected = self._project(min(BATCH, max(SHORTEST_BATCH, BATCH >> self._num_halvings)))
+        except Exception:
+            self._num_halvings = min(self._num_halvings + 1, _MOST_HALVINGS)
+            raise
+        self._num_halvings = max(self._num_halvings - 1, 0)
+        return has_projected
+
+    def page(self) -> str:
+        """Give the address where the campaign can be looked at, once something was projected."""
+        return self._tracker.page(self._ledger.campaign(self._campaign_id))
+
+    def _project(self, limit: int) -> bool:
         cursor = self._ledger.cursor(self._tracker.name, self._campaign_id)
-        changes = self._ledger.changes(self._campaign_id, after=cursor, limit=BATCH)
+        changes = self._ledger.changes(self._campaign_id, after=cursor, limit=limit)
         if not changes:
             return False
         campaign = self._ledger.campaign(self._campaign_id)
@@ -64,10 +81,6 @@ class Projector:
         self._ledger.bury(self._tracker.name, self._campaign_id, refusals)
         self._ledger.set_cursor(self._tracker.name, self._campaign_id, changes[-1].sequence)
         return True
-
-    def page(self) -> str:
-        """Give the address where the campaign can be looked at, once something was projected."""
-        return self._tracker.page(self._ledger.campaign(self._campaign_id))
 
     def _news(self, changes: Sequence[Event | Observation]) -> list[TrialNews]:
         """Tell the changes by trial. A trial is read after them, so that it is there; it may be further on already."""

@@ -1,8 +1,8 @@
 """Writes runs through MLflow's own calls: to a server, a few requests a run, or to any store.
 
 Making a run is not idempotent: one whose answer was lost may be there all the same, even after a search that did not
-find it. So all runs of a campaign are looked for before the first is made and after every failure, and of two with the
-same trial the one that was made first is kept.
+find it, and MLflow's client asks again by itself and tells nobody. So all runs of a campaign are looked for before the
+first is made, after every failure and once it has ended; of two with the same trial the one with parameters is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ MAX_BATCH: Final = 1000
 NUM_CONNECTIONS: Final = 4
 _PAGE: Final = 1000
 _REFUSALS: Final = {ErrorCode.Name(INVALID_PARAMETER_VALUE), ErrorCode.Name(BAD_REQUEST)}
-_PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_PATIENCE: Final = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.1",
+}
+"""A request that fails now and then is repeated at once; what lasts longer is the breaker's."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class ServedRuns:
         store: MLflow's tracking store, local or remote.
         num_connections: How many runs are written side by side.
     """
+
+    may_make_twice = True
 
     def __init__(self, store: Any, *, num_connections: int = NUM_CONNECTIONS) -> None:
         self._store = store
@@ -100,7 +108,9 @@ class ServedRuns:
         answers = [self._pool.submit(self._write_one, experiment_id, each, known) for each in news]
         refusals: list[Refusal] = []
         failure: BaseException | None = None
-        for answer in answers:  # all are waited for, so that none writes behind a later try
+        for answer in answers:  # what has begun is waited for, so that none writes behind a later try
+            if failure is not None and answer.cancel():
+                continue
             failure = failure or answer.exception()
             refusals += [] if answer.exception() else answer.result()
         if failure is not None:

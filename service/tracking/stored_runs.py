@@ -32,6 +32,8 @@ _Row = dict[str, Any]
 class StoredRuns(ServedRuns):
     """Runs of an experiment in a store that is a file of this machine."""
 
+    may_make_twice = False
+
     def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.
 

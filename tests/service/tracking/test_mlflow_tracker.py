@@ -33,7 +33,7 @@ SPECIFICATION: dict[str, Any] = {
     "tags": {"owner": "me"},
 }
 
-NUM_CALLS = 13  # of one undisturbed projection
+NUM_CALLS = 14  # of one undisturbed projection
 
 
 class LostConnectionError(Exception):

@@ -125,3 +125,29 @@ def test_an_empty_tracker_is_filled_again_when_its_cursor_is_set_back(ledger: Le
     fresh = FakeTracker()
     Projector(ledger, fresh, "c").catch_up()
     assert_complete(fresh)
+
+
+def test_batches_grow_shorter_while_the_tracker_fails_and_long_again_afterwards(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of a thousand runs never arrived over a connection that failed once in a hundred requests."""
+    monkeypatch.setattr("service.tracking.projector.BATCH", 8)
+    monkeypatch.setattr("service.tracking.projector.SHORTEST_BATCH", 2)
+    limits: list[int] = []
+    changes = ledger.changes
+
+    def counted(campaign_id: str, *, after: int, limit: int) -> Any:
+        limits.append(limit)
+        return changes(campaign_id, after=after, limit=limit)
+
+    monkeypatch.setattr(ledger, "changes", counted)
+    tracker = FakeTracker()
+    tracker.fail_after = 0
+    projector = Projector(ledger, tracker, "c")
+    for _ in range(4):
+        with pytest.raises(TrackerDownError):
+            projector.project()
+    tracker.fail_after = None
+    projector.catch_up()
+    assert limits[:9] == [8, 4, 2, 2, 2, 2, 2, 4, 8]
+    assert_complete(tracker)

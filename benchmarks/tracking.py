@@ -1,0 +1,204 @@
+"""Time the way of metric points into MLflow: our projector beside Ray's MLflowLoggerCallback, the same points.
+
+    python -m benchmarks.tracking [--trials 100] [--rounds 3] [--json FILE]
+
+Trials of 20 and of 140 reports with seven metrics each go into the store of a file of this machine (as `spectune run`
+writes it) and over HTTP into a real `mlflow server` on SQLite and, where Debian's is installed, on PostgreSQL. In each
+round every line takes its turn; ours projects a campaign that stands in a ledger, reading it, making the runs and
+ending them included. Ray's callback writes one trial a round: it takes a request or more for every point, so that its
+rate does not depend on their number; the point `training_iteration` that it adds to each report is counted as one of
+its own. Of a line the median of the rounds is shown, of a ratio the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+from benchmarks.driver import METRICS
+from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.campaign.specification import parse
+from service.ledger import Ledger, entries
+from service.ledger.spool import Record
+from service.tracking.mlflow_tracker import MlflowTracker
+from service.tracking.projector import Projector
+from tests.fakes.mlflow_server import PrivateMlflow
+from tests.fakes.postgres import PrivatePostgres, find_binaries
+
+NUM_REPORTS: Final = (20, 140)
+_PRODUCED_AT: Final = 1_700_000_000_000
+_CONFIG: Final = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.01}
+
+
+@dataclass
+class Line:
+    """A line of the table.
+
+    Attributes:
+        place: Where the points go.
+        address: MLflow's tracking address.
+        has_peer: Whether Ray's callback is timed beside.
+        num_reports: Of a trial.
+        num_trials: Of ours.
+        ours: Points a second in each round.
+        callback: Points a second of Ray's callback in each round.
+    """
+
+    place: str
+    address: str
+    has_peer: bool
+    num_reports: int
+    num_trials: int
+    ours: list[float] = field(default_factory=list)
+    callback: list[float] = field(default_factory=list)
+
+    def result(self) -> dict[str, Any]:
+        """Give medians and the median ratio."""
+        told = {"place": self.place, "reports": self.num_reports, "trials": self.num_trials}
+        told |= {"points": self.num_trials * self.num_reports * len(METRICS), "ours": median(self.ours)}
+        if self.callback:
+            ratios = [one / other for one, other in zip(self.ours, self.callback, strict=True)]
+            told |= {"callback": median(self.callback), "ratio": median(ratios)}
+        return told
+
+
+class RayTrial:
+    """What the callback reads of a trial of Ray Tune's."""
+
+    config = _CONFIG
+
+    def __str__(self) -> str:
+        return "train_00000"
+
+
+def enter(ledger: Ledger, campaign_id: str, *, num_trials: int, num_reports: int) -> None:
+    """Enter a campaign that has ended."""
+    document = {
+        "name": "tracking",
+        "task": {"name": "matrix_completion", "rows": 8, "columns": 6, "rank": 1, "steps": num_reports * 10},
+        "objective": {"metric": "validation_loss", "mode": "minimize", "every_steps": 10},
+        "arms": [{"optimizer": "muon", "space": {"lr": {"log_uniform": [1e-3, 1.0]}}}],
+        "search": {"sampler": "random", "points": num_trials},
+    }
+    ledger.create_campaign(campaign_id, name="tracking", specification=parse(document).document())
+    attempt = ledger.begin_attempt(campaign_id)
+    ledger.move_campaign(campaign_id, CampaignEvent.LAUNCH, reason="launching")
+    ledger.move_campaign(campaign_id, CampaignEvent.CLAIM, reason="driver_started")
+    records = [record for trial in range(num_trials) for record in _records(trial, num_reports)]
+    ledger.append(campaign_id, attempt, list(enumerate(records, start=1)))
+    ledger.move_campaign(campaign_id, CampaignEvent.SUCCEED, reason="all_trials_ended")
+
+
+def _records(trial: int, num_reports: int) -> Iterator[Record]:
+    place: dict[str, Any] = {"arm": 0, "point": trial, "seed_index": 0, "ask": {}}
+    yield entries.trial_created(trial=trial, config=_CONFIG, at=_PRODUCED_AT, **place)
+    for step in range(10, 10 * num_reports + 1, 10):
+        told: dict[str, Any] = {"metrics": METRICS, "objective": METRICS["validation_loss"]}
+        yield entries.observation(trial=trial, step=step, device_seconds=0.1, produced_at=_PRODUCED_AT + step, **told)
+    at = _PRODUCED_AT + 10 * num_reports
+    yield entries.trial_moved(trial=trial, state=TrialState.COMPLETED, reason="end_of_schedule", at=at)
+
+
+def time_ours(line: Line, number: int) -> float:
+    """Project a campaign; give points a second."""
+    with tempfile.TemporaryDirectory() as folder, Ledger.at(Path(folder) / "ledger.sqlite") as ledger:
+        campaign_id = f"tracking-{number}"
+        enter(ledger, campaign_id, num_trials=line.num_trials, num_reports=line.num_reports)
+        tracker = MlflowTracker.connect(line.address, address=line.address)
+        tracker.experiment_id()  # the store is opened, which is not what is timed
+        start = time.perf_counter()
+        Projector(ledger, tracker, campaign_id).catch_up()
+        return line.num_trials * line.num_reports * len(METRICS) / (time.perf_counter() - start)
+
+
+def time_callback(line: Line) -> float:
+    """Have Ray's callback write a trial; give points a second."""
+    callback, trial = MLflowLoggerCallback(tracking_uri=line.address, experiment_name="ray"), RayTrial()
+    callback.setup()
+    start = time.perf_counter()
+    callback.log_trial_start(trial)
+    for iteration in range(1, line.num_reports + 1):
+        callback.log_trial_result(iteration, trial, {**METRICS, "training_iteration": iteration})
+    callback.log_trial_end(trial)
+    return line.num_reports * (len(METRICS) + 1) / (time.perf_counter() - start)
+
+
+def places(stack: ExitStack) -> Iterator[tuple[str, str, bool]]:
+    """Open the places that points go to; give name, address and whether the callback is timed there."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    yield "a file of this machine", f"sqlite:///{folder / 'mlflow.sqlite'}", False
+    server = PrivateMlflow()
+    stack.callback(server.remove)
+    yield "mlflow server on SQLite", server.address, True
+    binaries = find_binaries()
+    if binaries is None:
+        print("No PostgreSQL is installed in /usr/lib/postgresql: its lines are left out.")
+        return
+    database = PrivatePostgres(binaries)
+    stack.callback(database.remove)
+    server = PrivateMlflow(store=database.new_database().replace("postgresql:", "postgresql+psycopg:"))
+    stack.callback(server.remove)
+    yield "mlflow server on PostgreSQL", server.address, True
+
+
+def measure(*, num_trials: int, num_rounds: int) -> list[dict[str, Any]]:
+    """Time every line in every round."""
+    with ExitStack() as stack:
+        lines = [
+            Line(*place, num_reports, max(1, num_trials * NUM_REPORTS[0] // num_reports))
+            for place in places(stack)
+            for num_reports in NUM_REPORTS
+        ]
+        numbers = itertools.count()
+        for line in lines:  # the first of each opens connections and files
+            time_ours(Line(line.place, line.address, line.has_peer, 2, 2), next(numbers))
+        for _ in range(num_rounds):
+            for line in lines:
+                line.ours.append(time_ours(line, next(numbers)))
+                if line.has_peer:
+                    line.callback.append(time_callback(line))
+        return [line.result() for line in lines]
+
+
+def show(result: dict[str, Any]) -> str:
+    """Write a line of the table."""
+    callback, ratio = (f"{result[name]:.4g}" if name in result else "" for name in ("callback", "ratio"))
+    counts = f"{result['trials']:6} {result['reports']:8} {result['points']:8}"
+    return f"{result['place']:28} {counts} {result['ours']:9.0f} {callback:>9} {ratio:>7}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100, help="of 20 reports; of 140 there are a seventh as many")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # Ray's of its own deprecations
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    results = measure(num_trials=arguments.trials, num_rounds=arguments.rounds)
+    print(f"{'points/s into':28} {'trials':>6} {'reports':>8} {'points':>8} {'ours':>9} {'callback':>9} {'ratio':>7}")
+    for result in results:
+        print(show(result))
+    if arguments.json is not None:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        told = {"machine": machine, "rounds": arguments.rounds, "lines": results}
+        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
