@@ -58,7 +58,7 @@ def disturbed(fault: str, moment: Moment, folder: Path) -> Outcome:
     """Run a campaign into a fault and to its end; where its owner died, a second one goes on."""
     asked = moody(moment.sampler) if fault in MISMEASURED else document(moment.sampler)
     run = Run(asked, folder, **injected(folder))
-    run.wait_for(lambda run: run.num_observations() >= moment.num_observations)
+    run.wait_for(lambda run: run.num_observations() >= moment.num_observations, timeout_seconds=240)
     family = run.descendants()
     strike(run, fault, moment)
     outcome = run.finish()
