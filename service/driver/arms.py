@@ -196,6 +196,10 @@ class Arm:
         if self._stopping is not None:
             self._stopping.end(trial.number, trial.state)
 
+    def missing(self, metrics: Mapping[str, float]) -> list[str]:
+        """Name the objectives that a report lacks."""
+        return [each.metric for each in self._specification.objectives if each.metric not in metrics]
+
     def objective(self, metrics: Mapping[str, float]) -> float:
         """Pick the objective out of a report."""
         return metrics[self._specification.objective.metric]

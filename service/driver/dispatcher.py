@@ -136,10 +136,12 @@ class Dispatcher:
         self._take_checks(state, report.checks, decision)
         for member in report.members:
             assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
+        members = [_with_objectives(state.members[each.trial], each) for each in report.members]
+        for member in members:
             self._enter(state.members[member.trial], member, decision)
-        for member in report.members:
+        for member in members:
             self._settle(state, member, decision)
-        self._judge(state, [each.trial for each in report.members if each.ending is Ending.REACHED], decision)
+        self._judge(state, [each.trial for each in members if each.ending is Ending.REACHED], decision)
         return self.check_limits(decision)
 
     def lose(self, slot: str, message: str) -> Decision:
@@ -432,3 +434,12 @@ class Dispatcher:
         for trial in self._waiting:
             self._end(trial, TrialEvent.CANCEL, *self._why_cancelled(), decision)
         self._waiting.clear()
+
+
+def _with_objectives(trial: ArmTrial, report: MemberReport) -> MemberReport:
+    """Turn a report that lacks an objective into a failure of the task's code, and of this trial alone."""
+    missing = trial.arm.missing(report.metrics)
+    if not missing or not (report.metrics or report.ending is Ending.REACHED):
+        return report
+    message = f"step {report.step} was reported without {', '.join(missing)}: got {', '.join(sorted(report.metrics))}"
+    return replace(report, ending=Ending.FAILED, metrics={}, message=message)

@@ -64,6 +64,7 @@ class Simulation:
         culprit: A trial under which every worker is lost.
         largest: The most members that any slot had.
         check: What comes of every comparison of a fused step with the step alone; None where none is made.
+        silent: A trial whose task forgets the objective at its second report.
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
     """
 
@@ -78,6 +79,7 @@ class Simulation:
     culprit: int | None = None
     largest: int = 0
     check: FusionCheck | None = None
+    silent: int | None = None
     wall_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -184,4 +186,6 @@ class Simulation:
         slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
         value = self.value(trial, slot.steps[trial])
         ending = Ending.REACHED if math.isfinite(value) else Ending.DIVERGED
-        return MemberReport(trial, slot.steps[trial], ending, {"validation_loss": value}, "", 1.0, 0)
+        forgets = trial == self.silent and slot.steps[trial] > 30
+        metrics = {"loss": value} if forgets else {"validation_loss": value}
+        return MemberReport(trial, slot.steps[trial], ending, metrics, "", 1.0, 0)

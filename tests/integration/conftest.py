@@ -57,23 +57,25 @@ class Run:
     """A run of `spectune run --json` in progress.
 
     It starts in a folder that holds folders named like our packages: a user's own, which must not be taken for ours.
+    It may go on with a campaign that is paused there, and have environment variables of its own.
     """
 
-    def __init__(self, document: dict[str, Any], folder: Path) -> None:
+    def __init__(self, document: dict[str, Any], folder: Path, *, resume: str | None = None, **variables: str) -> None:
         for name in ("optimizers", "search_spaces", "service", "trainers"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         campaign = folder / "campaign.yaml"
         campaign.write_text(yaml.safe_dump(document), encoding="utf-8")
         self.data = DataDirectory(folder / "data")
         self._ledger: Ledger | None = None
-        command = [SPECTUNE, "run", str(campaign), "--data-dir", str(self.data.root), "--json"]
+        what = [str(campaign)] if resume is None else ["--resume", resume]
+        command = [SPECTUNE, "run", *what, "--data-dir", str(self.data.root), "--json"]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
         )
 
     def descendants(self) -> list[psutil.Process]:

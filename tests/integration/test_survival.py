@@ -54,18 +54,6 @@ def test_a_worker_killed_in_mid_run_costs_no_step_and_doubles_none(tmp_path: Pat
     assert_whole(outcome)
 
 
-def test_a_driver_killed_in_mid_run_is_replaced_and_the_result_is_the_same(tmp_path: Path, finished: Outcome) -> None:
-    run = Run(DOCUMENT, tmp_path)
-    run.wait_for(lambda run: run.num_observations() > 10)
-    first = run.wait_for(Run.driver)
-    family = [first, *first.children(recursive=True)]
-    first.kill()
-    outcome = run.finish()
-    assert outcome.document["arms"] == finished.document["arms"]
-    assert_mlflow_equals_ledger(outcome)
-    assert_gone(family)
-
-
 def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> None:
     run = Run(LONG, tmp_path)
     run.wait_for(lambda run: run.num_observations() > 40)

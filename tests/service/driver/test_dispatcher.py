@@ -191,6 +191,18 @@ def test_a_trial_that_takes_its_worker_down_is_soon_alone_and_fails_alone() -> N
     assert set(states.values()) == {"FAILED", "COMPLETED"}
 
 
+@pytest.mark.parametrize("members", MEMBERS)
+def test_a_report_without_the_objective_fails_its_trial_alone(members: int | None) -> None:
+    without_rule = specification(stopping={"rule": "none"})
+    silent, whole = (Simulation(without_rule, members=members, silent=trial) for trial in (3, None))
+    silent.run()
+    whole.run()
+    assert silent.final_states() == whole.final_states() | {3: "FAILED"}
+    assert sorted(silent.observed()) == sorted(set(whole.observed()) - {(3, 60), (3, 90)})
+    (moved,) = [each for each in silent.records if each["kind"] == "trial_moved" and each["state"] == "FAILED"]
+    assert moved["message"] == "step 60 was reported without validation_loss: got loss"
+
+
 def test_wall_time_is_spent_without_reports_too() -> None:
     simulation = Simulation(specification(budget={"wall_seconds": 100}))
     simulation.dispatcher.open_slot("s")
