@@ -23,7 +23,8 @@ test: install
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 faults: install
-	SPECTUNE_FAULTS=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_serve.py tests/service/api/test_fuzz.py $(PYTEST_ARGS)
+	SPECTUNE_FAULTS=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_stops.py \
+		tests/integration/test_mlflow_faults.py tests/integration/test_serve.py tests/service/api/test_fuzz.py $(PYTEST_ARGS)
 
 openapi: install
 	$(BIN)/python -m service.api.openapi > docs/openapi.json

@@ -32,7 +32,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 ALL = bool(os.environ.get("SPECTUNE_FAULTS"))
 SURVIVED = ("driver killed", "worker killed", "disk full", "owner killed", "callback raises")
 STOPPING = ("SIGTERM", "SIGINT")
-EVERY_RUN = [("driver killed", 0), ("disk full", 3), ("owner killed", 6)]  # of one sampler: one undisturbed campaign
+EVERY_RUN = [
+    ("driver killed", 0),
+    ("worker killed", 3),
+    ("owner killed", 6),
+]  # of one sampler: one undisturbed campaign
 POINTS = [(fault, seed) for fault in SURVIVED for seed in range(20)] if ALL else EVERY_RUN
 STOPS = [(fault, seed) for fault in STOPPING for seed in range(20)] if ALL else []
 MISMEASURED = ("forgets", "is nan")

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from service.campaign.lifecycle import CampaignState
 from service.ledger import Ledger
 from service.tracking.mlflow_tracker import EXPERIMENT
-from tests.integration.conftest import DOCUMENT, Outcome, Run
+from tests.integration.conftest import DOCUMENT, Run
 from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger, in_mlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -25,33 +25,11 @@ LONG: dict[str, Any] = DOCUMENT | {
     "search": {"sampler": "random", "points": 5, "search_seed": 3},
     "stopping": {"rule": "none"},
 }
-LONG_STEPS = list(range(100, 1501, 100))
-
-
-def assert_whole(outcome: Outcome) -> None:
-    """Every trial completed with every step once; MLflow agrees."""
-    assert outcome.exit_status == 0, outcome.stderr
-    trials, observations = in_ledger(outcome)
-    assert [trial.state for trial in trials] == ["COMPLETED"] * 10
-    for trial in trials:
-        assert [each.step for each in observations if each.trial == trial.number] == LONG_STEPS
-    assert_mlflow_equals_ledger(outcome)
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive, f"left behind: {alive}"
-
-
-def test_a_worker_killed_in_mid_run_costs_no_step_and_doubles_none(tmp_path: Path) -> None:
-    run = Run(LONG, tmp_path)
-    run.wait_for(lambda run: run.num_observations() > 5)
-    run.wait_for(Run.workers)[0].kill()
-    run.wait_for(lambda run: run.num_observations() > 40)
-    run.wait_for(Run.workers)[0].kill()
-    outcome = run.finish()
-    assert outcome.document["state"] == "SUCCEEDED"
-    assert_whole(outcome)
 
 
 def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> None:
