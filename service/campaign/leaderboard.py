@@ -17,6 +17,7 @@ from typing import Any
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode, SeedHistory, final_values, point_outcome
 from service.campaign.records import Phase, TrialRecord
+from service.campaign.verdicts import interval_half_width
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class PointStanding:
     trials: tuple[int, ...]
     value: float
     spread: float | None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean, by Student's t; None for a single seed."""
+        return None if self.spread is None else interval_half_width(self.spread, num_seeds=len(self.trials))
 
 
 @dataclass(frozen=True)

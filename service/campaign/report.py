@@ -23,7 +23,7 @@ from service.campaign.regret import StopRegret, stop_regret
 from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
 from service.campaign.specification import Specification
 from service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
-from service.campaign.verdicts import Verdict, verdicts
+from service.campaign.verdicts import Verdict, interval_half_width, verdicts
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Finals:
     spread: float | None
     num_seeds: int
     num_diverged: int
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean, by Student's t; None for fewer than two values."""
+        return None if self.spread is None else interval_half_width(self.spread, num_seeds=len(self.values))
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,19 @@ def make_report(
         pareto=campaign_front(specification, standings, trials, observations),
         notes=_notes(specification, campaign, arms),
     )
+
+
+def final_verdicts(specification: Specification, trials: Sequence[TrialRecord]) -> list[Verdict]:
+    """Compare all arms that have finals, as the report does; empty without finals.
+
+    Args:
+        specification: What was asked for.
+        trials: All trials.
+    """
+    mode = specification.objective.mode
+    standings = leaderboard(trials, num_arms=len(specification.arms), mode=mode)
+    of_arms = {each.arm: _finals(each, [trial for trial in trials if trial.arm == each.arm]) for each in standings}
+    return verdicts({arm: finals.values for arm, finals in of_arms.items() if finals}, mode=mode)
 
 
 def bound_warnings(specification: Specification, trials: Sequence[TrialRecord], *, catalog: Catalog) -> list[str]:

@@ -93,6 +93,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def interval_half_width(spread: float, *, num_seeds: int) -> float:
+    """Give half the width of the 95 % interval of a mean, t_{n-1}(0.975) s / sqrt(n).
+
+    Args:
+        spread: Sample standard deviation of the values.
+        num_seeds: At least 2.
+    """
+    return float(stdtrit(num_seeds - 1, 1 - LEVEL / 2)) * spread / math.sqrt(num_seeds)
+
+
 def detectable_difference(spread: float, *, num_seeds: int, num_tests: int = 1) -> float:
     """Give the smallest difference that a paired test would find with probability 0.8.
 

@@ -17,8 +17,11 @@ from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.pareto import ParetoPoint, campaign_front
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
+from service.campaign.report import final_verdicts
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
+from service.findings.best import best_first
+from service.findings.verdict_lines import verdict_lines
 from service.ports import CampaignPages
 from service.tracking import links
 
@@ -63,21 +66,15 @@ def show_outcome(
 ) -> None:
     """Print the outcome for people; with two objectives, the points that nothing dominates."""
     standings = _standings(specification, trials)
-    objective, seeds = specification.objective, specification.search.seeds
-    how = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed, so small differences may be chance"
-    title = f"{objective.metric} at step {specification.task.steps}, best point of each arm ({how})"
-    console.print(f"\n{title}", highlight=False)
+    console.print(f"\n{_title(specification)}", highlight=False, soft_wrap=True)
     console.print(_table(specification, standings))
     for line in _configurations(specification, standings):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    first = _best_first(specification, standings)[0]
     if len(specification.objectives) > 1:
         console.print(_front_table(specification, _front(specification, trials, observations)))
-    elif first.best is not None:
-        arm = specification.arms[first.arm]
-        console.print(f"\nbest configuration (arm {arm.name}, trial {first.best.trials[0]}):", highlight=False)
-        document = {"optimizer": arm.optimizer, **first.best.config}
-        console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
+    else:
+        _show_verdicts(console, specification, trials)
+        _show_best(console, specification, best_first(specification, standings)[0])
     console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
     console.print(f"compare its arms: spectune report {campaign.campaign_id}", highlight=False)
@@ -93,6 +90,34 @@ def show_tracking(console: Console, *, data: DataDirectory, pages: CampaignPages
     lines = [links.ui_command(data, mlflow=mlflow), *(f"{name}: {page}" for name, page in named.items() if page)]
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _title(specification: Specification) -> str:
+    """Say what the values of the table are, and how they were obtained."""
+    seeds, finals = specification.search.seeds, specification.finals
+    searched = f"mean of {seeds} seeds ± 95 % interval" if seeds > 1 else "one seed"
+    judged = f"finals: mean of {finals.seeds} new seeds ± 95 % interval" if finals else ""
+    doubt = "so small differences may be chance" if seeds == 1 and not finals else ""
+    how = ", ".join(filter(None, [f"search: {searched}" if finals else searched, judged, doubt]))
+    return f"{specification.objective.metric} at step {specification.task.steps}, best point of each arm ({how})"
+
+
+def _show_verdicts(console: Console, specification: Specification, trials: Sequence[TrialRecord]) -> None:
+    """Print what the finals say of each pair of arms."""
+    names = [arm.name for arm in specification.arms]
+    for number, line in enumerate(verdict_lines(final_verdicts(specification, trials), names=names)):
+        console.print("" if number else "\n", line, sep="", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_best(console: Console, specification: Specification, standing: ArmStanding) -> None:
+    """Print the best arm's configuration, if there is one."""
+    point = standing.final or standing.best
+    if point is None:
+        return
+    arm = specification.arms[standing.arm]
+    console.print(f"\nbest configuration (arm {arm.name}, point {point.point}):", highlight=False)
+    document = {"optimizer": arm.optimizer, **point.config}
+    console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
 
 
 def _show_failure(
@@ -130,9 +155,9 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
     table = Table()
     finals = ("finals",) if specification.finals is not None else ()
-    for column in ("arm", "trials", "completed", "stopped", "other", "best", *finals):
-        table.add_column(column, justify="left" if column == "arm" else "right")
-    for standing in _best_first(specification, standings):
+    for column in ("arm", "trials", "completed", "stopped", "other", "search" if finals else "best", *finals):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    for standing in best_first(specification, standings):
         table.add_row(*_row(specification, standing))
     return table
 
@@ -156,7 +181,7 @@ def _row(specification: Specification, standing: ArmStanding) -> list[str]:
 def _told(point: PointStanding | None) -> str:
     if point is None:
         return "none completed"
-    return f"{point.value:.4g}" + ("" if point.spread is None else f" ± {point.spread:.2g}")
+    return f"{point.value:.4g}" + ("" if point.half_width is None else f" ± {point.half_width:#.2g}")
 
 
 def _front(
@@ -183,8 +208,8 @@ def _configurations(specification: Specification, standings: Sequence[ArmStandin
     names = [arm.name for arm in specification.arms]
     width = max(map(len, names))
     return [
-        f"{names[standing.arm]:{width}}  " + _short(specification, standing.arm, standing.best)
-        for standing in _best_first(specification, standings)
+        f"{names[standing.arm]:{width}}  " + _short(specification, standing.arm, standing.final or standing.best)
+        for standing in best_first(specification, standings)
         if standing.best is not None
     ]
 
@@ -193,9 +218,3 @@ def _short(specification: Specification, arm: int, point: PointStanding) -> str:
     searched = {name: value for name, value in point.config.items() if name not in specification.arms[arm].fixed}
     words = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in searched.items()}
     return " ".join(f"{name}={word}" for name, word in words.items())
-
-
-def _best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:
-    """Order arms by their best value, those without one last."""
-    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
-    return sorted(standings, key=lambda each: (each.best is None, sign * each.best.value if each.best else 0.0))

@@ -56,7 +56,8 @@ def show_report(console: Console, report: Report) -> None:
     console.print(f"\n{report.campaign_id}  {report.state}", highlight=False)
     console.print(f"{report.objective} at step {report.steps}, to {report.mode}", highlight=False)
     console.print(_arms_table(report))
-    for line in [*verdict_lines(report), *_sensitivity_lines(report), *_regret_lines(report), *_pareto_lines(report)]:
+    verdicts = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])
+    for line in [*verdicts, *_sensitivity_lines(report), *_regret_lines(report), *_pareto_lines(report)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"[yellow]note[/] {note}", highlight=False, soft_wrap=True)
@@ -64,13 +65,13 @@ def show_report(console: Console, report: Report) -> None:
 
 def _arms_table(report: Report) -> Table:
     table = Table()
-    for column in ("arm", "trials", "device s", "best of the search", "finals", "seeds", "tuning curve"):
-        table.add_column(column, justify="left" if column in ("arm", "tuning curve") else "right")
+    for column in ("arm", "trials", "device s", "search", "finals, 95 %", "seeds", "curve"):
+        table.add_column(column, justify="left" if column in ("arm", "curve") else "right", no_wrap=True)
     for arm in report.arms:
         finals = arm.finals
         told = "-" if finals is None or finals.mean is None else f"{finals.mean:.4g}"
-        if finals is not None and finals.spread is not None:
-            told += f" ± {finals.spread:.2g}"
+        if finals is not None and finals.half_width is not None:
+            told += f" ± {finals.half_width:#.2g}"
         table.add_row(
             arm.name,
             str(sum(arm.num_trials.values())),

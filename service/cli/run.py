@@ -32,7 +32,7 @@ from service.tracking.follower import is_behind
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
-DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
+DEMO = Path(__file__).with_name("demo.yaml")  # a link into examples/; a wheel holds the file itself
 _FOLDERS = ("corpus", "images")
 _POLL_SECONDS = 0.5
 _EARLY_CHANGES = 20_000  # enough to tell what a step takes

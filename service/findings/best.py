@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,26 +13,38 @@ from service.campaign.specification import Specification
 from service.errors import NothingToShowError
 
 
-def best_text(specification: Specification, standings: list[ArmStanding], *, campaign_id: str) -> str:
+def best_text(specification: Specification, standings: Sequence[ArmStanding], *, campaign_id: str) -> str:
     """Write the best configuration: a YAML document whose comments say how it was found, and hold the Python.
 
     Raises:
         NothingToShowError: No point of these arms has completed.
     """
-    found = [each for each in standings if each.best is not None]
-    if not found:
+    ordered = best_first(specification, standings)
+    if not ordered or ordered[0].best is None:
         raise NothingToShowError(f"no point has completed: got campaign {campaign_id!r}")
-    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
-    is_final = all(each.final is not None for each in found)  # finals and searches are not compared with each other
-    chosen = min(found, key=lambda each: sign * _shown(each, is_final).value)
-    point, arm = _shown(chosen, is_final), specification.arms[chosen.arm]
-    spread = "" if point.spread is None else f" ± {point.spread:.2g}"
+    is_final, arm = judged_by_finals(standings), specification.arms[ordered[0].arm]
+    point = _shown(ordered[0], is_final)
+    width = "" if point.half_width is None else f" ± {point.half_width:#.2g} (95 %)"
     source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
-    objective = f"{specification.objective.metric} {point.value:.6g}{spread} at step {specification.task.steps}"
+    objective = f"{specification.objective.metric} {point.value:.6g}{width} at step {specification.task.steps}"
     lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
     lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **point.config}, sort_keys=False).rstrip())
     lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
     return "\n".join(lines)
+
+
+def best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:
+    """Order arms by their finals if all have them, else by their best of the search; those with neither come last."""
+    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
+    is_final = judged_by_finals(standings)
+    found = [each for each in standings if each.best is not None]
+    rest = [each for each in standings if each.best is None]
+    return sorted(found, key=lambda each: sign * _shown(each, is_final).value) + rest
+
+
+def judged_by_finals(standings: Iterable[ArmStanding]) -> bool:
+    """Whether every arm that has a best point has finals too: values of the two are not compared with each other."""
+    return all(each.final is not None for each in standings if each.best is not None)
 
 
 def python_lines(optimizer: str, config: Mapping[str, Any]) -> list[str]:

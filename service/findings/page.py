@@ -41,7 +41,10 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
         if figure is not None
     ]
     title = html.escape(f"{report.campaign_id}: {report.objective} at step {report.steps}")
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in [*verdict_lines(report), *report.notes])
+    names = [arm.name for arm in report.arms]
+    said = "".join(
+        f"<li>{html.escape(line)}</li>" for line in [*verdict_lines(report.verdicts, names=names), *report.notes]
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
         f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><ul>{said}</ul>{''.join(parts)}</body></html>"

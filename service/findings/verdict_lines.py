@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from service.campaign.report import Report
+from collections.abc import Iterable, Sequence
+
+from service.campaign.verdicts import Verdict
 
 
-def verdict_lines(report: Report) -> list[str]:
-    """Say in a sentence per pair which arm is better, or what it would take to tell."""
+def verdict_lines(verdicts: Iterable[Verdict], *, names: Sequence[str]) -> list[str]:
+    """Say in a sentence per pair which arm is better, or what it would take to tell.
+
+    Args:
+        verdicts: What the finals say.
+        names: Of all arms, by their index.
+    """
     lines = []
-    for verdict in report.verdicts:
-        first, second = (report.arms[arm].name for arm in verdict.arms)
+    for verdict in verdicts:
+        first, second = (names[arm] for arm in verdict.arms)
         if verdict.p_value is None or verdict.difference is None:
             lines.append(f"{first} and {second}: {verdict.num_seeds} common seeds are too few to compare")
             continue

@@ -68,14 +68,33 @@ def said(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_the_leaderboard_puts_the_best_arm_first_with_mean_and_spread(console: Console, tmp_path: Path) -> None:
+def test_the_leaderboard_puts_the_best_arm_first_with_mean_and_interval(console: Console, tmp_path: Path) -> None:
     show_outcome(console, TWO_SEEDS, campaign(CampaignState.SUCCEEDED), TRIALS, data=DataDirectory(tmp_path))
     text = said(console)
     assert text.index("adamw") < text.index("muon")
-    assert "0.6 ± 0.14" in text
-    assert "1.5 ± 0.71" in text
+    assert "mean of 2 seeds ± 95 % interval" in text
+    assert "0.6 ± 1.3" in text  # 12.706 x 0.1414 / sqrt(2): two seeds say next to nothing
+    assert "1.5 ± 6.4" in text
     assert "1 running, 1 diverged" in text
     assert "optimizer: adamw\nlr: 0.1\nbetas:\n- 0.9\n- 0.95" in text
+
+
+def test_finals_order_the_arms_choose_the_best_and_give_the_verdicts(console: Console, tmp_path: Path) -> None:
+    judged = specification(search={"sampler": "random", "points": 1}, finals={"keep": 1, "seeds": 3})
+    trials = [trial(0, 0, 0, TrialState.COMPLETED, 0.1), trial(1, 1, 0, TrialState.COMPLETED, 0.2)]
+    for arm, values in enumerate([(2.0, 2.5, 3.01), (1.0, 1.51, 2.0)]):  # the lucky one of the search is the worse one
+        trials += [
+            trial(2 + 3 * arm + seed, arm, 0, TrialState.COMPLETED, value, seed_index=1 + seed, ask={"phase": "final"})
+            for seed, value in enumerate(values)
+        ]
+    show_outcome(console, judged, campaign(CampaignState.SUCCEEDED), trials, data=DataDirectory(tmp_path))
+    text = said(console)
+    assert "search: one seed, finals: mean of 3 new seeds ± 95 % interval" in text
+    assert "differences may be chance" not in text
+    assert text.index("adamw") < text.index("muon")
+    assert "1.503 ± 1.2" in text  # 4.303 x 0.5 / sqrt(3)
+    assert "adamw is better than muon by 1 (p = 3.3e-05 over 3 common seeds, Holm-corrected; muon ahead on 0)" in text
+    assert "best configuration (arm adamw, point 0)" in text
 
 
 def test_an_arm_without_a_completed_trial_says_so(console: Console, tmp_path: Path) -> None:
