@@ -24,7 +24,8 @@ from service.campaign.specification import Specification, parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import Conductor
-from service.driver.dispatcher import Decision, Dispatcher
+from service.driver.decision import Decision
+from service.driver.dispatcher import Dispatcher
 from service.driver.lanes import Lanes
 from service.driver.writer import Writer
 from service.ledger import Ledger

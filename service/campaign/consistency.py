@@ -8,9 +8,9 @@ from typing import Any
 
 from search_spaces import Space
 from search_spaces.json_values import json_pointer
+from service.campaign.points import fingerprint
 from service.campaign.problem_list import ProblemList
 from service.campaign.samplers import ADAPTIVE_SAMPLERS, points_problem, space_problem
-from service.campaign.search import fingerprint
 from service.campaign.sections import (
     ArmSection,
     BudgetSection,

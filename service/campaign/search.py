@@ -11,32 +11,24 @@ that the points do not depend on which finished first.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 from search_spaces import Space
 from search_spaces.axes import Coordinate
 from service.campaign.adaptive import Ask, is_told
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode, SeedHistory, point_outcome
+from service.campaign.points import Origin, Point, fingerprint
 from service.campaign.samplers import ADAPTIVE_SAMPLERS, SamplerName
 from service.campaign.sampling import random_units, shuffled_grid, sobol_units
 
 _OPEN_SHARE = 8  # an adaptive sampler has at most this part of its points open
 _MAX_REPEATS = 10  # points an adaptive sampler may repeat in one ask before the point is drawn at random instead
 _MAX_DRAWS = 1000  # random points that may repeat before the space counts as exhausted
-
-
-class Origin(StrEnum):
-    """Where a point came from."""
-
-    INITIAL = "initial"  # the user gave it
-    SAMPLER = "sampler"
-    REDRAWN = "redrawn"  # the adaptive sampler only repeated itself, so it was drawn at random
 
 
 class NoPoint(StrEnum):
@@ -50,33 +42,6 @@ class NoPoint(StrEnum):
     def is_final(self) -> bool:
         """Whether no later ask will give a point either."""
         return self is not NoPoint.WAITING
-
-
-@dataclass(frozen=True)
-class Point:
-    """One configuration of an arm.
-
-    Attributes:
-        index: Its number within the arm, from 0.
-        config: Every hyperparameter that is set, the fixed ones included.
-        origin: Where it came from.
-        coordinates: Where it lies on every axis of the space, those that do not count in it included.
-    """
-
-    index: int
-    config: Mapping[str, Any]
-    origin: Origin
-    coordinates: Mapping[str, Coordinate]
-
-    @property
-    def ask(self) -> dict[str, Any]:
-        """What has to be kept beside index and config to restore a study, as JSON."""
-        return {"origin": self.origin.value, "coordinates": dict(self.coordinates)}
-
-    @classmethod
-    def from_ask(cls, index: int, config: Mapping[str, Any], ask: Mapping[str, Any]) -> Self:
-        """Make the point again from what was kept."""
-        return cls(index=index, config=config, origin=Origin(ask["origin"]), coordinates=ask["coordinates"])
 
 
 class ArmStudy:
@@ -302,16 +267,3 @@ class ArmStudy:
 
     def _random(self, index: int) -> Iterator[list[float]]:
         return random_units(self._search_seed, arm=self._arm, ask=index, num_axes=self._space.num_axes)
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """Write a configuration so that equal ones are equal text: 12 digits, 1 like 1.0, names in order."""
-    return json.dumps({name: _plain(value) for name, value in config.items()}, sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(f"{value:.12g}") + 0.0  # -0.0 becomes 0.0
-    return value

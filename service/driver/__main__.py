@@ -18,7 +18,7 @@ from pathlib import Path
 from service.campaign.specification import parse
 from service.data_directory import DataDirectory, write_whole
 from service.driver.attempt import Attempt
-from service.driver.dispatcher import StopKind
+from service.driver.decision import StopKind
 from service.driver.exit_codes import ExitCode
 from service.errors import FencedError, SpecificationError
 from service.ledger import Ledger

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, assert_never
+from typing import assert_never
 
 from service.campaign import naming
 from service.campaign.finals import extra_trials
-from service.campaign.lifecycle import TrialEvent, TrialState, next_trial_state
+from service.campaign.lifecycle import TrialEvent, next_trial_state
 from service.campaign.outcomes import SeedHistory
+from service.campaign.points import Point
 from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.search import ArmStudy, NoPoint, Point
+from service.campaign.search import ArmStudy, NoPoint
 from service.campaign.specification import Specification
 from service.campaign.stopping import Hyperband, Median, RungDecision, RungVerdict, StoppingRule, SuccessiveHalving
+from service.driver.arm_trial import ArmTrial, history_of, record_of, restored
 
 
 class Fate(StrEnum):
@@ -29,30 +30,6 @@ class Fate(StrEnum):
     WAIT = "wait"  # for other trials of its arm, at a rung
     STOP = "stop"
     COMPLETE = "complete"
-
-
-@dataclass(eq=False)
-class ArmTrial:
-    """One trial of an arm, as it is known to the driver; only its arm changes it."""
-
-    arm: Arm
-    number: int
-    point: int
-    seed_index: int
-    config: Mapping[str, Any]
-    ask: Mapping[str, Any]
-    state: TrialState = TrialState.PENDING
-    last_step: int = 0
-    num_losses: int = 0
-    device_seconds: float = 0.0
-    values: dict[int, float] = field(default_factory=dict)  # objective by step
-    is_new: bool = True  # no slot had it yet
-    further: tuple[float, ...] = ()  # the further objectives at the last step
-
-    @property
-    def is_searched(self) -> bool:
-        """Whether the search asked for it and learns from it; finals and audits are beyond it."""
-        return Phase(self.ask.get("phase", Phase.SEARCH)) is Phase.SEARCH
 
 
 class Arm:
@@ -127,7 +104,7 @@ class Arm:
         if not self._is_extra_due():
             return []
         self._has_extra = False
-        extra = extra_trials(self._specification, self.index, [_record(trial) for trial in self._trials.values()])
+        extra = extra_trials(self._specification, self.index, [record_of(trial) for trial in self._trials.values()])
         room = self._specification.trials_per_arm
         return [
             ArmTrial(self, each.number, each.point, each.seed_index, config=each.config, ask=each.ask)
@@ -233,13 +210,13 @@ class Arm:
             further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
         for trial in trials:
-            self._trials[trial.number] = restored = _restored(
+            self._trials[trial.number] = known = restored(
                 self, trial, values[trial.number], further.get((trial.number, trial.last_step), ())
             )
             self.device_seconds += trial.device_seconds
             if trial.phase is Phase.SEARCH:
                 point = Point.from_ask(trial.point, trial.config, trial.ask)
-                points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = _history(restored)
+                points.setdefault(trial.point, (point, {}))[1][trial.seed_index] = history_of(known)
         self._study.restore(points.values())
         if self._stopping is not None:
             searched = [trial for trial in trials if trial.phase is Phase.SEARCH]
@@ -313,53 +290,3 @@ def _stopping_rule(specification: Specification) -> StoppingRule | None:
         return SuccessiveHalving(rungs, reduction_factor=factor, mode=mode, deterministic=deterministic)
     point_of = partial(naming.point_index, num_arms=len(specification.arms), seeds=specification.search.seeds)
     return Hyperband(rungs, reduction_factor=factor, point_of=point_of, mode=mode, deterministic=deterministic)
-
-
-def _restored(arm: Arm, trial: TrialRecord, values: dict[int, float], further: tuple[float, ...]) -> ArmTrial:
-    return ArmTrial(
-        arm,
-        trial.number,
-        trial.point,
-        trial.seed_index,
-        config=trial.config,
-        ask=trial.ask,
-        state=trial.state,
-        last_step=trial.last_step,
-        num_losses=trial.num_losses,
-        device_seconds=trial.device_seconds,
-        values=values,
-        is_new=False,
-        further=further,
-    )
-
-
-def _record(trial: ArmTrial) -> TrialRecord:
-    """Write a trial as the ledger would; its story is left out."""
-    return TrialRecord(
-        number=trial.number,
-        arm=trial.arm.index,
-        point=trial.point,
-        seed_index=trial.seed_index,
-        config=trial.config,
-        ask=trial.ask,
-        state=trial.state,
-        reason="",
-        message="",
-        since=0,
-        created_at=0,
-        attempt=0,
-        num_losses=trial.num_losses,
-        last_step=trial.last_step,
-        objective=trial.values.get(trial.last_step),
-        device_seconds=trial.device_seconds,
-    )
-
-
-def _history(trial: ArmTrial) -> SeedHistory:
-    is_over = trial.state.is_terminal
-    return SeedHistory(
-        reports=trial.values,
-        outcome=trial.state if is_over else None,
-        value=trial.values.get(trial.last_step) if is_over else None,
-        further=trial.further if is_over else (),
-    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.campaign.specification import Specification
-from service.driver.arms import ArmTrial
+from service.driver.arm_trial import ArmTrial
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
 from trainers.slot import Assignment

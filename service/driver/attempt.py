@@ -17,7 +17,8 @@ from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import ActorBoard, Conductor
-from service.driver.dispatcher import Dispatcher, StopKind
+from service.driver.decision import StopKind
+from service.driver.dispatcher import Dispatcher
 from service.driver.exit_codes import ExitCode
 from service.driver.lanes import Lanes
 from service.driver.tune_driver import run_slots

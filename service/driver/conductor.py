@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from ray import cloudpickle
 
-from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.decision import Decision, StopKind
+from service.driver.dispatcher import Dispatcher
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
 from trainers.slot import SlotReport, Verdict
@@ -97,11 +98,11 @@ class Conductor:
 
     # Stimuli, from any thread
 
-    def open_slot(self, slot: str) -> None:
-        """A slot was opened."""
+    def open_slot(self, slot: str, place: str = "") -> None:
+        """A slot's worker is there, on some machine, and asks for work."""
         with self._lock:
             self._slots[slot] = 0
-        self._put("open", lambda: self._dispatcher.open_slot(slot))
+        self._put("open", lambda: self._dispatcher.open_slot(slot, place))
 
     def take(self, slot: str, report: SlotReport) -> None:
         """A slot reported."""
@@ -147,6 +148,11 @@ class Conductor:
         """Count the slots for which there is work."""
         with self._lock:
             return 0 if self._failure is not None else self._dispatcher.num_slots_wanted()
+
+    def quarantined(self) -> frozenset[str]:
+        """The machines on which no slot is to be opened."""
+        with self._lock:
+            return self._dispatcher.quarantined
 
     def is_over(self) -> bool:
         """Tell whether every slot has ended and nothing is left to do."""

@@ -2,19 +2,24 @@
 
 K is what the user wrote or, with `members: auto`, what the first worker finds out by measuring; until then a trial of
 the arm takes the whole slot. A trial that has lost workers takes four times as much for each of them, so that one which
-takes its worker down is soon alone, and fails alone.
+takes its worker down is soon alone, and fails alone. Where memory is what was lacking, or workers die under an arm's
+cohorts again and again, its K is halved for good.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from service.driver.arms import Arm, ArmTrial
+from service.driver.arm_trial import ArmTrial
+from service.driver.arms import Arm
 
 MOST_MEMBERS: Final = 256
 """More gains nothing measurable: one step of a cohort of 256 takes long beside what it costs to start it."""
 LOSS_FACTOR: Final = 4
+MAX_DEATHS: Final = 3
+"""Of workers under several trials of an arm: the kernel ends a process that takes too much memory without a word."""
 
 
 class Lanes:
@@ -33,13 +38,31 @@ class Lanes:
         self.num_slots = num_slots
         self._most = {arm.index: min(MOST_MEMBERS, -(-arm.most_at_once() // num_slots)) for arm in arms}
         self._known: dict[int, int] = {}
+        self._num_deaths: Counter[int] = Counter()
         for arm, most in self._most.items():
             if members is not None or most == 1:
                 self._known[arm] = 1 if members is None else members
 
     def learn(self, arm: int, num_members: int) -> None:
         """Enter a K that was found out; what is known already stays."""
-        self._known.setdefault(arm, num_members)
+        self._known.setdefault(arm, min(num_members, self._most[arm]))
+
+    def bound(self, arm: int, num_members: int) -> None:
+        """Never train more of an arm together than these: more did not fit."""
+        self._most[arm] = min(self._most[arm], num_members)
+        if arm in self._known:
+            self._known[arm] = min(self._known[arm], num_members)
+
+    def lose(self, trials: Sequence[ArmTrial], *, is_out_of_memory: bool) -> dict[int, int]:
+        """Enter that trials lost their worker together; give the new K of each arm that is halved for it."""
+        halved = {}
+        for arm, number in Counter(trial.arm.index for trial in trials).items():
+            self._num_deaths[arm] += number > 1
+            if number > 1 and (is_out_of_memory or self._num_deaths[arm] >= MAX_DEATHS):
+                self._num_deaths[arm] = 0
+                halved[arm] = number // 2
+                self.bound(arm, number // 2)
+        return halved
 
     def distrust(self, arm: int) -> None:
         """Train every further trial of an arm alone: its fused steps are not those of a trial alone."""

@@ -2,10 +2,12 @@
 
 trial_created   a point × seed was drawn; the trial is PENDING
 trial_moved     the trial changed its state, with reason and message
-trial_lost      the worker under the trial was lost; the trial waits again
+trial_lost      the worker under the trial was lost, or its code failed for the first time; the trial waits again
 observation     the trial reported at a step
 device_seconds  the trial used a device for a while without a report that counts
 fusion_checked  on a trial, a fused step was compared with the step alone
+shrunk          on the trial, memory was found to bear fewer of its arm together
+quarantined     after a failure of the trial, a worker or a machine is not trusted any more
 planned         it was found out, on the trial, how many of its arm are best trained together
 """
 
@@ -48,9 +50,9 @@ def trial_moved(*, trial: int, state: TrialState, reason: str, message: str = ""
     return {"kind": "trial_moved", "trial": trial, "state": str(state), "reason": reason, "message": message, "at": at}
 
 
-def trial_lost(*, trial: int, message: str, at: int) -> Record:
-    """Say that the worker under a trial was lost and that the trial waits for another."""
-    return {"kind": "trial_lost", "trial": trial, "reason": "worker_lost", "message": message, "at": at}
+def trial_lost(*, trial: int, message: str, at: int, reason: str = "worker_lost") -> Record:
+    """Say that a trial waits for another worker: it lost its own, or its code failed there for the first time."""
+    return {"kind": "trial_lost", "trial": trial, "reason": reason, "message": message, "at": at}
 
 
 def observation(
@@ -76,6 +78,17 @@ def device_seconds(*, trial: int, seconds: float, at: int) -> Record:
 def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record:
     """Say how many trials of an arm train together from now on, and why."""
     return {"kind": "planned", "trial": trial, "arm": arm, "plan": dict(plan), "at": at}
+
+
+def shrunk(*, trial: int, arm: int, num_members: int, message: str, at: int) -> Record:
+    """Say that so many trials of an arm train together from now on, because more did not fit into memory."""
+    shrunk_to = {"members": num_members, "message": message}
+    return {"kind": "shrunk", "trial": trial, "arm": arm, "to": shrunk_to, "at": at}
+
+
+def quarantined(*, trial: int, message: str, at: int) -> Record:
+    """Say that a worker or a machine is not trusted any more, after a failure of the trial."""
+    return {"kind": "quarantined", "trial": trial, "message": message, "at": at}
 
 
 def fusion_checked(*, trial: int, arm: int, step: int, deviation: float, tolerance: float, at: int) -> Record:
@@ -141,6 +154,10 @@ class _Batch:
                 self._row(record)["device_seconds"] += record["device_seconds"]
             case "planned":
                 self._tell(record, {"arm": record["arm"], **record["plan"]})
+            case "shrunk":
+                self._tell(record, {"arm": record["arm"], **record["to"]})
+            case "quarantined":
+                self._tell(record, {"message": record["message"]})
             case "fusion_checked":
                 self._tell(record, {"arm": record["arm"], **record["check"]})
             case kind:

@@ -24,7 +24,8 @@ from search_spaces import (
 from service.campaign.adaptive import NUM_STARTUP
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import SeedHistory, point_outcome
-from service.campaign.search import ArmStudy, NoPoint, Origin, Point
+from service.campaign.points import Origin, Point
+from service.campaign.search import ArmStudy, NoPoint
 
 SPACE = Space(
     {

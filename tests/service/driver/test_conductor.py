@@ -13,7 +13,8 @@ from service.campaign.lifecycle import TrialState
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import MAX_BARREN_LOSSES, Conductor
-from service.driver.dispatcher import Decision, Dispatcher, StopKind
+from service.driver.decision import Decision, StopKind
+from service.driver.dispatcher import Dispatcher
 from service.driver.lanes import Lanes
 from service.driver.writer import Writer
 from service.errors import FencedError, LedgerError

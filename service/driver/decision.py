@@ -1,0 +1,50 @@
+"""What the dispatcher decides, and what it knows of each slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from service.driver.arm_trial import ArmTrial
+from service.ledger.spool import Record
+from trainers.slot import Verdict
+
+
+class StopKind(StrEnum):
+    """What a stop means for the trials that are not done."""
+
+    CANCEL = "cancel"  # they are cancelled
+    PAUSE = "pause"  # they wait for the next attempt
+    LIMIT = "limit"  # they are cancelled: a budget is spent or the target is reached
+
+
+@dataclass
+class Decision:
+    """What to write down first and what to tell slots then."""
+
+    records: list[Record] = field(default_factory=list)
+    verdicts: list[tuple[str, int, Verdict]] = field(default_factory=list)
+
+
+@dataclass
+class SlotState:
+    """A slot's state: its members, and the number of the verdict that it waits for."""
+
+    name: str
+    place: str  # the machine that it runs on
+    members: dict[int, ArmTrial] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)  # members that wait at a rung for others
+    waits_for: int | None = 0
+    evict: tuple[int, ...] = ()
+    is_retired: bool = False  # its worker is not trusted any more
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a member could train."""
+        return len(self.members) > len(self.held)
+
+    def take_out(self, number: int) -> ArmTrial:
+        """Let a member leave; the slot is told so with its next verdict."""
+        self.held.discard(number)
+        self.evict += (number,)
+        return self.members.pop(number)

@@ -1,0 +1,74 @@
+"""What reports and losses teach beside numbers: how many trials fit together, and which workers to trust.
+
+Each lesson changes `Lanes` or `Failures` and gives the records that say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from service.driver.arm_trial import ArmTrial
+from service.driver.chronicle import Chronicle
+from service.driver.decision import SlotState
+from service.driver.failures import Failures, is_out_of_memory
+from service.driver.lanes import Lanes
+from service.ledger.spool import Record
+from trainers.slot import Ending, MemberReport, SlotReport
+
+
+class Lessons:
+    """Learns from what slots report and from how they end.
+
+    Args:
+        lanes: How many trials fit into a slot.
+        failures: Whose fault failures are.
+        write: Makes the records.
+    """
+
+    def __init__(self, lanes: Lanes, failures: Failures, write: Chronicle) -> None:
+        self._lanes = lanes
+        self._failures = failures
+        self._write = write
+
+    def of_measurements(self, slot: SlotState, report: SlotReport) -> list[Record]:
+        """Learn how many trials are best trained together, and whether an arm's fused steps are exact."""
+        records = []
+        for number, plan in report.plans.items():
+            self._lanes.learn(slot.members[number].arm.index, plan.num_members)
+            records.append(self._write.planned(slot.members[number], plan))
+        for number, check in report.checks.items():
+            if not check.holds:  # no further trial of the arm is fused
+                self._lanes.distrust(slot.members[number].arm.index)
+            records.append(self._write.fusion_checked(slot.members[number], check))
+        return records
+
+    def of_failures(self, slot: SlotState, reports: Sequence[MemberReport]) -> list[Record]:
+        """Learn from failures of code what fits into memory, and whether the worker is to be retired."""
+        failed = {each.trial: each.message for each in reports if each.ending in (Ending.FAILED, Ending.LOST)}
+        starved = [slot.members[number] for number, message in failed.items() if is_out_of_memory(message)]
+        records = self._shrunk(self._lanes.lose(starved, is_out_of_memory=True), starved, "out of memory")
+        has_reached = any(each.ending in (Ending.REACHED, Ending.DIVERGED) for each in reports)
+        tracebacks = list(failed.values())
+        if self._failures.enter_report(slot.name, slot.place, failures=tracebacks, has_reached=has_reached):
+            slot.is_retired = True
+            last = slot.members[next(reversed(failed))]
+            message = f"slot {slot.name} gets another worker, for of this one came only failures; the last: "
+            records.append(self._write.quarantined(last, message + tracebacks[-1]))
+            records += self._of_bad_worker(slot, last, tracebacks[-1])
+        return records
+
+    def of_loss(self, slot: SlotState, message: str) -> list[Record]:
+        """Learn from a worker that died."""
+        lost = list(slot.members.values())
+        records = self._shrunk(self._lanes.lose(lost, is_out_of_memory=is_out_of_memory(message)), lost, message)
+        return records + (self._of_bad_worker(slot, lost[-1], message) if lost else [])
+
+    def _of_bad_worker(self, slot: SlotState, trial: ArmTrial, last: str) -> list[Record]:
+        if not self._failures.lose_worker(slot.place):
+            return []
+        message = f"machine {slot.place} gets no further worker, for they ended one after the other; the last: {last}"
+        return [self._write.quarantined(trial, message)]
+
+    def _shrunk(self, halved: Mapping[int, int], trials: Sequence[ArmTrial], message: str) -> list[Record]:
+        first = {trial.arm.index: trial for trial in reversed(trials)}
+        return [self._write.shrunk(first[arm], number, message) for arm, number in halved.items()]
