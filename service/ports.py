@@ -130,6 +130,9 @@ class LastingDriver(DriverProcess, Protocol):
 class LastingLauncher(Protocol):
     """Starts drivers that outlive the service, and finds them again. Every method may raise LauncherError."""
 
+    def problem(self) -> str | None:
+        """Say why nothing can be launched just now; None where it can. Raises nothing."""
+
     def launch(self, campaign_id: str, attempt: int) -> LastingDriver:
         """Start the driver of an attempt; OSError where it cannot be."""
 
