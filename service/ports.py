@@ -25,6 +25,9 @@ class AttemptLedger(Protocol):
     ) -> None:
         """Enter spooled records, all or none. Raises FencedError."""
 
+    def stops_asked(self, campaign_id: str) -> list[int]:
+        """Tell which trials a user wants to end."""
+
     def beat(self, campaign_id: str, attempt: int) -> None:
         """Say that the driver is alive."""
 

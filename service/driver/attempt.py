@@ -119,6 +119,7 @@ class Attempt:
             conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
             conductor.start(first)
             self._conductor = conductor
+            writer.on_stops = conductor.stop_trials
             if self._stop is not None:
                 conductor.stop(self._stop)
             if not conductor.is_over():
