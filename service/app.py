@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,9 +14,10 @@ from service.campaign.catalog import installed_catalog
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign
-from service.launchers import SubprocessLauncher
+from service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
+from service.launchers.jobs_api import environment_token
 from service.ledger import Ledger, ServiceLedger
-from service.ports import CampaignPages, Pages
+from service.ports import CampaignPages, LastingLauncher, Pages
 from service.reconciler import Reconciler
 from service.reconciler.admission import Capacity
 from service.settings import Settings
@@ -127,11 +130,34 @@ def service_ledger(data: DataDirectory, settings: Settings) -> ServiceLedger:
     return ServiceLedger.at(data.ledger) if settings.database_url is None else ServiceLedger(settings.database_url)
 
 
-def service_reconciler(data: DataDirectory, ledger: ServiceLedger, settings: Settings) -> Reconciler:
-    """Wire the reconciler of a service."""
+def process_launcher(data: DataDirectory, settings: Settings) -> SubprocessLauncher:
+    """Wire drivers that are processes of this machine, each with a Ray of its own."""
+    return SubprocessLauncher(data, database_url=settings.database_url, outlives_owner=True)
+
+
+def local_ray_launcher(
+    data: DataDirectory, settings: Settings, *, address: Callable[[], str], token: str
+) -> RayJobLauncher:
+    """Wire drivers that are jobs of this service's own Ray."""
+    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    api = JobsApi.connect(address, token=token)
+    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept)
+
+
+def cluster_launcher(data: DataDirectory, settings: Settings) -> RayJobLauncher:
+    """Wire drivers that are jobs of somebody else's Ray."""
+    where = settings.ray_address
+    assert where is not None, "asked for only where there is one"
+    api = JobsApi.connect(lambda: where, token=environment_token())
+    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus)
+
+
+def service_reconciler(
+    data: DataDirectory, ledger: ServiceLedger, settings: Settings, launcher: LastingLauncher, *, holder: str
+) -> Reconciler:
+    """Wire the reconciler of a service that calls itself `holder`, as no other replica does."""
     capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running)
-    launcher = SubprocessLauncher(data, database_url=settings.database_url, outlives_owner=True)
-    return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=_holder(data))
+    return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=holder)
 
 
 def service_context(
@@ -162,13 +188,14 @@ def service_context(
     )
 
 
-def service_follower(data: DataDirectory, ledger: ServiceLedger, settings: Settings, address: str) -> Follower:
+def service_follower(
+    data: DataDirectory, ledger: ServiceLedger, settings: Settings, address: str, *, holder: str
+) -> Follower:
     """Wire the projection of all campaigns of a service; `address` is where people open MLflow."""
 
     def make(campaign_ids: Sequence[str]) -> list[Projector]:
         return projectors(data, ledger, campaign_ids, mlflow_uri=settings.mlflow_uri, address=address)
 
-    holder = _holder(data)
     return Follower(ledger, make, lead=lambda: lead_tracking(ledger, holder))
 
 
@@ -177,6 +204,6 @@ def lead_tracking(ledger: ServiceLedger, holder: str) -> bool:
     return ledger.take_lease(links.MLFLOW, holder=holder, seconds=TRACKING_LEASE_SECONDS)
 
 
-def _holder(data: DataDirectory) -> str:
-    """Name this service; the lock on its data directory makes the name unique."""
-    return f"{socket.gethostname()}:{data.root}"[-120:]
+def holder_of(data: DataDirectory, address: str) -> str:
+    """Name a service so that it bears the same name after a restart, and no other replica does."""
+    return f"{socket.gethostname()} {address} {data.root}"[-120:]

@@ -3,7 +3,9 @@
 ledger.sqlite                         the truth
 mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
 mlflow-server.json  mlflow-server.log the MLflow server that `serve` has started, and what it printed
+ray-head.json  ray-head.log  ray-token the Ray head that `serve` has started, what it printed, and its secret
 service.lock                          held by `serve` alone, or by any number of `run`; says where `serve` listens
+replicas.lock                         held by all replicas of a service whose ledger is elsewhere, instead
 campaigns/<id>/owner.lock             held locked by the process that runs the campaign
                driver-<n>.log         what the driver of attempt n printed
                driver-<n>.exit      with what code it ended, where it outlives its owner
@@ -17,12 +19,17 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from service.errors import DataDirectoryError
+
+_LOOKS = 20
+_LOOK_SECONDS = 0.025
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,29 @@ class DataDirectory:
         return self.root / "mlflow-server.log"
 
     @property
+    def ray_head(self) -> Path:
+        """Which process is the Ray head, and where it listens."""
+        return self.root / "ray-head.json"
+
+    @property
+    def ray_log(self) -> Path:
+        """What the Ray head printed."""
+        return self.root / "ray-head.log"
+
+    @property
+    def ray_token(self) -> Path:
+        """What the Ray head wants to be told by whoever asks it for anything."""
+        return self.root / "ray-token"
+
+    @property
     def service_lock(self) -> Path:
         """The file that keeps `serve` and `run` from each other's campaigns."""
         return self.root / "service.lock"
+
+    @property
+    def replicas_lock(self) -> Path:
+        """The file that replicas of one service share, and that keeps `run` away from them."""
+        return self.root / "replicas.lock"
 
     @property
     def mlflow_uri(self) -> str:
@@ -114,6 +141,48 @@ class DataDirectory:
             ) from error
 
     @contextmanager
+    def replicated(self, *, served_at: str) -> Iterator[Callable[[], bool]]:
+        """Share the directory with other replicas of one service, but with no `run`.
+
+        Returns:
+            A question: whether this is the last replica.
+
+        Raises:
+            DataDirectoryError: A service that wants it alone, or a `run`, has it.
+        """
+        with self.replicas_lock.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            with self.service_lock.open("a+", encoding="utf-8") as alone:
+                self._take(alone, fcntl.LOCK_EX, num_looks=_LOOKS)  # for a moment: whoever comes looks at both
+            self.replicas_lock.write_text(served_at, encoding="utf-8")
+
+            def is_last() -> bool:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_EX)
+                except BlockingIOError:
+                    return False
+                return True
+
+            yield is_last
+
+    def _check_replicas(self) -> None:
+        """Make sure that no replica of a service has the directory; others may look at the same moment."""
+        with self.replicas_lock.open("a+", encoding="utf-8") as file:
+            self._take(file, fcntl.LOCK_EX, num_looks=_LOOKS)
+
+    def _take(self, file: IO[str], kind: int, *, num_looks: int = 1) -> None:
+        """Take a lock, or say who has it."""
+        for look in range(num_looks):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_NB | kind)
+                return
+            time.sleep(_LOOK_SECONDS if look < num_looks - 1 else 0.0)
+        file.seek(0)
+        holder = file.read().strip()
+        who = f"the service at {holder} has this data directory" if holder else "another command uses it"
+        raise DataDirectoryError(f"{who}: got {self.root}")
+
+    @contextmanager
     def locked(self, *, served_at: str | None = None) -> Iterator[None]:
         """Keep the directory to oneself (as a service), or share it with others that run one campaign each.
 
@@ -124,13 +193,8 @@ class DataDirectory:
             DataDirectoryError: Another process has it; where that is a service, with its address.
         """
         with self.service_lock.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if served_at is None else fcntl.LOCK_EX))
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read().strip()
-                who = f"the service at {holder} has this data directory" if holder else "another command uses it"
-                raise DataDirectoryError(f"{who}: got {self.root}") from error
+            self._take(file, fcntl.LOCK_SH if served_at is None else fcntl.LOCK_EX)
+            self._check_replicas()
             if served_at is None:
                 yield
                 return

@@ -25,6 +25,9 @@ class AttemptLedger(Protocol):
     ) -> None:
         """Enter spooled records, all or none. Raises FencedError."""
 
+    def stops_asked(self, campaign_id: str) -> list[int]:
+        """Tell which trials a user wants to end."""
+
     def beat(self, campaign_id: str, attempt: int) -> None:
         """Say that the driver is alive."""
 
@@ -129,6 +132,9 @@ class LastingDriver(DriverProcess, Protocol):
 
 class LastingLauncher(Protocol):
     """Starts drivers that outlive the service, and finds them again. Every method may raise LauncherError."""
+
+    def problem(self) -> str | None:
+        """Say why nothing can be launched just now; None where it can. Raises nothing."""
 
     def launch(self, campaign_id: str, attempt: int) -> LastingDriver:
         """Start the driver of an attempt; OSError where it cannot be."""

@@ -1,6 +1,6 @@
-"""`spectune serve` as a process: API, reconciler, projection and MLflow server, begun and ended together.
+"""`spectune serve` as a process: API, reconciler, projection, Ray head and MLflow server, begun and ended together.
 
-Drivers are not among them: they outlive the process and are found again by the next.
+Drivers are not among them: they outlive the process and are found again by the next, and so does a Ray that has some.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import uvicorn
 
@@ -21,9 +22,11 @@ from service.api.context import Context
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.submission import LIVE
 from service.data_directory import DataDirectory
-from service.errors import IllegalTransitionError, SettingsError
+from service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError
 from service.ledger import ServiceLedger
 from service.mlflow_server import MlflowServer
+from service.ports import LastingLauncher
+from service.ray_head import RayHead
 from service.reconciler import Reconciler
 from service.settings import Settings
 
@@ -42,6 +45,7 @@ def serve(
     host: str,
     port: int,
     mlflow_port: int = 0,
+    with_ray: bool = True,
     with_tracking: bool = True,
     stop_campaigns: bool = False,
 ) -> None:
@@ -53,6 +57,8 @@ def serve(
         host: Where to listen; anything but loopback needs API keys.
         port: Where to listen.
         mlflow_port: Where MLflow listens on loopback; 0 takes any free port.
+        with_ray: Whether drivers are jobs of a Ray of the service's own, unless the settings name one; else each is a
+            process with a Ray of its own.
         with_tracking: Whether MLflow is kept up to date, and served unless the settings name one.
         stop_campaigns: Whether campaigns are paused at the end; by default they go on.
 
@@ -61,11 +67,22 @@ def serve(
         SettingsError: The address is public and there is no key.
         LedgerError: The ledger cannot be opened.
     """
-    with data.locked(served_at=_address(host, port)), app.service_ledger(data, settings) as ledger:
+    address = _address(host, port)
+    alone = settings.database_url is None
+    lock = _alone(data, address) if alone else data.replicated(served_at=address)
+    with lock as is_last, app.service_ledger(data, settings) as ledger:
         check_door(ledger, host)
-        reconciler = app.service_reconciler(data, ledger, settings)
+        holder = app.holder_of(data, address)
+        ray = None
+        if settings.ray_address is None and with_ray:
+            ray = RayHead(data, num_cpus=settings.num_cpus, database_url=settings.database_url)
+            ray.ensure()
+        launcher = _launcher(data, settings, ray)
+        reconciler = app.service_reconciler(data, ledger, settings, launcher, holder=holder)
         mlflow = MlflowServer(data, port=mlflow_port) if with_tracking and settings.mlflow_uri is None else None
         probes: dict[str, Callable[[], str | None]] = {}
+        if with_ray or settings.ray_address is not None:
+            probes["ray"] = launcher.problem
         if mlflow is not None:
             mlflow.ensure()
             probes["mlflow"] = mlflow.problem
@@ -75,20 +92,53 @@ def serve(
                 _log.warning("campaigns go on without MLflow until it can be used: %s", problem)
         follower, pages = None, None
         if with_tracking:
-            address = settings.mlflow_pages or settings.mlflow_uri or (mlflow.address if mlflow else "")
-            pages = app.service_pages(data, settings, address)
-            follower = app.service_follower(data, ledger, settings, address)
+            shown_at = settings.mlflow_pages or settings.mlflow_uri or (mlflow.address if mlflow else "")
+            pages = app.service_pages(data, settings, shown_at)
+            follower = app.service_follower(data, ledger, settings, shown_at, holder=holder)
             probes["tracking"] = follower.problem
             follower.start()
         context = app.service_context(data, ledger, settings, wake=reconciler.wake, pages=pages, probes=probes)
-        with _running(reconciler), _supervised(mlflow):
+        with _running(reconciler), _supervised([each for each in (ray, mlflow) if each is not None]):
             _answer(context, host, port)
             if stop_campaigns:
                 _pause_all(ledger, reconciler)
         if follower is not None:
             follower.end(timeout_seconds=END_SECONDS)
-        if mlflow is not None:
-            mlflow.stop()
+        if is_last():
+            if mlflow is not None:
+                mlflow.stop()
+            if ray is not None and not _has_drivers(ledger):
+                ray.stop()
+
+
+class _Standing(Protocol):
+    """What is started again when it dies."""
+
+    def ensure(self) -> None:
+        """Start it, unless it runs."""
+
+
+@contextmanager
+def _alone(data: DataDirectory, address: str) -> Iterator[Callable[[], bool]]:
+    """Have the data directory alone; the question whether this is the last replica is settled then."""
+    with data.locked(served_at=address):
+        yield lambda: True
+
+
+def _launcher(data: DataDirectory, settings: Settings, ray: RayHead | None) -> LastingLauncher:
+    if ray is not None:
+        return app.local_ray_launcher(data, settings, address=lambda: ray.address, token=ray.token())
+    return (
+        app.process_launcher(data, settings) if settings.ray_address is None else app.cluster_launcher(data, settings)
+    )
+
+
+def _has_drivers(ledger: ServiceLedger) -> bool:
+    """Tell whether a campaign may have a driver; if nobody can tell, it may."""
+    try:
+        return any(each.campaign.state is not CampaignState.QUEUED for each in ledger.live_submissions())
+    except LedgerError:
+        return True
 
 
 def _address(host: str, port: int) -> str:
@@ -147,26 +197,26 @@ def _running(reconciler: Reconciler) -> Iterator[None]:
 
 
 @contextmanager
-def _supervised(mlflow: MlflowServer | None) -> Iterator[None]:
-    """Replace the MLflow server when it dies."""
+def _supervised(standing: Sequence[_Standing]) -> Iterator[None]:
+    """Replace what dies: the MLflow server, the Ray head."""
     ending = threading.Event()
 
     def supervise() -> None:
         while not ending.wait(SUPERVISION_SECONDS):
-            assert mlflow is not None
-            try:
-                mlflow.ensure()
-            except OSError:
-                _log.exception("the MLflow server cannot be started")
+            for each in standing:
+                try:
+                    each.ensure()
+                except (OSError, ServiceError):
+                    _log.exception("what the service needs cannot be started")
 
-    thread = threading.Thread(target=supervise, name="mlflow-supervision", daemon=True)
-    if mlflow is not None:
+    thread = threading.Thread(target=supervise, name="supervision", daemon=True)
+    if standing:
         thread.start()
     try:
         yield
     finally:
         ending.set()
-        if mlflow is not None:
+        if standing:
             thread.join(END_SECONDS)
 
 

@@ -1,6 +1,9 @@
 """What the service is told by its environment; every variable, its meaning and its check stand here.
 
 SPECTUNE_DATABASE_URL   the ledger, a URL of SQLAlchemy; without it SQLite in the data directory
+SPECTUNE_RAY_ADDRESS    the Jobs API of a Ray cluster, as http://ray-head:8265, whose nodes have the data directory
+                        at the same path; without it `serve` starts a Ray of its own. Its token is RAY_AUTH_TOKEN, or in
+                        the file RAY_AUTH_TOKEN_PATH, and SPECTUNE_CPUS says how much of it campaigns may use
 SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one. Who asks it, and which
                         certificates are trusted, is said in MLflow's own variables (service/tracking/reach.py)
 SPECTUNE_MLFLOW_PAGES   where people open that MLflow; without it at the same address
@@ -21,6 +24,11 @@ from urllib.parse import urlsplit
 
 from service.errors import SettingsError
 
+_WHO_ASKS = {
+    "SPECTUNE_RAY_ADDRESS": "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
+    "SPECTUNE_MLFLOW_URI": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "SPECTUNE_MLFLOW_PAGES": "nothing: people log in",
+}
 OUR_PACKAGES = ("optimizers", "search_spaces", "service", "trainers")
 
 
@@ -30,6 +38,7 @@ class Settings:
 
     Attributes:
         database_url: Where the ledger is; None for the data directory. It may hold a password.
+        ray_address: The Jobs API of a Ray that is not ours; None to start one.
         mlflow_uri: An MLflow that is not ours; None to start one.
         mlflow_pages: Where people open it; None for the same address.
         task_modules: Modules whose tasks campaigns may name.
@@ -39,6 +48,7 @@ class Settings:
     """
 
     database_url: str | None = None
+    ray_address: str | None = None
     mlflow_uri: str | None = None
     mlflow_pages: str | None = None
     task_modules: tuple[str, ...] = ()
@@ -55,6 +65,7 @@ class Settings:
         """
         return cls(
             database_url=environment.get("SPECTUNE_DATABASE_URL") or None,
+            ray_address=_address(environment, "SPECTUNE_RAY_ADDRESS"),
             mlflow_uri=_address(environment, "SPECTUNE_MLFLOW_URI"),
             mlflow_pages=_address(environment, "SPECTUNE_MLFLOW_PAGES"),
             task_modules=_modules(environment.get("SPECTUNE_TASK_MODULES", "")),
@@ -78,7 +89,7 @@ def _address(environment: Mapping[str, str], name: str) -> str | None:
         raise SettingsError(f"{name}: an address such as https://mlflow.example:5000 is needed: got {shown!r}")
     if parts.username is not None or parts.password is not None:
         raise SettingsError(
-            f"{name}: who asks is said in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, not in the address: "
+            f"{name}: who asks is said in {_WHO_ASKS[name]}, not in the address: "
             f"got a user name before {parts.hostname!r}"
         )
     return text.rstrip("/")

@@ -102,6 +102,8 @@ class TrialEvent(StrEnum):
     RETRY = "retry"  # a user wants it to run again
 
 
+STOPPED_BY_USER = "stopped_by_user"  # the reason of a CANCELLED trial that a user wanted to end
+
 _C = CampaignState
 _T = TrialState
 

@@ -27,6 +27,9 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Anything but loopback needs API keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=0, max=65535, help="0 takes any free port.")] = 0,
+    ray: Annotated[
+        bool, typer.Option(help="Drivers share a Ray of the service's own; without, each has its own.")
+    ] = True,
     tracking: Annotated[bool, typer.Option(help="Keep MLflow up to date and serve it.")] = True,
     stop_campaigns: Annotated[bool, typer.Option("--stop-campaigns", help="Pause campaigns at the end.")] = False,
 ) -> None:
@@ -41,6 +44,7 @@ def serve(
         host=host,
         port=port,
         mlflow_port=mlflow_port,
+        with_ray=ray,
         with_tracking=tracking,
         stop_campaigns=stop_campaigns,
     )

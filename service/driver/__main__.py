@@ -2,7 +2,8 @@
 
 The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIGTERM (pause), and pauses when its
 standard input closes, which is how it notices that its owner is gone. With `--exit-file` it needs no owner: it goes on,
-and leaves its exit code in that file.
+and leaves its exit code in that file. With `--in-cluster-of-cpus` it is a job of a Ray cluster, which it joins; a job
+knows one signal only, so it asks the ledger whether it is to pause or to cancel.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--campaign", required=True)
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--exit-file", type=Path)
+    parser.add_argument("--in-cluster-of-cpus", type=int)
     arguments = parser.parse_args()
     code = _run(arguments)
     if arguments.exit_file is not None:
@@ -54,7 +56,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 data=data,
                 campaign_id=arguments.campaign,
                 number=arguments.attempt,
-                install_handlers=_install_handlers,
+                install_handlers=_install_handlers if arguments.in_cluster_of_cpus is None else _ask_when_told,
+                cluster_cpus=arguments.in_cluster_of_cpus,
             )
             if arguments.exit_file is None:
                 threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
@@ -78,6 +81,11 @@ def _open_ledger(data: DataDirectory) -> Ledger:
 def _install_handlers(attempt: Attempt) -> None:
     signal.signal(signal.SIGINT, lambda *_: attempt.stop(StopKind.CANCEL))
     signal.signal(signal.SIGTERM, lambda *_: attempt.stop(StopKind.PAUSE))
+
+
+def _ask_when_told(attempt: Attempt) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=attempt.stop_as_asked, daemon=True).start())
 
 
 def _watch_owner(attempt: Attempt) -> None:

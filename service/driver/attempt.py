@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import ray
 
 from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
-from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
@@ -24,7 +25,7 @@ from service.driver.lanes import Lanes
 from service.driver.tune_driver import run_slots
 from service.driver.verdicts import start_board
 from service.driver.writer import Writer
-from service.errors import FencedError
+from service.errors import FencedError, ServiceError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ledger.spool import Spool
@@ -51,6 +52,7 @@ class Attempt:
         campaign_id: Which campaign.
         number: Which attempt.
         install_handlers: Installs signal handlers; called again after Ray has installed its own.
+        cluster_cpus: How many CPUs of the Ray cluster whose job this is may be used; None for a Ray of one's own.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Attempt:
         campaign_id: str,
         number: int,
         install_handlers: Callable[[Attempt], None],
+        cluster_cpus: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._specification = specification
@@ -69,6 +72,8 @@ class Attempt:
         self._campaign_id = campaign_id
         self._number = number
         self._install_handlers = install_handlers
+        self._is_job = cluster_cpus is not None
+        self._num_workers, self._num_cpus = _fitted(specification, cluster_cpus)
         self._conductor: Conductor | None = None
         self._stop: StopKind | None = None
         self._stop_asked_at: float | None = None
@@ -79,6 +84,14 @@ class Attempt:
             self._stop, self._stop_asked_at = kind, time.monotonic()
         if self._conductor is not None:
             self._conductor.stop(self._stop)
+
+    def stop_as_asked(self) -> None:
+        """Stop as the ledger says: a cancelled campaign cancels, any other pauses and keeps its checkpoints."""
+        try:
+            state = self._ledger.campaign(self._campaign_id).state
+        except ServiceError:  # what it was is settled by whoever told us to stop
+            state = None
+        self.stop(StopKind.CANCEL if state is CampaignState.CANCELLING else StopKind.PAUSE)
 
     def run(self) -> ExitCode:
         """Run the attempt to its end.
@@ -94,19 +107,20 @@ class Attempt:
         import_earlier_spools(self._ledger, self._campaign_id, attempt=self._number, spool=self._data.spool)
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
-        lanes = Lanes(arms, members=self._specification.members(), num_slots=self._specification.resources.workers)
+        lanes = Lanes(arms, members=self._specification.members(), num_slots=self._num_workers)
         dispatcher = Dispatcher(
             arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
         )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
-        with _local_ray(self._specification):
+        with _joined_ray() if self._is_job else _local_ray(self._specification):
             self._install_handlers(self)
             board = start_board()
             conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
             conductor.start(first)
             self._conductor = conductor
+            writer.on_stops = conductor.stop_trials
             if self._stop is not None:
                 conductor.stop(self._stop)
             if not conductor.is_over():
@@ -117,16 +131,15 @@ class Attempt:
         return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
-        resources = self._specification.resources
         run_slots(
             conductor,
             board=board,
-            num_workers=resources.workers,
+            num_workers=self._num_workers,
             options=SlotOptions(
                 checkpoints=str(self._data.checkpoints(self._campaign_id)),
                 folder=f"attempt-{self._number}",
                 checkpoint_seconds=CHECKPOINT_SECONDS,
-                cpus=resources.cpus,
+                cpus=self._num_cpus,
                 verify_fusion=self._specification.verify_fusion,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
@@ -151,12 +164,17 @@ class Attempt:
         match self._stop:
             case StopKind.CANCEL:
                 return ExitCode.CANCELLED
+            case StopKind.PAUSE if self._is_job and not self._is_pausing():  # the cluster goes, nobody else asked
+                return ExitCode.INFRASTRUCTURE
             case StopKind.PAUSE:
                 self._move(CampaignEvent.PAUSE, "driver_asked", "the driver was asked to pause, or lost its owner")
                 self._move(CampaignEvent.HALT, "driver_asked", "the driver was asked to pause, or lost its owner")
                 return ExitCode.PAUSED
         self._move(*self._verdict_on_campaign(spent))
         return ExitCode.DONE
+
+    def _is_pausing(self) -> bool:
+        return self._ledger.campaign(self._campaign_id).state is CampaignState.PAUSING
 
     def _move(self, event: CampaignEvent, reason: str, message: str) -> None:
         self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
@@ -172,6 +190,26 @@ class Attempt:
         if spent is not None:
             return CampaignEvent.SUCCEED, spent.limit, spent.message
         return CampaignEvent.SUCCEED, "all_trials_ended", ""
+
+
+def _fitted(specification: Specification, cluster_cpus: int | None) -> tuple[int, int]:
+    """Give the number of workers and the CPUs of each: a cluster that is too small has fewer of them at a time."""
+    resources = specification.resources
+    if cluster_cpus is None:
+        return resources.workers, resources.cpus
+    num_cpus = min(resources.cpus, cluster_cpus)
+    return min(resources.workers, cluster_cpus // num_cpus), num_cpus
+
+
+@contextmanager
+def _joined_ray() -> Iterator[None]:
+    """Join the cluster of which this process is a job; what its workers need is in the job's runtime environment."""
+    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        gc.collect()  # as below
+        ray.shutdown()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,6 +125,10 @@ class Conductor:
     def stop(self, kind: StopKind) -> None:
         """The campaign is to stop; harmless when repeated, and safe in a signal handler: it takes no lock."""
         self._put("stop", lambda: self._stop(kind))
+
+    def stop_trials(self, numbers: Sequence[int]) -> None:
+        """Users want these trials to end; harmless when repeated."""
+        self._put("stop trials", lambda: self._dispatcher.stop_trials(numbers))
 
     def settle(self, timeout_seconds: float) -> None:
         """Wait until whatever was put before is carried out, but no longer than that."""

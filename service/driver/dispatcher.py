@@ -8,12 +8,12 @@ next work is not known yet gets its verdict with a later decision. Trial numbers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from service.campaign.budget import Exhausted
-from service.campaign.lifecycle import TrialEvent, TrialState
+from service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
 from service.campaign.records import Observation, TrialRecord
 from service.driver.arm_trial import ArmTrial
 from service.driver.arms import Arm, Fate
@@ -68,6 +68,7 @@ class Dispatcher:
         self._failures = Failures()
         self._lessons = Lessons(lanes, self._failures, self._write)
         self._stop: StopKind | None = None
+        self._unwanted: set[int] = set()
         self._limit = limit
         self.exhausted: Exhausted | None = None
 
@@ -108,6 +109,7 @@ class Dispatcher:
         for member in members:
             self._settle(state, member, decision)
         self._judge(state, [each.trial for each in members if each.ending is Ending.REACHED], decision)
+        self._stop_unwanted(state, decision)
         return self.check_limits(decision)
 
     def lose(self, slot: str, message: str) -> Decision:
@@ -136,6 +138,18 @@ class Dispatcher:
         """The campaign is to stop: slots that wait end now, the others when they have reported."""
         self._stop = kind
         return self._serve(Decision())
+
+    def stop_trials(self, numbers: Iterable[int]) -> Decision:
+        """Users want these trials to end: those that train do so with their next report."""
+        self._unwanted.update(numbers)
+        decision = Decision()
+        for trial in [each for each in self._seating.waiting if each.number in self._unwanted]:
+            self._seating.waiting.remove(trial)
+            self._end(trial, TrialEvent.CANCEL, STOPPED_BY_USER, "", decision)
+        for state in self._slots.values():
+            if state.waits_for is not None:
+                self._stop_unwanted(state, decision)
+        return self._serve(decision)
 
     # Questions
 
@@ -199,6 +213,11 @@ class Dispatcher:
                 self._lose(state.take_out(report.trial), report.message, decision)
             case Ending.REACHED | Ending.INTERRUPTED:
                 pass
+
+    def _stop_unwanted(self, state: SlotState, decision: Decision) -> None:
+        """End members that users want to end; to the search they are as if they had never been tried."""
+        for number in sorted(self._unwanted.intersection(state.members)):
+            self._end(state.take_out(number), TrialEvent.CANCEL, STOPPED_BY_USER, "", decision)
 
     # Moving trials
 

@@ -42,6 +42,18 @@ VARIABLES = (
 )
 
 
+_STOPPING = (
+    Variable("RAY_JOB_STOP_SIGNAL", "SIGINT", "the driver then asks the ledger whether to pause or to cancel"),
+    Variable("RAY_JOB_STOP_WAIT_TIME_S", "30", "it writes checkpoints before it ends; three seconds would not do"),
+)
+_NODES_OWN = ("RAY_AUTH_MODE",)
+
+
+def job_environment() -> dict[str, str]:
+    """Make the variables of a driver that runs as a job of a cluster; the token is the nodes' own."""
+    return {each.name: each.value for each in (*VARIABLES, *_STOPPING) if each.name not in _NODES_OWN}
+
+
 def driver_environment() -> dict[str, str]:
     """Make the variables of one driver; the Ray token is new for each and never written to a file."""
     return {variable.name: variable.value for variable in VARIABLES} | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,4 +1,4 @@
-"""Moves the spool into the ledger behind the driver's back, and beats its heart.
+"""Moves the spool into the ledger behind the driver's back, beats its heart, and hears what users want.
 
 Training never waits for the database: records are queued with their spool position and entered in batches by a thread.
 While the ledger refuses, the batch is kept and tried again; what a crash leaves behind is on the spool.
@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.errors import LedgerError
 from service.ledger.spool import Record
@@ -18,6 +18,7 @@ from service.ports import AttemptLedger
 
 BATCH_SECONDS = 0.25
 HEARTBEAT_SECONDS = 5.0
+REQUESTS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ class Writer:
         ledger: Where records go.
         campaign_id: Which campaign.
         attempt: The writer's attempt.
+
+    Attributes:
+        on_stops: Who is told, from the writer's thread, which trials users want to end; set it when somebody listens.
     """
 
     def __init__(self, ledger: AttemptLedger, campaign_id: str, attempt: int) -> None:
@@ -41,6 +45,8 @@ class Writer:
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._failure: Exception | None = None
+        self._handed_on: set[int] = set()
+        self.on_stops: Callable[[Sequence[int]], None] | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -71,7 +77,7 @@ class Writer:
         return is_complete
 
     def _run(self) -> None:
-        beaten_at = time.monotonic()
+        beaten_at = asked_at = time.monotonic()
         batch: list[Entry] = []
         while True:
             closing = self._closing.wait(BATCH_SECONDS)
@@ -80,6 +86,9 @@ class Writer:
                 if batch:
                     self._ledger.append(self._campaign_id, self._attempt, batch)
                     batch = []
+                if time.monotonic() - asked_at >= REQUESTS_SECONDS:
+                    self._look_for_requests()
+                    asked_at = time.monotonic()
                 if time.monotonic() - beaten_at >= HEARTBEAT_SECONDS:
                     self._ledger.beat(self._campaign_id, self._attempt)
                     beaten_at = time.monotonic()
@@ -93,6 +102,15 @@ class Writer:
                 return
             if closing and not batch and self._entries.empty():
                 return
+
+    def _look_for_requests(self) -> None:
+        """Hand on which trials users want to end, each once."""
+        if self.on_stops is None:
+            return
+        fresh = [each for each in self._ledger.stops_asked(self._campaign_id) if each not in self._handed_on]
+        if fresh:
+            self.on_stops(fresh)
+            self._handed_on.update(fresh)
 
     def _drain(self) -> list[Entry]:
         drained: list[Entry] = []

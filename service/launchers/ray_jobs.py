@@ -8,76 +8,94 @@ Jobs API shows to whoever asks: the ledger's address and the token are in the en
 
 from __future__ import annotations
 
-import logging
-import os
 import shlex
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
 
 from service.data_directory import DataDirectory
+from service.driver.environment import job_environment
 from service.errors import LauncherError
+from service.launchers.jobs_api import ENDED, JobsApi
+from service.launchers.marks import MARK, attempt_mark, kill_marked, marked, process_name
 
-TIMEOUT_SECONDS = 10.0
-_ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
 _STOPPED = -2  # what a process ends with that was interrupted
 _KILLED = -9
-_VARIABLES = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-
-_log = logging.getLogger(__name__)
 
 
 class RayJobDriver:
     """A driver that runs as a Ray job."""
 
-    def __init__(self, client: httpx.Client, job_id: str) -> None:
-        self._client = client
-        self._job_id = job_id
+    def __init__(self, launcher: RayJobLauncher, campaign_id: str, attempt: int) -> None:
+        self._launcher = launcher
+        self._attempt = campaign_id, attempt
+        self._job_id = job_id(campaign_id, attempt)
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the job lives; a job that the head has forgotten counts as killed."""
-        job = read_job(self._client, self._job_id)
+        job = self._launcher.api.read(self._job_id)
+        if job is not None and job["status"] not in ENDED:
+            return None
+        left = self._launcher.exit_code(*self._attempt)
+        if left is not None:
+            return left
         if job is None:
             return _KILLED
-        if job["status"] not in _ENDED:
-            return None
         code = job.get("driver_exit_code")
         if code is not None:
             return int(code)
         return {"SUCCEEDED": 0, "STOPPED": _STOPPED}.get(job["status"], _KILLED)
 
     def request_stop(self) -> None:
-        """Ask the driver to cancel: SIGINT, and SIGKILL a minute later."""
-        _call(self._client, "POST", f"/api/jobs/{self._job_id}/stop")
+        """Interrupt the driver, which asks the ledger what is wanted; it is killed if it takes too long.
+
+        Raises:
+            LauncherError: It cannot be asked just now, or has not begun.
+        """
+        if not self._launcher.api.stop(self._job_id) and self.poll() is None:
+            raise LauncherError(f"the Ray job has not begun and cannot be stopped yet: got {self._job_id}")
 
     def request_pause(self) -> None:
-        """Ask the driver to stop; the campaign stands as PAUSING, which is what becomes of it."""
+        """Interrupt the driver; the campaign stands as PAUSING, which is what becomes of it."""
         self.request_stop()
 
     def kill(self) -> None:
-        """Ask for its end; the cluster gives it a minute."""
-        self.request_stop()
+        """End it: at once what is on this machine, elsewhere as soon as the cluster does it."""
+        kill_marked(self._launcher.mark(*self._attempt))
+        with suppress(LauncherError):
+            self._launcher.api.stop(self._job_id)
 
 
 class RayJobLauncher:
     """Starts `python -m service.driver` as a Ray job.
 
     Args:
-        client: Speaks to the Jobs API.
+        api: The cluster's Jobs API.
         data: The data directory, at the same path on all nodes.
+        num_cpus: How many CPUs all campaigns share; no driver asks for more.
+        python: The interpreter, on the node where drivers run.
+        variables: What else drivers and workers have in their environment; nothing secret.
     """
 
-    def __init__(self, client: httpx.Client, *, data: DataDirectory) -> None:
-        self._client = client
+    def __init__(
+        self,
+        api: JobsApi,
+        *,
+        data: DataDirectory,
+        num_cpus: int,
+        python: str = "python",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.api = api
         self._data = data
+        self._num_cpus = num_cpus
+        self._python = python
+        self._variables = dict(variables or {})
 
-    @classmethod
-    def connect(cls, address: str, *, data: DataDirectory) -> RayJobLauncher:
-        """Speak to the Jobs API at an address, with the token of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."""
-        token = os.environ.get("RAY_AUTH_TOKEN") or _read_token(os.environ.get("RAY_AUTH_TOKEN_PATH"))
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return cls(httpx.Client(base_url=address, headers=headers, timeout=TIMEOUT_SECONDS), data=data)
+    def problem(self) -> str | None:
+        """Say why nothing can be launched just now; None where it can."""
+        return self.api.problem()
 
     def launch(self, campaign_id: str, attempt: int) -> RayJobDriver:
         """Start the driver of an attempt, once: a job of this id is not started again.
@@ -85,34 +103,30 @@ class RayJobLauncher:
         Raises:
             LauncherError: The Jobs API cannot be reached, or refuses.
         """
-        job_id = _job_id(campaign_id, attempt)
-        arguments = ["--data-dir", str(self._data.root), "--campaign", campaign_id, "--attempt", str(attempt)]
-        arguments += ["--exit-file", str(self._data.driver_exit(campaign_id, attempt))]
+        name = job_id(campaign_id, attempt)
+        self._data.driver_log(campaign_id, attempt).parent.mkdir(parents=True, exist_ok=True)
         job = {
-            "submission_id": job_id,
-            "entrypoint": f"exec python -P -m service.driver {shlex.join(arguments)}",
-            "runtime_env": {"env_vars": _VARIABLES},
+            "submission_id": name,
+            "entrypoint": self._command(campaign_id, attempt),
+            "runtime_env": {"env_vars": job_environment() | self._variables | {MARK: self.mark(campaign_id, attempt)}},
             "metadata": {"campaign": campaign_id, "attempt": str(attempt)},
         }
         try:
-            answer = self._client.post("/api/jobs/", json=job)
+            answer = self.api.submit(job)
             if answer.status_code == httpx.codes.OK:
-                return RayJobDriver(self._client, job_id)
+                return RayJobDriver(self, campaign_id, attempt)
             reason = f"it answered {answer.status_code}"
-        except httpx.HTTPError as error:
-            reason = type(error).__name__
-        if read_job(self._client, job_id) is not None:  # it was taken, though we were not told
-            return RayJobDriver(self._client, job_id)
-        raise LauncherError(f"the Ray Jobs API did not take job {job_id}: got {reason}")
+        except LauncherError as error:
+            reason = str(error)
+        if self.api.read(name) is not None:  # it was taken, though we were not told
+            return RayJobDriver(self, campaign_id, attempt)
+        raise LauncherError(f"the Ray Jobs API did not take job {name}: got {reason}")
 
     def find(self, campaign_id: str, attempt: int) -> RayJobDriver | None:
         """Find the job of an attempt; None where there is none or it has ended."""
-        job = read_job(self._client, _job_id(campaign_id, attempt))
-        return (
-            None
-            if job is None or job["status"] in _ENDED
-            else RayJobDriver(self._client, _job_id(campaign_id, attempt))
-        )
+        job = self.api.read(job_id(campaign_id, attempt))
+        lives = job is not None and job["status"] not in ENDED
+        return RayJobDriver(self, campaign_id, attempt) if lives else None
 
     def exit_code(self, campaign_id: str, attempt: int) -> int | None:
         """Tell with what code the driver of an attempt ended; None where nobody knows."""
@@ -122,40 +136,30 @@ class RayJobLauncher:
             return None
 
     def remains(self, campaign_id: str, attempt: int) -> list[str]:
-        """Name the job of an attempt where it still lives."""
-        job_id = _job_id(campaign_id, attempt)
-        job = read_job(self._client, job_id)
-        if job is None or job["status"] in _ENDED:
-            return []
-        _call(self._client, "POST", f"/api/jobs/{job_id}/stop")
-        return [f"job {job_id} ({job['status']})"]
+        """End what is left of an attempt without a driver: its job, its actors, its processes on this machine."""
+        name, mark = job_id(campaign_id, attempt), self.mark(campaign_id, attempt)
+        job = self.api.read(name)
+        left: list[str] = []
+        if job is not None and job["status"] not in ENDED:
+            self.api.stop(name)
+            left.append(f"job {name} ({job['status']})")
+        elif job is not None and job.get("job_id"):
+            left += self.api.living_actors(job["job_id"])
+        kill_marked(mark)
+        return left + [process_name(process) for process in marked(mark)]
+
+    def mark(self, campaign_id: str, attempt: int) -> str:
+        """Name the processes of an attempt."""
+        return attempt_mark(self._data, campaign_id, attempt)
+
+    def _command(self, campaign_id: str, attempt: int) -> str:
+        arguments = ["--data-dir", str(self._data.root), "--campaign", campaign_id, "--attempt", str(attempt)]
+        arguments += ["--exit-file", str(self._data.driver_exit(campaign_id, attempt))]
+        arguments += ["--in-cluster-of-cpus", str(self._num_cpus)]
+        command = shlex.join([self._python, "-P", "-m", "service.driver", *arguments])
+        return f"exec {command} >> {shlex.quote(str(self._data.driver_log(campaign_id, attempt)))} 2>&1"
 
 
-def read_job(client: httpx.Client, job_id: str) -> dict[str, Any] | None:
-    """Read a job; None where the cluster knows none.
-
-    Raises:
-        LauncherError: The Jobs API cannot be reached, or refuses.
-    """
-    answer = _call(client, "GET", f"/api/jobs/{job_id}")
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return None
-    if answer.status_code != httpx.codes.OK:
-        raise LauncherError(f"the Ray Jobs API refuses to tell about job {job_id}: got {answer.status_code}")
-    job: dict[str, Any] = answer.json()
-    return job
-
-
-def _call(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    try:
-        return client.request(method, path)
-    except httpx.HTTPError as error:
-        raise LauncherError(f"the Ray Jobs API cannot be reached: got {type(error).__name__}") from error
-
-
-def _job_id(campaign_id: str, attempt: int) -> str:
+def job_id(campaign_id: str, attempt: int) -> str:
+    """Give the submission id of an attempt's job."""
     return f"{campaign_id}-a{attempt}"
-
-
-def _read_token(path: str | None) -> str | None:
-    return Path(path).read_text(encoding="utf-8").strip() if path else None

@@ -12,19 +12,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
 
 from service.data_directory import DataDirectory
 from service.driver.environment import driver_environment
+from service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name
 
-MARK = "SPECTUNE_ATTEMPT"
 KILLED = -9
-_VANISH_SECONDS = 3.0
-_POLL_SECONDS = 0.05
 
 
 class SubprocessDriver:
@@ -62,12 +58,12 @@ class SubprocessDriver:
         """End the driver and everything it started, at once; also what outlived it."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        _kill_marked(self._mark)
+        kill_marked(self._mark)
         self._process.wait()
 
     def remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
-        return [_name(process) for process in _marked(self._mark)]
+        return [process_name(process) for process in marked(self._mark)]
 
 
 class AdoptedDriver:
@@ -110,11 +106,11 @@ class AdoptedDriver:
 
     def kill(self) -> None:
         """End the driver and everything it started, at once."""
-        _kill_marked(self._mark)
+        kill_marked(self._mark)
 
     def remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
-        return [_name(process) for process in _marked(self._mark)]
+        return [process_name(process) for process in marked(self._mark)]
 
 
 class SubprocessLauncher:
@@ -130,6 +126,10 @@ class SubprocessLauncher:
         self._data = data
         self._database_url = database_url
         self._outlives_owner = outlives_owner
+
+    def problem(self) -> str | None:
+        """Say why nothing can be launched just now: nothing ever stands in the way of a process."""
+        return None
 
     def launch(self, campaign_id: str, attempt: int) -> SubprocessDriver:
         """Start the driver of an attempt; what it prints goes to its log in the data directory."""
@@ -157,7 +157,7 @@ class SubprocessLauncher:
     def find(self, campaign_id: str, attempt: int) -> AdoptedDriver | None:
         """Find the driver of an attempt that another process has started; None where none lives or has left a word."""
         mark = self._mark(campaign_id, attempt)
-        for process in _marked(mark):
+        for process in marked(mark):
             with suppress(psutil.Error):
                 if "service.driver" in process.cmdline():
                     return AdoptedDriver(process, mark, self._data, campaign_id, attempt)
@@ -166,8 +166,8 @@ class SubprocessLauncher:
     def remains(self, campaign_id: str, attempt: int) -> list[str]:
         """End whatever is left of an attempt without a driver, and name what could not be ended."""
         mark = self._mark(campaign_id, attempt)
-        _kill_marked(mark)
-        return [_name(process) for process in _marked(mark)]
+        kill_marked(mark)
+        return [process_name(process) for process in marked(mark)]
 
     def exit_code(self, campaign_id: str, attempt: int) -> int | None:
         """Tell what the driver of an attempt left; None where it left nothing."""
@@ -177,44 +177,7 @@ class SubprocessLauncher:
             return None
 
     def _mark(self, campaign_id: str, attempt: int) -> str:
-        return f"{self._data.root}:{campaign_id}:{attempt}"
+        return attempt_mark(self._data, campaign_id, attempt)
 
     def _environment(self) -> dict[str, str]:
-        environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
-        if self._database_url is not None:
-            environment["SPECTUNE_DATABASE_URL"] = self._database_url
-        return environment | driver_environment()
-
-
-# What nothing but the service itself needs; workers may need whatever else there is, to read data for instance.
-_KEPT_BACK = (
-    "SPECTUNE_DATABASE_URL",
-    "SPECTUNE_API_KEY",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
-
-
-def _marked(mark: str) -> Iterator[psutil.Process]:
-    """Find all living processes with a mark."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-
-
-def _kill_marked(mark: str) -> None:
-    """End all processes with a mark, and those that they start meanwhile."""
-    deadline = time.monotonic() + _VANISH_SECONDS
-    while (found := list(_marked(mark))) and time.monotonic() < deadline:
-        for process in found:
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(_POLL_SECONDS)
-
-
-def _name(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return f"process {process.pid} ({process.name()})"
-    return f"process {process.pid}"
+        return kept_environment(self._database_url) | driver_environment()

@@ -19,7 +19,7 @@ from service.ledger import entries
 from service.ledger.engine import database_clock
 from service.ledger.followed import FollowedLedger
 from service.ledger.spool import Record
-from service.ledger.tables import attempts, campaigns, events, trials
+from service.ledger.tables import attempts, campaigns, events, stop_requests, trials
 
 
 class Ledger(FollowedLedger):
@@ -91,6 +91,12 @@ class Ledger(FollowedLedger):
             mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
             connection.execute(update(attempts).where(mine).values(ended_at=self._now(), exit_code=exit_code))
             self._tell(connection, campaign_id, "attempt_ended", {"attempt": attempt, "exit_code": exit_code})
+
+    def stops_asked(self, campaign_id: str) -> list[int]:
+        """Tell which trials a user wants to end; those that have ended since are among them."""
+        query = select(stop_requests.c.trial).where(stop_requests.c.campaign_id == campaign_id)
+        with self._reading() as connection:
+            return sorted(connection.execute(query).scalars())
 
     def attempt_spans(self, campaign_id: str, *, before: int) -> list[tuple[int, int]]:
         """Tell when earlier attempts were claimed and when they ended or, where nobody saw it, were last heard of."""

@@ -8,9 +8,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.campaign.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
 from service.campaign.submission import LIVE, AttemptRecord, Submission
-from service.errors import CampaignNotFoundError, IdempotencyError, IllegalTransitionError, StaleVersionError
+from service.errors import (
+    CampaignNotFoundError,
+    IdempotencyError,
+    IllegalTransitionError,
+    StaleVersionError,
+    TrialNotFoundError,
+)
 from service.ledger import entries, rows
 from service.ledger.leases import LeaseLedger
 from service.ledger.statements import insert_or_ignore
@@ -22,6 +28,7 @@ from service.ledger.tables import (
     events,
     idempotency_keys,
     observations,
+    stop_requests,
     submissions,
     trials,
 )
@@ -188,6 +195,28 @@ class SubmissionLedger(LeaseLedger):
             if event is CampaignEvent.RETRY:
                 self._reopen_trials(connection, campaign_id)
 
+    def ask_to_stop(self, campaign_id: str, number: int) -> None:
+        """Note that a user wants one trial to end, whoever trains it now or will; harmless when repeated.
+
+        Raises:
+            TrialNotFoundError: No trial has this number.
+            IllegalTransitionError: It has ended, and not because a user wanted it.
+        """
+        with self._transaction() as connection:
+            self._lock(connection, campaign_id, None)
+            mine = (trials.c.campaign_id == campaign_id) & (trials.c.number == number)
+            trial = connection.execute(select(trials.c.state, trials.c.reason).where(mine)).one_or_none()
+            if trial is None:
+                raise TrialNotFoundError(f"campaign {campaign_id} has no such trial: got {number}")
+            state = TrialState(trial.state)
+            if state.is_terminal and trial.reason != STOPPED_BY_USER:
+                raise IllegalTransitionError(
+                    state=state, event="stop", allowed=(), story=(f"{state} ({trial.reason})",)
+                )
+            values = {"campaign_id": campaign_id, "trial": number, "asked_at": self._now()}
+            if insert_or_ignore(connection, stop_requests, values):
+                self._tell(connection, campaign_id, "stop_asked", {"stopped": number})
+
     def delete(self, campaign_id: str) -> None:
         """Forget a campaign that has ended, with all that happened to it.
 
@@ -200,7 +229,7 @@ class SubmissionLedger(LeaseLedger):
                 story = self._story(connection, campaign_id)
                 allowed = [str(event) for event in (CampaignEvent.CANCEL, CampaignEvent.PAUSE)]
                 raise IllegalTransitionError(state=state, event="delete", allowed=allowed, story=story)
-            for table in (submissions, cursors, dead_letters, events, observations, trials, attempts):
+            for table in (submissions, cursors, dead_letters, stop_requests, events, observations, trials, attempts):
                 connection.execute(delete(table).where(table.c.campaign_id == campaign_id))
             connection.execute(delete(campaigns).where(campaigns.c.id == campaign_id))
 

@@ -134,6 +134,15 @@ dead_letters = Table(  # what a tracker will never take
     ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
 )
 
+stop_requests = Table(
+    "stop_requests",
+    metadata,
+    Column("campaign_id", String(120), primary_key=True),
+    Column("trial", Integer, primary_key=True, autoincrement=False),
+    Column("asked_at", BigInteger, nullable=False),
+    ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
+)
+
 # What the service needs beside a campaign's own history; a campaign without a submission belongs to `run` alone.
 
 submissions = Table(

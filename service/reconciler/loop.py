@@ -108,6 +108,9 @@ class Reconciler:
         for submission in held:
             self._guarded(submission, lambda each=submission: self._look_after(each, heartbeats, now))  # type: ignore[misc]
         queued = [each for each in live if each.campaign.state is CampaignState.QUEUED]
+        if queued and (problem := self._launcher.problem()) is not None:
+            self._explain_all([(each, each.queue_position, f"nothing can be launched: {problem}") for each in queued])
+            return True
         admission = admit(queued, held, capacity=self._capacity, now=now)
         for submission in admission.launched:
             self._guarded(submission, lambda each=submission: self._launch(each))  # type: ignore[misc]
@@ -127,9 +130,10 @@ class Reconciler:
 
     def _look_after(self, submission: Submission, heartbeats: dict[str, int | None], now: int) -> None:
         heartbeat = heartbeats.get(submission.campaign_id)
-        driver = self._driver(submission)
+        driver: LastingDriver | None = None
         exit_code: int | None = None
         try:
+            driver = self._driver(submission)
             if driver is not None:
                 exit_code = driver.poll()
             is_alive = driver is not None and exit_code is None

@@ -16,7 +16,7 @@ import psutil
 
 from service.client import Client
 from service.data_directory import DataDirectory
-from service.launchers.subprocess import MARK
+from service.launchers.marks import MARK
 from tests.integration.conftest import SPECTUNE
 
 DEADLINE_SECONDS = 60.0
