@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import ray
+from collections.abc import Callable
 
 from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
 from service.campaign.lifecycle import CampaignEvent, TrialState
@@ -16,6 +12,7 @@ from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
+from service.driver.cluster import ray_for
 from service.driver.conductor import ActorBoard, Conductor
 from service.driver.decision import StopKind
 from service.driver.dispatcher import Dispatcher
@@ -32,7 +29,6 @@ from trainers.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
 CHECKPOINT_SECONDS = 10.0
-_OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
 
 _log = logging.getLogger(__name__)
 
@@ -95,13 +91,15 @@ class Attempt:
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
         lanes = Lanes(arms, members=self._specification.members(), num_slots=self._specification.resources.workers)
+        for event in self._ledger.events(self._campaign_id, "shrunk"):
+            lanes.bound(event.body["arm"], event.body["members"])
         dispatcher = Dispatcher(
             arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
         )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
-        with _local_ray(self._specification):
+        with ray_for(self._specification.resources):
             self._install_handlers(self)
             board = start_board()
             conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
@@ -127,6 +125,7 @@ class Attempt:
                 folder=f"attempt-{self._number}",
                 checkpoint_seconds=CHECKPOINT_SECONDS,
                 cpus=resources.cpus,
+                gpus=resources.gpus,
                 verify_fusion=self._specification.verify_fusion,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
@@ -172,22 +171,3 @@ class Attempt:
         if spent is not None:
             return CampaignEvent.SUCCEED, spent.limit, spent.message
         return CampaignEvent.SUCCEED, "all_trials_ended", ""
-
-
-@contextmanager
-def _local_ray(specification: Specification) -> Iterator[None]:
-    """Start a Ray of this process alone, with exactly the CPUs that the campaign's slots need."""
-    ray.init(
-        address="local",
-        num_cpus=specification.resources.workers * specification.resources.cpus,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
-    try:
-        yield
-    finally:
-        gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
-        ray.shutdown()
