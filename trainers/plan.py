@@ -218,5 +218,7 @@ def _counted_bytes(setting: TrialSetting) -> int:
 
 def _free_bytes(device: str) -> int:
     if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        ours = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+        return max(0, min(free, int(ours)))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -49,8 +49,12 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         assert options is not None, "run_slots gives them: got None"
         self._slot_name = config["slot"]
         self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
+        self._is_known = False
 
     def step(self) -> dict[str, Any]:
-        """Train one stretch; Tune calls this until it says `done`."""
+        """Say on which machine this is, then train one stretch a call; Tune calls this until it says `done`."""
+        if not self._is_known:
+            self._is_known = True
+            return {"slot": self._slot_name, "place": ray.get_runtime_context().get_node_id(), "done": False}
         report = self._slot.step()
         return {"slot": self._slot_name, "report": report, "done": report is None}

@@ -93,7 +93,7 @@ class MemberReport:
         ending: How the stretch ended.
         metrics: What the engine measured; empty where the stretch was interrupted, lost or failed.
         message: Why it diverged or failed; the traceback of its code.
-        seconds: Its share of the stretch's wall time.
+        seconds: Its share of the stretch's device seconds.
         produced_at: Milliseconds since the epoch.
     """
 
@@ -132,6 +132,7 @@ class SlotOptions:
         folder: Where below it this slot's attempt writes; each slot has a folder of its own name in it.
         checkpoint_seconds: Write a checkpoint when the last one is older than this.
         cpus: Threads to train with.
+        gpus: The part of a GPU to train on; 0 for none.
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
     """
 
@@ -139,7 +140,13 @@ class SlotOptions:
     folder: str
     checkpoint_seconds: float
     cpus: int
+    gpus: float = 0.0
     verify_fusion: bool = False
+
+    @property
+    def num_devices(self) -> float:
+        """What a second of this slot's is charged with: the part of a GPU that it has, or one processor's second."""
+        return self.gpus or 1.0
 
 
 class BoardLostError(Exception):
@@ -167,6 +174,8 @@ class Slot:
 
     def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
         torch.set_num_threads(options.cpus)
+        if 0.0 < options.gpus < 1.0:
+            torch.cuda.set_per_process_memory_fraction(options.gpus)  # neighbours on the device need theirs
         self._name = name
         self._verdicts = verdicts
         self._options = options
@@ -222,7 +231,7 @@ class Slot:
                 cohort = self._cohorts[key]
                 cohort.admit(assignment.trial, assignment.setting, _latest(shelf, assignment))
             except Exception:
-                failures.append(_failure(assignment.trial, 0, traceback.format_exc(), time.monotonic() - start))
+                failures.append(_failure(assignment.trial, 0, traceback.format_exc(), self._charge(start)))
         self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
         return failures
 
@@ -252,11 +261,15 @@ class Slot:
             raise
         except Exception:
             ending = Ending.LOST if len(trials) > 1 else Ending.FAILED
-            seconds = (time.monotonic() - start) / len(trials)
+            seconds = self._charge(start) / len(trials)
             return [_failure(each, cohort.step(each), traceback.format_exc(), seconds, ending) for each in trials]
         measured = cohort.report([trial for trial in trials if outcomes[trial] is not Outcome.INTERRUPTED])
-        seconds = (time.monotonic() - start) / len(trials)
+        seconds = self._charge(start) / len(trials)
         return [_report(cohort, trial, outcomes[trial], measured.get(trial, {}), seconds) for trial in trials]
+
+    def _charge(self, start: float) -> float:
+        """Give the device seconds since a moment."""
+        return (time.monotonic() - start) * self._options.num_devices
 
     def _verify(self, cohort: Cohort, trials: Sequence[int]) -> None:
         if self._sampler is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -64,17 +65,21 @@ class Catalog:
         describe_task: Checks the options of a task, a user's own (`package.module:ClassName`) among them, and pins what
             its files hold; raises RefusedOptionError.
         check_schedule: Checks the options of a schedule; raises RefusedOptionError.
+        num_gpus: How many all workers have together; None where that is a cluster's business.
     """
 
     optimizers: Mapping[str, Mapping[str, Hyperparameter]]
     tasks: Collection[str]
     describe_task: Callable[[str, Mapping[str, Any]], TaskDescription]
     check_schedule: Callable[[Mapping[str, Any]], None]
+    num_gpus: int | None = None
 
 
 @cache
 def installed_catalog() -> Catalog:
     """Make the catalog of what is installed; imports torch."""
+    import torch
+
     from optimizers.catalog import OPTIMIZERS
     from trainers.options import OptionError
     from trainers.schedules import Schedule
@@ -105,4 +110,5 @@ def installed_catalog() -> Catalog:
         tasks=tuple(TASKS),
         describe_task=describe_task,
         check_schedule=check_schedule,
+        num_gpus=None if os.environ.get("RAY_ADDRESS") else torch.cuda.device_count(),
     )

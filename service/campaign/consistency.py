@@ -17,6 +17,7 @@ from service.campaign.sections import (
     FinalsSection,
     InitialPointSection,
     ObjectiveSection,
+    ResourcesSection,
     SearchSection,
     StoppingSection,
 )
@@ -75,6 +76,13 @@ def check_amounts(
     if budget and budget.trials is not None and budget.trials < least:
         message = f"must be at least {least}, or not every arm could try one point"
         found.add("/budget/trials", message, budget.trials)
+
+
+def check_resources(resources: ResourcesSection, num_gpus: int | None, found: ProblemList) -> None:
+    """Refuse more GPUs than there are: some workers would wait for ever."""
+    if num_gpus is not None and resources.workers * resources.gpus > num_gpus:
+        message = f"this machine has {num_gpus} for all {resources.workers} workers"
+        found.add("/resources/gpus", message, resources.gpus)
 
 
 def _check_grid(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from search_spaces.json_values import is_number, json_pointer
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
-from service.campaign.consistency import check_amounts, check_objectives, check_search
+from service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
     PRECISIONS,
@@ -100,6 +100,9 @@ class _Reading:
         budget = self._read("budget", BudgetSection)
         if search:
             check_amounts(search, len(arms), finals, budget, self._found)
+        resources = self._read("resources", ResourcesSection)
+        if resources:
+            check_resources(resources, self._catalog.num_gpus, self._found)
         if objectives:
             check_objectives(objectives, search, stopping, finals, self._found)
         return {
@@ -115,7 +118,7 @@ class _Reading:
             "initial_points": initial_points,
             "target": self._target(),
             "budget": budget,
-            "resources": self._read("resources", ResourcesSection),
+            "resources": resources,
             "verify_fusion": self._verify_fusion(),
             "tags": self._tags(),
         }

@@ -133,4 +133,5 @@ class ResourcesSection(Section):
 
     workers: int = Field(default=1, ge=1, le=1024)
     cpus: int = Field(default=1, ge=1, le=1024)  # per worker
+    gpus: Annotated[float, Field(ge=0, le=1)] = 0  # per worker, which trains on one or on a part of one
     members: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"  # trials that train together in a worker

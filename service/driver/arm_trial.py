@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import SeedHistory
 from service.campaign.records import Phase, TrialRecord
+from trainers.slot import Ending, MemberReport
 
 if TYPE_CHECKING:
     from service.driver.arms import Arm
@@ -89,3 +90,12 @@ def history_of(trial: ArmTrial) -> SeedHistory:
         value=trial.values.get(trial.last_step) if is_over else None,
         further=trial.further if is_over else (),
     )
+
+
+def with_objectives(trial: ArmTrial, report: MemberReport) -> MemberReport:
+    """Turn a report that lacks an objective into a failure of the task's code, and of this trial alone."""
+    missing = trial.arm.missing(report.metrics)
+    if not missing or not (report.metrics or report.ending is Ending.REACHED):
+        return report
+    message = f"step {report.step} was reported without {', '.join(missing)}: got {', '.join(sorted(report.metrics))}"
+    return replace(report, ending=Ending.FAILED, metrics={}, message=message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from service.campaign.specification import Specification
 from service.driver.arm_trial import ArmTrial
@@ -11,6 +11,13 @@ from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
 from trainers.slot import Assignment
 from trainers.tasks import task_from_options
+
+
+class MakeAssignment(Protocol):
+    """Makes the assignment of a trial, which is to be alone in its slot or not."""
+
+    def __call__(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
+        """Make it."""
 
 
 class AssignmentMaker:
@@ -25,6 +32,7 @@ class AssignmentMaker:
         self._task = task_from_options(specification.task.name, specification.task.options)
         self._schedule = Schedule(**specification.schedule.given)
         self._report_steps = specification.report_steps()
+        self._device = "cuda" if specification.resources.gpus else "cpu"
 
     def assignment(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
         """Make the assignment of one trial, which is to be alone in its slot or not."""
@@ -48,4 +56,5 @@ class AssignmentMaker:
             seed=seed_index,
             data_seed=seed_index,
             precision=self._specification.precision,
+            device=self._device,
         )

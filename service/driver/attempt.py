@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import ray
+from collections.abc import Callable
 
 from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.campaign.sections import ResourcesSection
 from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
+from service.driver.cluster import ray_for
 from service.driver.conductor import ActorBoard, Conductor
 from service.driver.decision import StopKind
 from service.driver.dispatcher import Dispatcher
@@ -33,7 +30,6 @@ from trainers.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
 CHECKPOINT_SECONDS = 10.0
-_OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +69,7 @@ class Attempt:
         self._number = number
         self._install_handlers = install_handlers
         self._is_job = cluster_cpus is not None
-        self._num_workers, self._num_cpus = _fitted(specification, cluster_cpus)
+        self._num_workers = _num_workers(specification.resources, cluster_cpus)
         self._conductor: Conductor | None = None
         self._stop: StopKind | None = None
         self._stop_asked_at: float | None = None
@@ -108,13 +104,15 @@ class Attempt:
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
         lanes = Lanes(arms, members=self._specification.members(), num_slots=self._num_workers)
+        for event in self._ledger.events(self._campaign_id, "shrunk"):
+            lanes.bound(event.body["arm"], event.body["members"])
         dispatcher = Dispatcher(
             arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
         )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
-        with _joined_ray() if self._is_job else _local_ray(self._specification):
+        with ray_for(self._specification.resources, is_job=self._is_job):
             self._install_handlers(self)
             board = start_board()
             conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
@@ -131,6 +129,7 @@ class Attempt:
         return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
+        resources = self._specification.resources
         run_slots(
             conductor,
             board=board,
@@ -139,7 +138,8 @@ class Attempt:
                 checkpoints=str(self._data.checkpoints(self._campaign_id)),
                 folder=f"attempt-{self._number}",
                 checkpoint_seconds=CHECKPOINT_SECONDS,
-                cpus=self._num_cpus,
+                cpus=resources.cpus,
+                gpus=resources.gpus,
                 verify_fusion=self._specification.verify_fusion,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
@@ -192,40 +192,8 @@ class Attempt:
         return CampaignEvent.SUCCEED, "all_trials_ended", ""
 
 
-def _fitted(specification: Specification, cluster_cpus: int | None) -> tuple[int, int]:
-    """Give the number of workers and the CPUs of each: a cluster that is too small has fewer of them at a time."""
-    resources = specification.resources
+def _num_workers(resources: ResourcesSection, cluster_cpus: int | None) -> int:
+    """Count the workers at a time: a cluster that is too small has fewer than were asked for."""
     if cluster_cpus is None:
-        return resources.workers, resources.cpus
-    num_cpus = min(resources.cpus, cluster_cpus)
-    return min(resources.workers, cluster_cpus // num_cpus), num_cpus
-
-
-@contextmanager
-def _joined_ray() -> Iterator[None]:
-    """Join the cluster of which this process is a job; what its workers need is in the job's runtime environment."""
-    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        gc.collect()  # as below
-        ray.shutdown()
-
-
-@contextmanager
-def _local_ray(specification: Specification) -> Iterator[None]:
-    """Start a Ray of this process alone, with exactly the CPUs that the campaign's slots need."""
-    ray.init(
-        address="local",
-        num_cpus=specification.resources.workers * specification.resources.cpus,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
-    try:
-        yield
-    finally:
-        gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
-        ray.shutdown()
+        return resources.workers
+    return min(resources.workers, max(1, cluster_cpus // resources.cpus))

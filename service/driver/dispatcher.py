@@ -10,29 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from service.campaign.budget import Exhausted
 from service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
 from service.campaign.records import Observation, TrialRecord
-from service.driver.arm_trial import ArmTrial
+from service.driver.arm_trial import ArmTrial, with_objectives
 from service.driver.arms import Arm, Fate
+from service.driver.assignments import MakeAssignment
 from service.driver.chronicle import Chronicle
 from service.driver.decision import Decision, SlotState, StopKind
 from service.driver.failures import Failures
 from service.driver.lanes import Lanes
 from service.driver.lessons import Lessons
 from service.driver.seating import Seating
-from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
+from trainers.slot import Ending, MemberReport, SlotReport, Verdict
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
-
-
-class MakeAssignment(Protocol):
-    """Makes the assignment of a trial, which is to be alone in its slot or not."""
-
-    def __call__(self, trial: ArmTrial, *, is_alone: bool) -> Assignment:
-        """Make it."""
 
 
 class Dispatcher:
@@ -102,7 +95,7 @@ class Dispatcher:
         decision.records += self._lessons.of_measurements(state, report)
         for member in report.members:
             assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
-        members = [_with_objectives(state.members[each.trial], each) for each in report.members]
+        members = [with_objectives(state.members[each.trial], each) for each in report.members]
         decision.records += self._lessons.of_failures(state, members)
         for member in members:
             self._enter(state.members[member.trial], member, decision)
@@ -323,12 +316,3 @@ class Dispatcher:
         if self.exhausted is None:
             return "campaign_cancelled", ""
         return self.exhausted.limit.value, self.exhausted.message
-
-
-def _with_objectives(trial: ArmTrial, report: MemberReport) -> MemberReport:
-    """Turn a report that lacks an objective into a failure of the task's code, and of this trial alone."""
-    missing = trial.arm.missing(report.metrics)
-    if not missing or not (report.metrics or report.ending is Ending.REACHED):
-        return report
-    message = f"step {report.step} was reported without {', '.join(missing)}: got {', '.join(sorted(report.metrics))}"
-    return replace(report, ending=Ending.FAILED, metrics={}, message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ class Variable:
     name: str
     value: str
     why: str
+    of_workers: bool = False  # in a cluster they do not inherit the driver's
 
 
 VARIABLES = (
@@ -27,18 +29,26 @@ VARIABLES = (
     Variable("TUNE_FORCE_TRIAL_CLEANUP_S", "10", "a hung slot must not hold its device for ten minutes"),
     Variable("TUNE_WARN_THRESHOLD_S", "5", "a slot that is opened on a busy machine is not worth a warning"),
     Variable("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000000", "the driver says itself what it waits for"),
-    Variable("RAY_CHDIR_TO_TRIAL_DIR", "0", "relative paths in a user's task keep their meaning"),
+    Variable("RAY_CHDIR_TO_TRIAL_DIR", "0", "relative paths in a user's task keep their meaning", True),
     Variable("RAY_AIR_NEW_OUTPUT", "0", "with verbose=0 this prints nothing"),
     Variable("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray's coming behaviour, without its warning"),
     Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
     Variable("RAY_AUTH_MODE", "token", "Ray runs code for whoever reaches its ports"),
     Variable("RAY_DEDUP_LOGS", "0", "each line of a worker's log counts"),
-    Variable("MKL_CBWR", "AVX2,STRICT", "matrix products give the same bits in any batch; read when torch loads"),
+    Variable("MKL_CBWR", "AVX2,STRICT", "matrix products give the same bits in any batch; read when torch loads", True),
     Variable(
-        "MALLOC_MMAP_THRESHOLD_", str(32 * 2**20), "glibc gives a step's tensors back to the kernel otherwise, and"
+        "MALLOC_MMAP_THRESHOLD_",
+        str(32 * 2**20),
+        "glibc gives a step's tensors back to the kernel otherwise, and",
+        of_workers=True,
     ),
-    Variable("MALLOC_TRIM_THRESHOLD_", str(256 * 2**20), "the next step waits for zeroed pages: a quarter of its time"),
-    Variable("PYTHONUNBUFFERED", "1", "the log shows what happened before a crash"),
+    Variable(
+        "MALLOC_TRIM_THRESHOLD_",
+        str(256 * 2**20),
+        "the next step waits for zeroed pages: a quarter of its time",
+        of_workers=True,
+    ),
+    Variable("PYTHONUNBUFFERED", "1", "the log shows what happened before a crash", True),
 )
 
 
@@ -55,5 +65,18 @@ def job_environment() -> dict[str, str]:
 
 
 def driver_environment() -> dict[str, str]:
-    """Make the variables of one driver; the Ray token is new for each and never written to a file."""
-    return {variable.name: variable.value for variable in VARIABLES} | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    """Make the variables of one driver.
+
+    The token of a Ray of its own is new for each and never written to a file; a cluster has one already, as whoever
+    names the cluster in RAY_ADDRESS knows.
+    """
+    variables = {variable.name: variable.value for variable in VARIABLES}
+    if os.environ.get("RAY_ADDRESS"):
+        del variables["RAY_AUTH_MODE"]
+        return variables
+    return variables | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def worker_environment() -> dict[str, str]:
+    """Make the variables that a worker on another machine needs."""
+    return {variable.name: variable.value for variable in VARIABLES if variable.of_workers}

@@ -56,8 +56,7 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
         if len(self._live) >= min(self._num_workers, self._conductor.num_slots_wanted()):
             return None
         self._live.add(trial_id)
-        self._conductor.open_slot(trial_id)
-        return {"slot": trial_id}
+        return {"slot": trial_id, "avoid": sorted(self._conductor.quarantined())}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Count a slot out; the callback tells the conductor."""
@@ -77,8 +76,10 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
         self._conductor = conductor
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A slot reported; the result with which it ends has no report."""
-        if result["report"] is not None:
+        """A slot is there, or has reported; the result with which it ends has no report."""
+        if "place" in result:
+            self._conductor.open_slot(result["slot"], result["place"])
+        elif result["report"] is not None:
             self._conductor.take(result["slot"], result["report"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -140,7 +141,7 @@ def run_slots(
     """
     _tell_no_secrets()
     equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
-    trainable = tune.with_resources(equipped, {"cpu": float(options.cpus)})
+    trainable = tune.with_resources(equipped, lambda config: _placement(options, config["avoid"]))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -159,6 +160,13 @@ def run_slots(
         ),
     )
     tuner.fit()
+
+
+def _placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
+    """Say what a slot needs, and on which machines it is not to be."""
+    bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
+    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"}]} if avoid else {}
+    return tune.PlacementGroupFactory([bundle], **elsewhere)
 
 
 def _tell_no_secrets() -> None:

@@ -1,0 +1,77 @@
+"""A Ray cluster of two machines on this one, in a process of its own: `python -m tests.integration.two_nodes`.
+
+It prints where the cluster is and the process id of the second machine's raylet, and ends when its standard input
+closes. The token is the one in its environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+MEMORY_BYTES = 100 * 2**20
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for another name of the address by which others reach this machine
+
+
+class TwoNodes:
+    """A cluster of two machines with one CPU each, while the context lasts.
+
+    Attributes:
+        variables: What a driver needs in its environment to join it.
+    """
+
+    def __enter__(self) -> TwoNodes:
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.two_nodes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | token | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        )
+        assert self._process.stdout is not None
+        told = json.loads(self._process.stdout.readline())
+        self._raylet = psutil.Process(told["raylet"])
+        self._family = psutil.Process(self._process.pid).children(recursive=True)
+        self.variables = token | {"RAY_ADDRESS": told["address"]}
+        return self
+
+    def kill_second(self) -> list[psutil.Process]:
+        """Kill the raylet of the machine on which no driver is; give the processes that must vanish with it."""
+        family: list[psutil.Process] = self._raylet.children(recursive=True)
+        self._raylet.kill()
+        return family
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(self._family, timeout=10)
+        for process in alive:
+            process.kill()
+
+
+def main() -> None:
+    """Start the cluster and keep it."""
+    from ray.cluster_utils import Cluster
+
+    machine = {"num_cpus": 1, "object_store_memory": MEMORY_BYTES, "node_ip_address": LOOPBACK}
+    cluster = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
+    second = cluster.add_node(**machine)
+    (raylet,) = second.all_processes["raylet"]
+    print(json.dumps({"address": cluster.address, "raylet": raylet.process.pid}), flush=True)
+    sys.stdin.read()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
