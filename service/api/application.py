@@ -97,7 +97,7 @@ def _add_links(paths: dict[str, Any]) -> None:
     paths["/v1/campaigns"]["post"]["responses"]["201"]["links"] = _links(made)
     listed = {"campaign_id": "$request.path.campaign_id", "number": "$response.body#/trials/0/number"}
     page = paths["/v1/campaigns/{campaign_id}/trials"]["get"]["responses"]["200"]
-    page["links"] = _links({name: listed for name in trial})
+    page["links"] = _links(dict.fromkeys(trial, listed))
 
 
 def _operations(paths: dict[str, Any], parameter: str) -> list[str]:
