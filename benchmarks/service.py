@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx
 
-from service.api.campaigns import EXAMPLE
+from service.api.examples import SPECIFICATION as EXAMPLE
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import parse
 from service.data_directory import DataDirectory

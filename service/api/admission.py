@@ -1,4 +1,4 @@
-"""What a campaign from the network may name: no module and no folder that the service's settings do not allow."""
+"""Reading what comes over the network: a campaign names no module and no folder that the settings do not allow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.api.bodies import JsonBody
+from service.api.context import Context
 from service.campaign.catalog import Catalog
 from service.campaign.specification import Specification, parse
 from service.errors import Problem, SpecificationError
 from service.settings import OUR_PACKAGES, Settings
+
+HIGHEST_PRIORITY = 1000
+
+
+def read_submission(context: Context, body: JsonBody) -> tuple[int, Specification]:
+    """Read a campaign that is to be submitted, with the priority beside its specification.
+
+    Raises:
+        SpecificationError: It cannot be run.
+    """
+    document = dict(body.document)
+    priority = integer_field(document, "priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY) or 0
+    document.pop("priority", None)
+    return priority, parse_request(document, catalog=context.catalog, settings=context.settings)
+
+
+def integer_field(document: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    """Read a whole number of a body; None where it is not there.
+
+    Raises:
+        SpecificationError: It is no whole number in these bounds.
+    """
+    value = document.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not low <= value <= high:
+        raise SpecificationError([Problem(f"/{name}", f"a whole number in [{low}, {high}] is needed")])
+    return value
+
+
+def refuse_unknown(document: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Make sure that a body holds nothing else.
+
+    Raises:
+        SpecificationError: It does.
+    """
+    unknown = [Problem("", f"unknown key; known: {', '.join(known)}") for name in document if name not in known]
+    if unknown:
+        raise SpecificationError(unknown)
 
 
 def parse_request(document: Mapping[str, Any], *, catalog: Catalog, settings: Settings) -> Specification:

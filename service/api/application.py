@@ -9,13 +9,14 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.api import campaigns, catalogue, events, operations, report, tracking, trials
+from service.api import campaigns, catalogue, events, operations, preview, report, tracking, trials
 from service.api.context import Context
 from service.api.metrics import LedgerCollector, RequestTimes
 from service.api.problems import Problem, add_handlers
 
 ROUTES = (
     *campaigns.ROUTES,
+    *preview.ROUTES,
     *trials.ROUTES,
     *report.ROUTES,
     *tracking.ROUTES,
@@ -84,5 +85,24 @@ def openapi_document(application: FastAPI) -> dict[str, Any]:
             schemas.pop(name, None)
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}, {}]
+        _add_links(document["paths"])
         application.openapi_schema = document
     return application.openapi_schema
+
+
+def _add_links(paths: dict[str, Any]) -> None:
+    """Say in the document which answers hold what other operations ask for: ids of campaigns, numbers of trials."""
+    campaign, trial = _operations(paths, "{campaign_id}"), _operations(paths, "{number}")
+    made = {name: {"campaign_id": "$response.body#/id"} for name in campaign if name not in trial}
+    paths["/v1/campaigns"]["post"]["responses"]["201"]["links"] = _links(made)
+    listed = {"campaign_id": "$request.path.campaign_id", "number": "$response.body#/trials/0/number"}
+    page = paths["/v1/campaigns/{campaign_id}/trials"]["get"]["responses"]["200"]
+    page["links"] = _links(dict.fromkeys(trial, listed))
+
+
+def _operations(paths: dict[str, Any], parameter: str) -> list[str]:
+    return [verb["operationId"] for path, verbs in paths.items() if parameter in path for verb in verbs.values()]
+
+
+def _links(parameters: dict[str, dict[str, str]]) -> dict[str, Any]:
+    return {name: {"operationId": name, "parameters": each} for name, each in parameters.items()}

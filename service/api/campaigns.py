@@ -1,17 +1,17 @@
-"""Campaigns: submit, preview, list, read, change, cancel, pause, resume, retry, extend, delete."""
+"""Campaigns: submit, list, read, change, cancel, pause, resume, retry, extend, delete."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
 
-from service.api.admission import parse_request
+from service.api.admission import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
 from service.api.bodies import Body, JsonBody
 from service.api.context import caller_of, context_of
 from service.api.cursors import decode, encode
+from service.api.examples import SPECIFICATION
 from service.api.problems import BodyError
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import (
@@ -19,28 +19,18 @@ from service.api.schemas import (
     AttemptList,
     Campaign,
     CampaignPage,
-    Preview,
     attempt_document,
     campaign_document,
-    preview_document,
 )
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.campaign.specification import Specification, parse
+from service.campaign.specification import parse
 from service.campaign.submission import Submission
 from service.errors import CampaignNotFoundError, Problem, SpecificationError
 from service.ledger.access import Role
 from service.ledger.pages import CampaignOrder, campaign_key
 from service.ledger.submissions import IdempotencyKey
 
-EXAMPLE = {
-    "name": "muon-or-adamw",
-    "task": {"name": "matrix_completion", "rows": 30, "columns": 20, "rank": 2, "steps": 60},
-    "objective": {"metric": "validation_loss", "mode": "minimize"},
-    "arms": [{"optimizer": "muon"}, {"optimizer": "adamw"}],
-    "search": {"sampler": "random", "points": 8},
-}
-_HIGHEST_PRIORITY = 1000
 _AT_REST = (CampaignState.QUEUED, CampaignState.PAUSED)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -63,7 +53,7 @@ def find(request: Request, campaign_id: str) -> Submission:
 def submit(request: Request, response: Response, body: Body, idempotency_key: IdempotencyHeader = None) -> Campaign:
     """Submit a campaign: the specification of a campaign file, with `priority` beside it if wanted."""
     context, caller = context_of(request), caller_of(request)
-    priority, specification = _read_submission(request, body)
+    priority, specification = read_submission(context, body)
     campaign_id = context.ledger.submit(
         naming.campaign_id(specification.name, suffix=context.suffix()),
         name=specification.name,
@@ -75,12 +65,6 @@ def submit(request: Request, response: Response, body: Body, idempotency_key: Id
     context.wake()
     response.headers["Location"] = f"/v1/campaigns/{campaign_id}"
     return _answer(request, response, context.ledger.submission(campaign_id))
-
-
-def preview(request: Request, body: Body) -> Preview:
-    """Say what a campaign would do, without storing anything."""
-    _, specification = _read_submission(request, body)
-    return preview_document(specification)
 
 
 def list_campaigns(
@@ -101,9 +85,9 @@ def list_campaigns(
         owner = caller.owner
     after = decode(cursor, order_by=order_by, like=(int, str))
     found = context.ledger.submissions(limit=limit, after=after, order_by=order_by, owner=owner, states=state)
-    counts = context.ledger.num_trials([each.campaign_id for each in found])
+    summaries = context.summaries.of(context.ledger, found)
     return CampaignPage(
-        campaigns=[campaign_document(each, counts[each.campaign_id]) for each in found],
+        campaigns=[campaign_document(each, summaries[each.campaign_id]) for each in found],
         next_cursor=encode(order_by, campaign_key(found[-1], order_by)) if len(found) == limit else None,
     )
 
@@ -116,18 +100,20 @@ def read(request: Request, response: Response, campaign_id: str) -> Campaign:
 def change(
     request: Request, response: Response, campaign_id: str, body: Body, if_match: VersionHeader = None
 ) -> Campaign:
-    """Change `priority` at any time, `workers` while the campaign is queued or paused."""
+    """Change `priority` at any time, `workers` and `budget` while the campaign is queued or paused."""
     submission = find(request, campaign_id)
     version = _version(if_match)
-    priority = _integer(body.document, "priority", -_HIGHEST_PRIORITY, _HIGHEST_PRIORITY)
-    workers = _integer(body.document, "workers", 1, 1024)
-    _refuse_unknown(body.document, ("priority", "workers"))
+    priority = integer_field(body.document, "priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
+    workers = integer_field(body.document, "workers", 1, 1024)
+    refuse_unknown(body.document, ("priority", "workers", "budget"))
     specification = None
-    if workers is not None:
+    if workers is not None or "budget" in body.document:
         document = dict(submission.campaign.specification)
-        document["resources"] = {**document["resources"], "workers": workers}
+        if workers is not None:
+            document["resources"] = {**document["resources"], "workers": workers}
+        document["budget"] = body.document.get("budget", document["budget"])
         specification = parse(document, catalog=context_of(request).catalog).document()
-    only_in = tuple(CampaignState) if workers is None else _AT_REST
+    only_in = tuple(CampaignState) if specification is None else _AT_REST
     ledger = context_of(request).ledger
     changed = ledger.change(
         campaign_id, version=version, priority=priority, specification=specification, only_in=only_in
@@ -171,8 +157,8 @@ def extend(request: Request, response: Response, campaign_id: str, body: Body) -
     submission = find(request, campaign_id)
     document = dict(submission.campaign.specification)
     now = int(document["search"]["points"])
-    _refuse_unknown(body.document, ("points",))
-    points = _integer(body.document, "points", now, 100_000)
+    refuse_unknown(body.document, ("points",))
+    points = integer_field(body.document, "points", now, 100_000)
     if points is None:
         raise SpecificationError([Problem("/points", "missing")])
     if points == now:
@@ -194,8 +180,8 @@ def list_attempts(request: Request, campaign_id: str) -> AttemptList:
 
 def _answer(request: Request, response: Response, submission: Submission) -> Campaign:
     response.headers["ETag"] = f'"{submission.version}"'
-    counts = context_of(request).ledger.num_trials([submission.campaign_id])
-    return campaign_document(submission, counts[submission.campaign_id])
+    context = context_of(request)
+    return campaign_document(submission, context.summaries.of(context.ledger, [submission])[submission.campaign_id])
 
 
 def _move(request: Request, response: Response, campaign_id: str, event: CampaignEvent) -> Campaign:
@@ -210,14 +196,6 @@ def _set_going(request: Request, response: Response, campaign_id: str, event: Ca
     context.ledger.set_going(campaign_id, event)
     context.wake()
     return _answer(request, response, context.ledger.submission(campaign_id))
-
-
-def _read_submission(request: Request, body: JsonBody) -> tuple[int, Specification]:
-    document = dict(body.document)
-    priority = _integer(document, "priority", -_HIGHEST_PRIORITY, _HIGHEST_PRIORITY) or 0
-    document.pop("priority", None)
-    context = context_of(request)
-    return priority, parse_request(document, catalog=context.catalog, settings=context.settings)
 
 
 def _idempotency(key: str | None, body: JsonBody) -> IdempotencyKey | None:
@@ -237,25 +215,9 @@ def _version(if_match: str | None) -> int | None:
     return int(found[1]) if found else 0  # no campaign has version 0
 
 
-def _integer(document: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    value = document.get(name)
-    if value is None:
-        return None
-    if type(value) is not int or not low <= value <= high:
-        raise SpecificationError([Problem(f"/{name}", f"a whole number in [{low}, {high}] is needed")])
-    return value
-
-
-def _refuse_unknown(document: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    unknown = [Problem("", f"unknown key; known: {', '.join(known)}") for name in document if name not in known]
-    if unknown:
-        raise SpecificationError(unknown)
-
-
-_CHANGE = {"priority": 10}
+_CHANGE = {"priority": 10, "budget": {"device_seconds": 600}}
 ROUTES = (
-    Route("POST", "/v1/campaigns", submit, Role.SUBMITTER, Campaign, 201, EXAMPLE, refusals=(404,)),
-    Route("POST", "/v1/campaigns:preview", preview, Role.VIEWER, Preview, example=EXAMPLE),
+    Route("POST", "/v1/campaigns", submit, Role.SUBMITTER, Campaign, 201, SPECIFICATION, refusals=(404,)),
     Route("GET", "/v1/campaigns", list_campaigns, Role.VIEWER, CampaignPage),
     Route("GET", CAMPAIGN, read, Role.VIEWER, Campaign),
     Route("PATCH", CAMPAIGN, change, Role.SUBMITTER, Campaign, 200, _CHANGE, refusals=(409, 412, 428)),

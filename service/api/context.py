@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from service.api.standings import Standings
+from service.api.standings import Standings, Summaries
 from service.campaign.catalog import Catalog
 from service.ledger import ServiceLedger
 from service.ledger.access import KeyRecord, Role
@@ -38,6 +38,8 @@ class Context:
         wake: Called when there is something to do for the reconciler.
         driver_log: Gives what the driver of an attempt printed, None where there is nothing.
         pages: Finds where campaigns are tracked; None where they are not.
+        standings: Remembers leaderboards.
+        summaries: Remembers what lists say of campaigns.
         probes: Checks of what the service can do without for a while, by name: each gives None, or what is wrong.
     """
 
@@ -50,6 +52,7 @@ class Context:
     pages: Pages | None = None
     probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     standings: Standings = field(default_factory=Standings)
+    summaries: Summaries = field(default_factory=Summaries)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a campaign has found: the report as JSON for programs, or as a page for people."""
+"""What a campaign has found: the report as JSON for programs or as a page for people, and all of it as one file."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ def read_report(request: Request, campaign_id: str) -> Response:
         return JSONResponse(report.document(), headers=headers)
 
 
+def read_bundle(request: Request, campaign_id: str) -> Response:
+    """Read the campaign as one zip file: specification, environment, seeds, curves and report, with checksums."""
+    from service.findings.bundle import write_bundle
+    from service.findings.documents import campaign_documents  # torch, Optuna and Plotly
+
+    context, submission = context_of(request), find(request, campaign_id)
+    campaign = submission.campaign
+    trials, observations = context.ledger.trials(campaign_id), context.ledger.observations(campaign_id)
+    with _one_at_a_time:
+        documents = campaign_documents(campaign, trials, observations, catalog=context.catalog)
+        content = write_bundle(documents, restore(campaign.specification), trials, observations)
+    headers = {"ETag": f'"{campaign.sequence}"', "Content-Disposition": f'attachment; filename="{campaign_id}.zip"'}
+    return Response(content, media_type="application/zip", headers=headers)
+
+
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
@@ -43,4 +58,10 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-ROUTES = (Route("GET", CAMPAIGN + "/report", read_report, Role.VIEWER, None, extra=_CONTENT),)
+_ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": {"schema": {"type": "string", "contentMediaType": "application/zip"}}}}
+}
+ROUTES = (
+    Route("GET", CAMPAIGN + "/report", read_report, Role.VIEWER, None, extra=_CONTENT),
+    Route("GET", CAMPAIGN + "/bundle", read_bundle, Role.VIEWER, None, extra=_ZIP),
+)

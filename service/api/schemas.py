@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.pareto import ParetoPoint
-from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.specification import Specification
-from service.campaign.submission import AttemptRecord, Submission
+from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
+from service.campaign.submission import AttemptRecord, Submission, Summary
+from service.campaign.submission import BestTrial as BestSummary
 from service.ledger.numbers import metrics_to_json, to_json
 
 Number = float | str
@@ -23,7 +23,19 @@ class Progress(BaseModel):
     """How far a campaign is."""
 
     num_trials: dict[TrialState, int] = Field(description="states that no trial is in are left out")
-    num_trials_planned: int
+    num_trials_planned: int = Field(description="of the search")
+    until_step: int = Field(description="the step at which a trial is done")
+    eta_seconds: float | None = Field(
+        description="a guess at what is left, from the steps so far; null while nothing runs or nothing is known"
+    )
+
+
+class BestTrial(BaseModel):
+    """The completed trial of the search with the best final value; `/best` ranks points, over their seeds."""
+
+    number: int
+    arm: str
+    value: float
 
 
 class Campaign(BaseModel):
@@ -42,6 +54,7 @@ class Campaign(BaseModel):
     queue_position: int | None = Field(description="from 1; null where it waits for no other campaign")
     waiting_for: str
     progress: Progress
+    best: BestTrial | None = Field(description="null where no trial has completed, and with two objectives")
     links: dict[str, str]
     specification: dict[str, Any]
 
@@ -51,19 +64,6 @@ class CampaignPage(BaseModel):
 
     campaigns: list[Campaign]
     next_cursor: str | None
-
-
-class Preview(BaseModel):
-    """What a campaign would do; nothing is stored."""
-
-    specification: dict[str, Any]
-    warnings: list[str]
-    num_points: int
-    num_trials: int
-    rungs: list[int]
-    report_steps: list[int]
-    most_steps: int = Field(description="steps of all trials if none is stopped early")
-    num_cpus: int
 
 
 class Trial(BaseModel):
@@ -211,48 +211,47 @@ class Health(BaseModel):
     degraded: dict[str, str] = Field(default={}, description="what does not work just now, and why")
 
 
-def campaign_document(submission: Submission, num_trials: Mapping[TrialState, int]) -> Campaign:
+def campaign_document(submission: Submission, summary: Summary) -> Campaign:
     """Describe a campaign."""
     campaign = submission.campaign
-    search, base = campaign.specification["search"], f"/v1/campaigns/{campaign.campaign_id}"
-    planned = len(campaign.specification["arms"]) * search["points"] * search["seeds"]
+    base, best = f"/v1/campaigns/{campaign.campaign_id}", summary.best
+    names = ("name", "state", "reason", "message", "since", "created_at", "attempt")
     return Campaign(
+        **{name: getattr(campaign, name) for name in names},
         id=campaign.campaign_id,
-        name=campaign.name,
-        state=campaign.state,
-        reason=campaign.reason,
-        message=campaign.message,
-        since=campaign.since,
         owner=submission.owner,
         priority=submission.priority,
-        created_at=campaign.created_at,
-        attempt=campaign.attempt,
         queue_position=submission.queue_position if campaign.state is CampaignState.QUEUED else None,
         waiting_for=submission.waiting_for if campaign.state in _WAITING else "",
-        progress=Progress(num_trials=dict(num_trials), num_trials_planned=planned),
+        progress=progress_document(campaign, summary),
+        best=None if best is None else best_document(campaign, best),
         links={name: f"{base}/{name}" for name in _LINKS},
         specification=dict(campaign.specification),
     )
 
 
-_LINKS = ("trials", "events", "leaderboard", "best", "report", "attempts", "logs", "tracking")
-_WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
-
-
-def preview_document(specification: Specification) -> Preview:
-    """Describe what a specification would do."""
-    search, resources = specification.search, specification.resources
-    num_points = len(specification.arms) * search.points
-    return Preview(
-        specification=specification.document(),
-        warnings=[f"{warning.pointer}: {warning.message}" for warning in specification.warnings()],
-        num_points=num_points,
-        num_trials=num_points * search.seeds,
-        rungs=list(specification.rungs()),
-        report_steps=list(specification.report_steps()),
-        most_steps=num_points * search.seeds * specification.task.steps,
-        num_cpus=resources.workers * resources.cpus,
+def progress_document(campaign: CampaignRecord, summary: Summary) -> Progress:
+    """Describe how far a campaign is."""
+    search = campaign.specification["search"]
+    planned = len(campaign.specification["arms"]) * search["points"] * search["seeds"]
+    is_running = campaign.state is CampaignState.RUNNING
+    workers = campaign.specification["resources"]["workers"]
+    return Progress(
+        num_trials=dict(summary.num_trials),
+        num_trials_planned=planned,
+        until_step=campaign.specification["task"]["steps"],
+        eta_seconds=summary.seconds_left(planned, num_workers=workers) if is_running else None,
     )
+
+
+def best_document(campaign: CampaignRecord, best: BestSummary) -> BestTrial:
+    """Describe a campaign's best trial."""
+    arm = campaign.specification["arms"][best.arm]["name"]
+    return BestTrial(number=best.number, arm=arm, value=best.value)
+
+
+_LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "tracking")
+_WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
 
 
 def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> Trial:

@@ -77,6 +77,13 @@ def read_trial(request: Request, campaign_id: str, number: TrialNumber) -> Trial
     return trial_document(context_of(request).ledger.trial(campaign_id, number), arms, campaign_id=campaign_id)
 
 
+def stop_trial(request: Request, campaign_id: str, number: TrialNumber) -> Trial:
+    """End one trial: it is CANCELLED when it next reports, or before it begins; the search learns nothing from it."""
+    arms, context = _arms(find(request, campaign_id)), context_of(request)
+    context.ledger.ask_to_stop(campaign_id, number)
+    return trial_document(context.ledger.trial(campaign_id, number), arms, campaign_id=campaign_id)
+
+
 def read_curves(
     request: Request,
     campaign_id: str,
@@ -184,6 +191,7 @@ ROUTES = (
     Route("GET", CAMPAIGN + "/trials", list_trials, Role.VIEWER, TrialPage),
     Route("GET", CAMPAIGN + "/trials/{number:int}", read_trial, Role.VIEWER, Trial),
     Route("GET", CAMPAIGN + "/trials/{number:int}/metrics", read_curves, Role.VIEWER, Curves),
+    Route("POST", CAMPAIGN + "/trials/{number:int}:stop", stop_trial, Role.SUBMITTER, Trial, 202, refusals=(409,)),
     Route("GET", CAMPAIGN + "/leaderboard", read_leaderboard, Role.VIEWER, Leaderboard),
     Route("GET", CAMPAIGN + "/best", read_best, Role.VIEWER, Best),
     Route("GET", CAMPAIGN + "/logs", read_log, Role.VIEWER, None, extra=_TEXT),

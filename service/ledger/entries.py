@@ -222,7 +222,9 @@ class _Batch:
         objective = from_json(record["objective"])
         kind = kind_of(objective)
         column = {"objective": objective if kind == "finite" else None, "objective_kind": kind}
-        row.update({"last_step": record["step"], "num_losses": 0} | column)
+        row["num_losses"] = 0
+        if record["step"] > row["last_step"]:  # what comes late is kept, but says nothing of where the trial stands
+            row.update({"last_step": record["step"]} | column)
 
     def _row(self, record: Record) -> dict[str, Any]:
         """Give a trial's row, to be changed."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.outcomes import Mode
 from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.submission import Submission
+from service.campaign.submission import BestTrial, Submission, Summary
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
@@ -68,9 +69,8 @@ class PagedLedger(SubmissionLedger):
             query = query.where(trials.c.state.in_(states))
         if arm is not None:
             query = query.where(trials.c.arm == arm)
-        if phase is not None:  # what a trial of the search was asked for says nothing of it
-            kept = func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
-            query = query.where(kept == phase.value)
+        if phase is not None:
+            query = query.where(_phase() == phase.value)
         columns: list[ColumnElement[Any]] = [trials.c.number]
         if order_by != "number":
             sign = -1 if order_by.startswith("-") else 1
@@ -99,15 +99,27 @@ class PagedLedger(SubmissionLedger):
             query = select(observations).where(mine).order_by(observations.c.step)
             return [rows.observation(row) for row in connection.execute(query)]
 
-    def num_trials(self, campaign_ids: Collection[str]) -> dict[str, dict[TrialState, int]]:
-        """Count the trials of some campaigns by state."""
-        query = select(trials.c.campaign_id, trials.c.state, func.count().label("how_many"))
-        query = query.where(trials.c.campaign_id.in_(campaign_ids)).group_by(trials.c.campaign_id, trials.c.state)
-        counts: dict[str, dict[TrialState, int]] = {campaign_id: {} for campaign_id in campaign_ids}
+    def summaries(self, modes: Mapping[str, Mode | None]) -> dict[str, Summary]:
+        """Summarize the trials of some campaigns: by id, whether small or large values are better, if either."""
+        totals = (func.count().label("n"), func.sum(trials.c.last_step).label("steps"))
+        query = select(
+            trials.c.campaign_id, trials.c.state, *totals, func.sum(trials.c.device_seconds).label("seconds")
+        )
+        query = query.where(trials.c.campaign_id.in_(modes)).group_by(trials.c.campaign_id, trials.c.state)
+        found: dict[str, list[Any]] = {campaign_id: [] for campaign_id in modes}
         with self._reading() as connection:
             for row in connection.execute(query):
-                counts[row.campaign_id][TrialState(row.state)] = int(row.how_many)
-        return counts
+                found[row.campaign_id].append(row)
+            best = {**_best(connection, modes, "minimize"), **_best(connection, modes, "maximize")}
+        return {
+            campaign_id: Summary(
+                num_trials={TrialState(row.state): int(row.n) for row in mine},
+                num_steps={TrialState(row.state): int(row.steps) for row in mine},
+                device_seconds=sum(float(row.seconds) for row in mine),
+                best=best.get(campaign_id),
+            )
+            for campaign_id, mine in found.items()
+        }
 
     def num_campaigns(self) -> dict[CampaignState, int]:
         """Count the submissions by state."""
@@ -154,6 +166,29 @@ class PagedLedger(SubmissionLedger):
         with self._reading() as connection:
             query = select(func.count()).select_from(dead_letters).where(dead_letters.c.tracker == tracker)
             return int(connection.execute(query).scalar_one())
+
+
+def _best(connection: Connection, modes: Mapping[str, Mode | None], mode: Mode) -> dict[str, BestTrial]:
+    """Find the best completed trial of the search of each campaign of a mode; equal ones by their number."""
+    asked = [campaign_id for campaign_id, each in modes.items() if each == mode]
+    if not asked:
+        return {}
+    value = trials.c.objective if mode == "minimize" else -trials.c.objective
+    place = func.row_number().over(partition_by=trials.c.campaign_id, order_by=(value, trials.c.number))
+    done = (
+        (trials.c.state == TrialState.COMPLETED)
+        & (trials.c.objective_kind == "finite")
+        & (_phase() == Phase.SEARCH.value)
+    )
+    columns = (trials.c.campaign_id, trials.c.number, trials.c.arm, trials.c.objective, place.label("place"))
+    ranked = select(*columns).where(trials.c.campaign_id.in_(asked) & done, _phase() == Phase.SEARCH.value).subquery()
+    rows_found = connection.execute(select(ranked).where(ranked.c.place == 1))
+    return {row.campaign_id: BestTrial(row.number, row.arm, row.objective) for row in rows_found}
+
+
+def _phase() -> ColumnElement[str]:
+    """Give what a trial is for; what a trial of the search was asked for says nothing of it."""
+    return func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:

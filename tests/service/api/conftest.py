@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service.api import create_application
-from service.api.campaigns import EXAMPLE
 from service.api.context import Context
+from service.api.examples import SPECIFICATION as EXAMPLE
 from service.campaign.catalog import installed_catalog
 from service.ledger import ServiceLedger, entries
 from service.ports import Pages

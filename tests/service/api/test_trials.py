@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.findings.bundle import read_bundle
 from service.ledger import entries
 from tests.service.api.conftest import Bench
 
@@ -169,3 +172,37 @@ def test_the_report_is_json_or_a_page_that_needs_no_net(bench: Bench) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert campaign_id in page.text
     assert "<b>bold</b>" not in page.text
+
+
+def test_one_trial_is_stopped_and_one_that_has_ended_is_not(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [None, 2.0])
+    path = f"/v1/campaigns/{campaign_id}/trials"
+    answers = [bench.client.post(f"{path}/0:stop") for _ in range(2)]
+    assert [(each.status_code, each.json()["state"]) for each in answers] == [(202, "PENDING")] * 2
+    assert bench.ledger.stops_asked(campaign_id) == [0]
+    assert [bench.client.post(f"{path}/{number}:stop").status_code for number in (1, 9)] == [409, 404]
+
+
+def test_the_bundle_is_a_file_that_can_be_read_again(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [3.0, 2.0])
+    answer = bench.client.get(f"/v1/campaigns/{campaign_id}/bundle")
+    assert answer.headers["content-type"] == "application/zip"
+    bundle = read_bundle(answer.content)
+    assert [each.curve[60]["validation_loss"] for each in bundle.trials] == [3.0, 2.0]
+    assert answer.content == bench.client.get(f"/v1/campaigns/{campaign_id}/bundle").content
+
+
+def test_a_campaign_tells_its_best_trial_and_a_guess_at_what_is_left(bench: Bench) -> None:
+    campaign_id = bench.submit(resources={"workers": 2, "cpus": 1})
+    bench.add_trials(campaign_id, [3.0, 2.0, NAN, 4.0])
+    for event in (CampaignEvent.LAUNCH, CampaignEvent.CLAIM):
+        bench.ledger.move_campaign(campaign_id, event, reason="x")
+    campaign = bench.client.get(f"/v1/campaigns/{campaign_id}").json()
+    assert campaign["best"] == {"number": 1, "arm": "adamw", "value": 2.0}
+    assert campaign["progress"]["eta_seconds"] == pytest.approx((16 - 4) * 0.5 / 2)
+    (listed,) = bench.client.get("/v1/campaigns").json()["campaigns"]
+    assert listed == campaign
+    bench.ledger.move_campaign(campaign_id, CampaignEvent.PAUSE, reason="x")
+    assert bench.client.get(f"/v1/campaigns/{campaign_id}").json()["progress"]["eta_seconds"] is None

@@ -18,7 +18,7 @@ from service.driver.dispatcher import Dispatcher
 from service.driver.lanes import Lanes
 from service.driver.writer import Writer
 from service.errors import FencedError, LedgerError
-from service.ledger import Ledger
+from service.ledger import Ledger, ServiceLedger
 from service.ledger.spool import Record, Spool, read
 from tests.fakes.slots import specification
 from trainers.slot import Ending, MemberReport, SlotReport, Verdict
@@ -201,3 +201,22 @@ def test_a_writer_that_cannot_write_says_so_when_it_is_closed_and_ends() -> None
     writer.put(1, [{"a": 1}])
     assert not writer.close(timeout_seconds=0.5)
     assert not any(thread.name == "ledger-writer" for thread in threading.enumerate())
+
+
+def test_what_a_user_asks_of_the_ledger_reaches_whoever_decides_once(bench: Bench) -> None:
+    told: list[list[int]] = []
+    bench.writer.on_stops = lambda numbers: told.append(list(numbers))
+    bench.conductor.open_slot("s")
+    (assignment,) = bench.verdict("s", 0).admit
+    with ServiceLedger.at(bench.path.with_name("ledger.sqlite")) as service:
+        wait_until(lambda: len(service.trials("c")) > 0)
+        for _ in range(2):
+            service.ask_to_stop("c", assignment.trial)
+        wait_until(lambda: told == [[assignment.trial]])
+        bench.conductor.stop_trials([assignment.trial])
+        bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
+        wait_until(lambda: service.trial("c", assignment.trial).state is TrialState.CANCELLED)
+        assert service.trial("c", assignment.trial).last_step == 30
+        service.ask_to_stop("c", assignment.trial)  # once more is harmless
+    time.sleep(1.2)
+    assert len(told) == 1

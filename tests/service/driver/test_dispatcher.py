@@ -367,3 +367,28 @@ def test_what_was_spent_before_a_restart_is_spent(tmp_path_factory: pytest.TempP
     third.dispatcher.restore(*_in_ledger(both, tmp_path_factory))
     assert third.dispatcher.is_over()
     assert third.dispatcher.exhausted is not None
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_trials_that_users_do_not_want_end_wherever_they_are_and_the_others_go_on(
+    seed: int, members: int | None
+) -> None:
+    search = {"sampler": "tpe", "points": 9, "deterministic": True}
+    asked = specification(search=search, stopping={"rule": "none"})
+    again = Simulation(asked, seed=seed, members=members)
+    unwanted = {0, 4, 7}
+    again._carry_out(again.dispatcher.stop_trials(unwanted))  # long before some of them begin
+    again.run()
+    states = again.final_states()
+    assert {number for number, state in states.items() if state == "CANCELLED"} == unwanted
+    assert len(states) == 18
+    reasons = {each["reason"] for each in again.records if each.get("state") == "CANCELLED"}
+    assert reasons == {"stopped_by_user"}
+    assert all(max([step for number, step in again.observed() if number == each], default=0) < 90 for each in unwanted)
+
+
+def test_a_trial_that_ended_before_it_was_stopped_has_ended_so() -> None:
+    simulation = Simulation(specification(stopping={"rule": "none"}))
+    simulation.run()
+    assert simulation.dispatcher.stop_trials([0, 1]).records == []

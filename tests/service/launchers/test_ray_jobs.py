@@ -11,7 +11,7 @@ import pytest
 
 from service.data_directory import DataDirectory
 from service.errors import LauncherError
-from service.launchers import RayJobLauncher
+from service.launchers import JobsApi, RayJobLauncher
 
 
 class FakeJobs:
@@ -20,7 +20,8 @@ class FakeJobs:
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.stopped: list[str] = []
-        self.lose_answers = self.is_away = False
+        self.actors: list[dict[str, Any]] = []
+        self.lose_answers = self.is_away = self.has_no_supervisor = False
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if self.is_away:
@@ -36,7 +37,10 @@ class FakeJobs:
             return httpx.Response(200, json={"submission_id": job["submission_id"]})
         if name.endswith("/stop"):
             self.stopped.append(name.removesuffix("/stop"))
-            return httpx.Response(200, json={"stopped": True})
+            return httpx.Response(200, json={"stopped": not self.has_no_supervisor})
+        if request.url.path == "/api/v0/actors":
+            assert request.url.params.get_list("filter_values") == ["0200", "DEAD"]
+            return httpx.Response(200, json={"data": {"result": {"result": self.actors}}})
         return httpx.Response(200, json=self.jobs[name]) if name in self.jobs else httpx.Response(404)
 
 
@@ -47,8 +51,8 @@ def jobs() -> FakeJobs:
 
 @pytest.fixture
 def launcher(jobs: FakeJobs, tmp_path: Path) -> RayJobLauncher:
-    client = httpx.Client(base_url="http://ray", transport=httpx.MockTransport(jobs.answer))
-    return RayJobLauncher(client, data=DataDirectory(tmp_path))
+    api = JobsApi(httpx.Client(transport=httpx.MockTransport(jobs.answer)), lambda: "http://ray")
+    return RayJobLauncher(api, data=DataDirectory(tmp_path), num_cpus=2, python="/of/the/image/python")
 
 
 def test_an_attempt_is_a_job_of_its_name_with_nothing_secret(
@@ -57,7 +61,7 @@ def test_an_attempt_is_a_job_of_its_name_with_nothing_secret(
     monkeypatch.setenv("SPECTUNE_DATABASE_URL", "postgresql://me:s3cret@host/x")
     launcher.launch("c", 2)
     asked = jobs.jobs["c-a2"]["asked"]
-    assert asked["entrypoint"].startswith("exec python -P -m service.driver --data-dir")
+    assert asked["entrypoint"].startswith("exec /of/the/image/python -P -m service.driver --data-dir")
     assert asked["runtime_env"]["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
     assert "s3cret" not in json.dumps(asked)
 
@@ -98,3 +102,35 @@ def test_a_head_that_forgot_its_jobs_leaves_nothing_and_one_that_is_away_leaves_
     jobs.is_away = False
     jobs.jobs.clear()
     assert (driver.poll(), launcher.find("c", 1), launcher.remains("c", 1)) == (-9, None, [])
+
+
+def test_a_job_that_has_not_begun_is_asked_again_and_one_that_left_its_code_is_believed(
+    jobs: FakeJobs, launcher: RayJobLauncher, tmp_path: Path
+) -> None:
+    driver = launcher.launch("c", 1)
+    jobs.has_no_supervisor = True
+    with pytest.raises(LauncherError, match="has not begun"):
+        driver.request_stop()
+    jobs.has_no_supervisor = False
+    driver.request_pause()
+    DataDirectory(tmp_path).driver_exit("c", 1).write_text("11", encoding="ascii")
+    assert driver.poll() is None  # it says so a moment before it ends
+    jobs.jobs["c-a1"]["status"] = "STOPPED"
+    assert (driver.poll(), launcher.exit_code("c", 1)) == (11, 11)
+
+
+def test_a_job_that_ended_holds_a_cancel_up_while_one_of_its_actors_lives(
+    jobs: FakeJobs, launcher: RayJobLauncher
+) -> None:
+    launcher.launch("c", 1)
+    jobs.jobs["c-a1"] |= {"status": "FAILED", "job_id": "0200"}
+    jobs.actors = [{"class_name": "CohortSlot", "pid": 7, "node_id": "af0a9914c841"}]
+    assert launcher.remains("c", 1) == ["CohortSlot (process 7 of node af0a9914)"]
+    jobs.actors = []
+    assert launcher.remains("c", 1) == []
+
+
+def test_what_keeps_ray_from_launching_is_one_sentence(jobs: FakeJobs, launcher: RayJobLauncher) -> None:
+    assert launcher.problem() == "Ray answers 404"
+    jobs.is_away = True
+    assert launcher.problem() == "Ray does not answer at http://ray: ConnectError"

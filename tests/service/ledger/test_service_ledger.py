@@ -145,7 +145,7 @@ def test_a_retry_opens_the_trials_that_failed_and_no_others(ledger: ServiceLedge
     ledger.move_campaign("c", CampaignEvent.FAIL, reason="x")
     ledger.set_going("c", CampaignEvent.RETRY)
     assert [trial.state for trial in ledger.trials("c")] == ["COMPLETED", "PENDING", "PENDING"]
-    assert ledger.num_trials(["c"]) == {"c": {TrialState.COMPLETED: 1, TrialState.PENDING: 2}}
+    assert ledger.summaries({"c": "minimize"})["c"].num_trials == {TrialState.COMPLETED: 1, TrialState.PENDING: 2}
 
 
 def test_only_what_has_ended_can_be_deleted(ledger: ServiceLedger) -> None:

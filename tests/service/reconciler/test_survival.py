@@ -84,6 +84,18 @@ def test_those_who_wait_are_told_their_place_and_what_for(world: World) -> None:
     assert (waiting.queue_position, waiting.waiting_for) == (1, "the service runs 2 campaigns already, its most")
 
 
+def test_while_nothing_can_be_launched_those_who_wait_are_told_why_and_no_attempt_is_lost(world: World) -> None:
+    submit(world, "a")
+    world.launch_problem = "Ray does not answer"
+    for _ in range(3):
+        world.tick()
+    waiting = world.ledger.submission("a")
+    assert (waiting.campaign.attempt, waiting.waiting_for) == (0, "nothing can be launched: Ray does not answer")
+    world.launch_problem = None
+    settle(world)
+    assert [driver.attempt for driver in world.drivers] == [1]
+
+
 def test_a_replica_without_the_lease_does_nothing_until_it_ends(world: World) -> None:
     submit(world, "a")
     other = world.new_service()

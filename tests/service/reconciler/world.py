@@ -44,6 +44,7 @@ class World:
     point: int = 0
     drivers: list[FakeDriver] = field(default_factory=list)
     is_watched: bool = False
+    launch_problem: str | None = None
 
     def __post_init__(self) -> None:
         self.ledger = SimulatedLedger(self)
@@ -183,6 +184,9 @@ class FakeLauncher:
 
     def __init__(self, world: World) -> None:
         self._world = world
+
+    def problem(self) -> str | None:
+        return self._world.launch_problem
 
     def launch(self, campaign_id: str, attempt: int) -> FakeDriver:
         self._world.pass_point()

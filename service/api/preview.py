@@ -1,0 +1,156 @@
+"""What a campaign would do and cost: its trials, how they would train together, and an estimate where one is honest.
+
+Nothing is trained to find it out. How many trials train together, and how long a step takes, is known from the caller's
+earlier campaigns of the same task and optimizer, whose workers have measured it; where there is none, it is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from service.api.admission import read_submission
+from service.api.bodies import Body
+from service.api.context import caller_of, context_of
+from service.api.examples import SPECIFICATION
+from service.api.routing import Route
+from service.campaign.specification import Specification
+from service.ledger import ServiceLedger
+from service.ledger.access import Role
+
+_MOST_LOOKED_AT = 100  # of the caller's latest campaigns
+
+
+class ArmPlan(BaseModel):
+    """How the trials of an arm would train."""
+
+    arm: str
+    members: int | None = Field(description="trials that train as one; null where the first worker finds it out")
+    seconds_per_step: float | None = Field(description="of one trial, among so many; null where nobody has measured it")
+    why: str = Field(examples=["as campaign muon-or-adamw-c069ac189f measured it"])
+
+
+class Estimate(BaseModel):
+    """What a campaign would take, without evaluation and start."""
+
+    steps: int = Field(description="of all trials, if at each rung as many are stopped as the rule stops")
+    device_seconds: float | None = Field(description="null where the step of an arm is not known")
+    wall_seconds: float | None = Field(description="the same, shared by the workers")
+
+
+class Preview(BaseModel):
+    """What a campaign would do; nothing is stored."""
+
+    specification: dict[str, Any]
+    warnings: list[str]
+    num_points: int
+    num_trials: int
+    rungs: list[int]
+    report_steps: list[int]
+    most_steps: int = Field(description="steps of all trials if none is stopped early")
+    num_cpus: int
+    fusion: list[ArmPlan]
+    estimate: Estimate
+
+
+def preview(request: Request, body: Body) -> Preview:
+    """Say what a campaign would do and, where that is known, how long it would take, without storing anything."""
+    context, caller = context_of(request), caller_of(request)
+    _, specification = read_submission(context, body)
+    owner = None if caller.role is Role.ADMIN else caller.owner
+    plans = list(_plans(specification, context.ledger, owner))
+    search, resources = specification.search, specification.resources
+    num_points = len(specification.arms) * search.points
+    return Preview(
+        specification=specification.document(),
+        warnings=[f"{warning.pointer}: {warning.message}" for warning in specification.warnings()],
+        num_points=num_points,
+        num_trials=num_points * search.seeds,
+        rungs=list(specification.rungs()),
+        report_steps=list(specification.report_steps()),
+        most_steps=num_points * search.seeds * specification.task.steps,
+        num_cpus=resources.workers * resources.cpus,
+        fusion=plans,
+        estimate=_estimate(specification, plans),
+    )
+
+
+def _plans(specification: Specification, ledger: ServiceLedger, owner: str | None) -> Iterator[ArmPlan]:
+    known = _measured(specification, ledger, owner)
+    told = specification.members()
+    for arm in specification.arms:
+        plan = known.get(str(arm.optimizer))
+        if plan is None:
+            why = "the first worker finds it out" if told is None else "as the specification says"
+            yield ArmPlan(arm=str(arm.name), members=told, seconds_per_step=None, why=why)
+            continue
+        campaign_id, body = plan
+        members = int(body["members"]) if told is None else told
+        seconds = body["seconds_per_member_step"].get(str(members))
+        why = f"as campaign {campaign_id} measured it"
+        yield ArmPlan(arm=str(arm.name), members=members, seconds_per_step=seconds, why=why)
+
+
+def _measured(
+    specification: Specification, ledger: ServiceLedger, owner: str | None
+) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Find the latest plan of each optimizer for the same task, with the campaign that made it."""
+    task, optimizers = _kind(specification.document()), {str(arm.optimizer) for arm in specification.arms}
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for submission in ledger.submissions(limit=_MOST_LOOKED_AT, owner=owner):
+        campaign = submission.campaign
+        if _kind(campaign.specification) != task:
+            continue
+        for event in ledger.events(campaign.campaign_id, "planned"):
+            optimizer = campaign.specification["arms"][event.body["arm"]]["optimizer"]
+            if event.body["seconds_per_member_step"]:
+                found.setdefault(optimizer, (campaign.campaign_id, event.body))
+        if optimizers <= found.keys():
+            break
+    return found
+
+
+def _kind(specification: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give what decides how long a step takes: everything of the task but how many steps there are."""
+    task = {name: value for name, value in specification["task"].items() if name != "steps"}
+    return task, specification.get("precision"), specification["resources"].get("cpus")
+
+
+def _estimate(specification: Specification, plans: Sequence[ArmPlan]) -> Estimate:
+    per_arm = round(expected_steps(specification) * specification.search.points * specification.search.seeds)
+    seconds = [plan.seconds_per_step for plan in plans]
+    known = [each for each in seconds if each is not None]
+    total = per_arm * sum(known) if len(known) == len(seconds) else None
+    return Estimate(
+        steps=per_arm * len(plans),
+        device_seconds=total,
+        wall_seconds=None if total is None else total / specification.resources.workers,
+    )
+
+
+def expected_steps(specification: Specification) -> float:
+    """Give the steps of a trial on average, if one of `reduction_factor` goes on at each rung.
+
+    The median rule stops half over the whole way, so that half of the way behind its first rung is left on average.
+    """
+    rungs, stopping, steps = specification.rungs(), specification.stopping, specification.task.steps
+    if not rungs:
+        return float(steps)
+    if stopping.rule == "median":
+        return (rungs[0] + steps) / 2
+    factor = stopping.reduction_factor or 1
+    if stopping.rule == "successive_halving":
+        return _halved((*rungs, steps), factor)
+    brackets = [(*rungs[start:], steps) for start in range(len(rungs) + 1)]
+    return sum(_halved(bracket, factor) for bracket in brackets) / len(brackets)
+
+
+def _halved(ends: Sequence[int], factor: int) -> float:
+    stretches = (end - begin for begin, end in zip((0, *ends), ends, strict=False))
+    return sum(stretch / float(factor**number) for number, stretch in enumerate(stretches))
+
+
+ROUTES = (Route("POST", "/v1/campaigns:preview", preview, Role.VIEWER, Preview, example=SPECIFICATION),)
