@@ -1,7 +1,7 @@
 """Addresses of MLflow's pages, and the command that serves them from an embedded store.
 
     run        {address}/#/experiments/{experiment}/runs/{run}?workflowType=machine_learning
-    trials     {address}/#/experiments/{experiment}/runs?searchFilter=...&orderByKey=...&compareRunsMode=CHART&...
+    trials     {address}/#/experiments/{experiment}/runs?viewStateShareKey=...&compareRunsMode=CHART&...
     compare    {address}/#/compare-runs?runs=["...", ...]&experiments=["..."]&...
 
 Without its `workflowType` a page is the one for language model applications, which names runs evaluations. MLflow
@@ -46,7 +46,7 @@ def run_page(experiment_id: str, run_id: str, *, address: str) -> str:
 
 
 def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascending: bool, address: str) -> str:
-    """Give the page that shows a campaign's trials and their charts, the best first.
+    """Give the page that shows a campaign's trials and their charts, the best first, where MLflow keeps no view.
 
     Without an order by a metric MLflow folds the trials under their parent run and draws no curves.
 
@@ -64,6 +64,18 @@ def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascendin
         "compareRunsMode": "CHART",
         **_TRAINING,
     }
+    return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def view_page(experiment_id: str, key: str, *, address: str) -> str:
+    """Give the page that shows a campaign's trials as a view that MLflow keeps (`views.py`).
+
+    Args:
+        experiment_id: MLflow's experiment.
+        key: The view's.
+        address: Where MLflow is served.
+    """
+    query = {"viewStateShareKey": key, "compareRunsMode": "CHART", **_TRAINING}
     return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 

@@ -11,6 +11,7 @@ from service.tracking import links
 from service.tracking.naming import metric_name
 from service.tracking.runs import RunNews, campaign_news, trial_news
 from service.tracking.served_runs import KnownRun, ServedRuns
+from service.tracking.views import view, view_key
 
 EXPERIMENT = "spectune"
 
@@ -27,6 +28,9 @@ class Runs(Protocol):
 
     def experiment(self, name: str, artifact_location: str | None) -> str:
         """Find or make an experiment; give its id."""
+
+    def show(self, experiment_id: str, key: str, view: str) -> None:
+        """Keep a view of runs."""
 
     def find(self, experiment_id: str, campaign_id: str) -> dict[int | None, KnownRun]:
         """Find a campaign's runs, by trial."""
@@ -124,6 +128,7 @@ class MlflowTracker:
         refusals += self._runs.write(experiment_id, news, known) if news else []
         if summary is not None or not known[None].is_described:
             refusals += self._runs.write(experiment_id, [campaign_news(campaign, summary)], known)
+            self._runs.show(experiment_id, view_key(campaign), view(campaign, parent))
         return refusals
 
     def _runs_of(self, campaign: CampaignRecord) -> dict[int | None, KnownRun]:

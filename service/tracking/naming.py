@@ -22,9 +22,10 @@ NAMES: Final = {
     "optimizer_share": "time/optimizer_share",
     "timing_valid": "time/valid",
 }
-SUMMARY: Final = ("best", "final", "steps", "device_seconds")
-"""What a trial's run holds besides once it has ended: the best and the last objective, its steps and its share of the
-devices' time."""
+LOG_LR: Final = "log10_lr"
+SUMMARY: Final = ("best", "final", "steps", "device_seconds", LOG_LR)
+"""What a trial's run holds besides once it has ended: the best and the last objective, its steps, its share of the
+devices' time, and the logarithm of its learning rate, because MLflow's axes of parameters are linear."""
 _MAX_LENGTH: Final = 250
 _REFUSED: Final = re.compile(r"[^/\w.\- :]")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from service.campaign.records import CampaignRecord
@@ -20,6 +21,7 @@ from service.tracking import links
 from service.tracking.mlflow_tracker import EXPERIMENT
 from service.tracking.naming import metric_name
 from service.tracking.reach import problem_with
+from service.tracking.views import VIEW_TAG, view_key
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class MlflowPages:
         Raises:
             TrackingError: MLflow cannot be asked.
         """
-        with self._asking() as experiment_id:
-            return CampaignPages() if experiment_id is None else self._pages(experiment_id, campaign)
+        with self._asking() as experiment:
+            return CampaignPages() if experiment is None else self._pages(experiment, campaign)
 
     def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
         """Give the page of a trial's run; None where MLflow does not hold it yet.
@@ -54,24 +56,25 @@ class MlflowPages:
         Raises:
             TrackingError: MLflow cannot be asked.
         """
-        with self._asking() as experiment_id:
-            if experiment_id is None:
+        with self._asking() as experiment:
+            if experiment is None:
                 return None
+            experiment_id = str(experiment.experiment_id)
             found = self._find(experiment_id, f"{_runs_of(campaign)} and tags.trial = '{number}'", most=1)
             return links.run_page(experiment_id, found[0], address=self.address) if found else None
 
     @contextmanager
-    def _asking(self) -> Iterator[str | None]:
+    def _asking(self) -> Iterator[Experiment | None]:
         """Find the experiment that holds all campaigns, for questions about it."""
         if (problem := problem_with(self.client.tracking_uri)) is not None:
             raise TrackingError(problem)
         try:
-            found = self.client.get_experiment_by_name(EXPERIMENT)
-            yield None if found is None else str(found.experiment_id)
+            yield self.client.get_experiment_by_name(EXPERIMENT)
         except MlflowException as error:
             raise TrackingError(f"MLflow cannot say where a campaign's runs are: got {error}") from error
 
-    def _pages(self, experiment_id: str, campaign: CampaignRecord) -> CampaignPages:
+    def _pages(self, experiment: Experiment, campaign: CampaignRecord) -> CampaignPages:
+        experiment_id = str(experiment.experiment_id)
         parents = self._find(experiment_id, f"{_runs_of(campaign)} and tags.kind = 'campaign'", most=1)
         if not parents:
             return CampaignPages()
@@ -82,7 +85,12 @@ class MlflowPages:
             most=links.MOST_COMPARED,
             order=f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}",
         )
-        trials = links.trials_page(experiment_id, parents[0], metric=metric, ascending=ascending, address=self.address)
+        if VIEW_TAG + (key := view_key(campaign)) in experiment.tags:
+            trials = links.view_page(experiment_id, key, address=self.address)
+        else:
+            trials = links.trials_page(
+                experiment_id, parents[0], metric=metric, ascending=ascending, address=self.address
+            )
         return CampaignPages(
             run=links.run_page(experiment_id, parents[0], address=self.address),
             trials=trials,

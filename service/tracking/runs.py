@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple, assert_never
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.records import CampaignRecord, Observation, TrialNews, TrialRecord
-from service.tracking.naming import SUMMARY, metric_name
+from service.tracking.naming import LOG_LR, metric_name
+from service.tracking.views import COLOUR_TAG, colour
 
 PARENT_RUN_TAG: Final = "mlflow.parentRunId"
 _MAX_VALUE: Final = 5000  # characters, within every limit of MLflow's
@@ -102,6 +103,7 @@ def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str)
     """Describe a trial's run."""
     trial, arm = news.record, campaign.specification["arms"][news.record.arm]
     place = {"trial": str(trial.number), "arm": arm["name"], "point": str(trial.point), "phase": str(trial.phase)}
+    place[COLOUR_TAG] = colour(trial.arm, trial.point)
     params = {"optimizer": arm["optimizer"], "task": campaign.specification["task"]["name"], "seed": trial.seed_index}
     return RunNews(
         trial=trial.number,
@@ -109,29 +111,37 @@ def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str)
         created_at=trial.created_at,
         identity={"campaign": campaign.campaign_id, "kind": "trial", **place, PARENT_RUN_TAG: parent_run_id},
         params=_texts(params | dict(trial.config)),
-        points=[*_reported(news.observations), *_summary(campaign, trial, news.history)],
+        points=[*_reported(campaign, news.observations), *_summary(campaign, trial, news.history)],
         standing=_trial_standing(trial, news.history) if news.has_moved else None,
     )
 
 
-def _reported(observations: Sequence[Observation]) -> list[Point]:
+def _reported(campaign: CampaignRecord, observations: Sequence[Observation]) -> list[Point]:
+    """Give the points of reports, the objective first: the metric that MLflow has first is the one that it compares."""
+    objective = campaign.objective["metric"]
     return [
         Point(metric_name(name), value, each.produced_at, each.step)
         for each in observations
-        for name, value in each.metrics.items()
+        for name, value in sorted(each.metrics.items(), key=lambda metric: metric[0] != objective)
     ]
 
 
 def _summary(campaign: CampaignRecord, trial: TrialRecord, history: Sequence[Observation]) -> list[Point]:
-    """Summarise a trial that has ended, so that the table of runs says at once how it went."""
+    """Summarise a trial that has ended, so that the table of runs says at once how it went.
+
+    An infinite best would leave a chart of all trials nothing but one corner; the last objective may be infinite.
+    """
     if not history or trial.objective is None:
         return []
     metric, mode = campaign.objective["metric"], campaign.objective["mode"]
     reported = [each.metrics[metric] for each in history if metric in each.metrics]
-    numbers = [value for value in reported if not math.isnan(value)]
-    best = (min if mode == "minimize" else max)(numbers, default=trial.objective)
-    values = (best, trial.objective, float(trial.last_step), trial.device_seconds)
-    return [Point(name, value, trial.since, trial.last_step) for name, value in zip(SUMMARY, values, strict=True)]
+    numbers = [value for value in reported if math.isfinite(value)]
+    summary = {"best": (min if mode == "minimize" else max)(numbers)} if numbers else {}
+    summary |= {"final": trial.objective, "steps": float(trial.last_step), "device_seconds": trial.device_seconds}
+    lr = trial.config.get("lr")
+    if isinstance(lr, float | int) and lr > 0:
+        summary[LOG_LR] = math.log10(lr)
+    return [Point(name, value, trial.since, trial.last_step) for name, value in summary.items()]
 
 
 def _trial_standing(trial: TrialRecord, history: Sequence[Observation]) -> Standing:

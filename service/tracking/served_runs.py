@@ -8,18 +8,19 @@ first is made, after every failure and once it has ended; of two with the same t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.entities import ExperimentTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, ErrorCode
 from mlflow.tracking._tracking_service.utils import _get_store  # MlflowClient asks for a run before it ends one
 
 from service.campaign.records import Refusal
 from service.tracking.runs import Point, RunNews
+from service.tracking.views import VIEW_TAG, outdated
 
 MAX_BATCH: Final = 1000
 """Metrics, parameters and tags of a request together (mlflow.utils.validation)."""
@@ -78,6 +79,12 @@ class ServedRuns:
             return str(found.experiment_id)
         return str(self._store.create_experiment(name, artifact_location, []))
 
+    def show(self, experiment_id: str, key: str, view: str) -> None:
+        """Keep a view of runs, which a link names by its key, and forget the oldest if there are too many."""
+        self._store.set_experiment_tag(experiment_id, ExperimentTag(VIEW_TAG + key, view))
+        for tag in outdated(self._store.get_experiment(experiment_id).tags):
+            self._store.delete_experiment_tag(experiment_id, tag)
+
     def find(self, experiment_id: str, campaign_id: str) -> dict[int | None, KnownRun]:
         """Find a campaign's runs, by trial; of those that are there twice only the one with parameters stays."""
         found: dict[int | None, KnownRun] = {}
@@ -118,22 +125,25 @@ class ServedRuns:
         return refusals
 
     def _write_one(self, experiment_id: str, news: RunNews, known: dict[int | None, KnownRun]) -> list[Refusal]:
-        run = known.get(news.trial) or self._create(experiment_id, news)
+        run, standing = known.get(news.trial), news.standing
+        tags = {} if standing is None else dict(standing.tags)
+        if run is None:  # its tags go with it, which saves the server a transaction
+            run, tags = self._create(experiment_id, news, {**news.identity, **tags}), dict(news.tags)
+        elif not run.is_described:
+            tags = {**news.identity, **news.tags, **tags}
         known[news.trial] = run
         params = [] if run.is_described else [Param(name, value) for name, value in news.params.items()]
-        tags = {} if run.is_described else {**news.identity, **news.tags}
-        tags |= {} if news.standing is None else news.standing.tags
         refusals = self._log(run.run_id, news, params, [RunTag(name, value) for name, value in tags.items()])
-        status, standing = run.status, news.standing
+        status = run.status
         if standing is not None and (standing.status != status or standing.ended_at is not None):
             status = standing.status
             self._store.update_run_info(run.run_id, RunStatus.from_string(status), standing.ended_at, None)
         known[news.trial] = KnownRun(run.run_id, status, is_described=True)
         return refusals
 
-    def _create(self, experiment_id: str, news: RunNews) -> KnownRun:
-        tags = [RunTag(name, value) for name, value in news.identity.items()]
-        run = self._store.create_run(experiment_id, "unknown", news.created_at, tags, news.name)
+    def _create(self, experiment_id: str, news: RunNews, tags: Mapping[str, str]) -> KnownRun:
+        given = [RunTag(name, value) for name, value in tags.items()]
+        run = self._store.create_run(experiment_id, "unknown", news.created_at, given, news.name)
         return KnownRun(str(run.info.run_id), "RUNNING")
 
     def _log(self, run_id: str, news: RunNews, params: list[Param], tags: list[RunTag]) -> list[Refusal]:

@@ -22,18 +22,19 @@ from service.tracking.projector import Projector
 from service.tracking.runs import Point, RunNews
 from service.tracking.served_runs import KnownRun, ServedRuns
 from service.tracking.stored_runs import StoredRuns
+from service.tracking.views import VIEW_TAG
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
 SPECIFICATION: dict[str, Any] = {
     "objective": {"metric": "validation_loss", "mode": "minimize"},
     "task": {"name": "matrix_completion", "steps": 2},
-    "arms": [{"name": "muon", "optimizer": "muon"}],
+    "arms": [{"name": "muon", "optimizer": "muon", "space": {"lr": {"log_uniform": [0.01, 1.0]}}}],
     "search": {"sampler": "random", "points": 2},
     "tags": {"owner": "me"},
 }
 
-NUM_CALLS = 14  # of one undisturbed projection
+NUM_CALLS = 16  # of one undisturbed projection
 
 
 class LostConnectionError(Exception):
@@ -145,9 +146,15 @@ def assert_whole(client: MlflowClient) -> None:
         assert child.data.tags["phase"] == "search"
         assert [point.step for point in client.get_metric_history(child.info.run_id, "loss/validation")] == [1, 2]
         assert (child.data.metrics["steps"], child.data.metrics["device_seconds"]) == (2.0, 2.0)
-    best = {child.data.tags["trial"]: child.data.metrics["best"] for child in children}
-    assert best["0"] == 1.0
-    assert math.isnan(best["1"])
+        assert child.data.metrics["log10_lr"] == -1.0
+        assert child.data.tags["state"] == "COMPLETED"
+        assert child.data.tags["mlflow.runColor"].startswith("#")
+    metrics = {child.data.tags["trial"]: child.data.metrics for child in children}
+    assert (metrics["0"]["best"], metrics["0"]["final"]) == (1.0, 2.0)
+    assert "best" not in metrics["1"]  # NaN is none
+    assert math.isnan(metrics["1"]["final"])
+    (view,) = [tag for tag in experiment.tags if tag.startswith(VIEW_TAG)]
+    assert view.endswith("-c")
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
