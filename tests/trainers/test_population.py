@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.trainers.tasks.conftest import SMALL
-from trainers import Outcome, Schedule, TrialSetting, structure, task_from_options
+from trainers import Outcome, Schedule, TrialSetting, checkpoints, structure, task_from_options
 from trainers.lane_step import LaneStep
 from trainers.population import Population
 from trainers.tasks import Task
@@ -95,6 +96,25 @@ def test_the_order_in_which_trials_are_named_decides_nothing() -> None:
     assert reports[0] == reports[1]
     for trial in settings:
         assert torch.equal(weights(named[0].state(trial)), weights(named[1].state(trial)))
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+@pytest.mark.parametrize("task", ["matrix_logistic", "language_model"])
+def test_a_population_taken_up_from_its_checkpoint_goes_on_to_the_last_bit(
+    task_named: Callable[[str], Task], tmp_path: Path, task: str, optimizer: str
+) -> None:
+    settings = members_of(task_named(task), optimizer, "fp32")
+    whole, first, second = admitted(settings), admitted(settings), Population()
+    first.advance({0: 3, 1: 5, 2: 5})
+    path = checkpoints.save(tmp_path, 1, {trial: first.state(trial) for trial in settings})
+    for trial, each in settings.items():
+        second.admit(trial, each, checkpoints.load(path, trial))
+    for cohort in (whole, second):
+        cohort.advance({0: 3, 1: 5, 2: 5})
+        cohort.advance(targets(cohort, 12))
+    for trial in settings:
+        assert torch.equal(weights(second.state(trial)), weights(whole.state(trial)))
+        assert second.state(trial)["watch"] == whole.state(trial)["watch"]
 
 
 def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_nothing(
