@@ -9,22 +9,20 @@ is the median over the rounds, of a step for each member; a ratio is the median 
 the line is faster. All lines have a worker's environment, and one thread, which is a worker's default.
 
 Below a table stand the planner's choice with the gain that it predicted and the one that the table shows for it, and
-memory: the bytes that K lanes hold (weights and optimizer states) beside K times those of one trial alone, and by how
-much a process of its own grew at its peak, for K = 1 and the largest (on CUDA what torch allocated at most).
+memory: what K members hold (weights and optimizer states) and what torch allocates at most in a step beside that, for
+each of them, beside the same of one trial alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,6 +31,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peak_memory import peak_bytes
 from optimizers import split
 from service.driver.environment import VARIABLES
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
@@ -180,40 +179,26 @@ def planned(case: Case, lines: Sequence[Mapping[str, Any]], *, most: int, device
 
 
 def memory(case: Case, *, number: int, device: str) -> dict[str, Any]:
-    """Give the bytes that so many lanes hold, those of one trial alone, and how much a process grows by them."""
-    alone = SoloTrial(case.setting(device=device))
-    alone.advance(1)
+    """Give what so many members hold and what one holds alone: between steps, and at most in a step beside that."""
+    alone, population = SoloTrial(case.setting(device=device)), together(case, number, own_data=False, device=device)
+    advance = _advance_of(population)
+    for each in (alone.advance, advance):
+        each(3)
     state = alone.state()
     entries = [entry for of_parameter in state["optimizer"]["state"].values() for entry in of_parameter.values()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as children:  # a fresh process for each
-        peaks = [children.submit(peak_growth, case, each, device).result() for each in (1, number)]
     return {
         "members": number,
-        "held": together(case, number, own_data=False, device=device).num_bytes,
-        "of_one_alone": sum(map(_num_bytes, [*state["model"].values(), *entries])),
-        "peak_of_one": peaks[0],
-        "peak": peaks[1],
+        "held": population.num_bytes,
+        "held_by_one_alone": sum(map(_num_bytes, [*state["model"].values(), *entries])),
+        "in_a_step": peak_bytes(lambda: advance(4), device),
+        "in_a_step_of_one_alone": peak_bytes(lambda: alone.advance(4), device),
     }
 
 
-def peak_growth(case: Case, number: int, device: str) -> int:
-    """Give by how many bytes this process grows, at its peak, to train so many members; run in one of its own."""
-    torch.set_num_threads(1)
-    warm_up = CASES["vision_transformer width 32"]  # what any training needs: kernels, libraries
-    _advance_of(together(warm_up, 2, own_data=False, device=device))(3)
-    case.setting(device=device).task.batch(0, 0)
-    before = _held_bytes(device, peak=False)
-    _advance_of(together(case, number, own_data=False, device=device))(3)
-    return _held_bytes(device, peak=True) - before
-
-
-def _held_bytes(device: str, *, peak: bool) -> int:
-    """Give the bytes that this process holds, or held at most."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(fields["VmHWM" if peak else "VmRSS"].split()[0])
+def memory_ratio(found: Mapping[str, Any]) -> float:
+    """Give what members need at most over as many times what one alone needs; the goal is at most 1.3."""
+    needed = found["held"] + found["in_a_step"]
+    return float(needed / (found["members"] * (found["held_by_one_alone"] + found["in_a_step_of_one_alone"])))
 
 
 def _num_bytes(entry: Any) -> int:
@@ -272,13 +257,12 @@ def _show(title: str, table: Mapping[str, Any]) -> None:
     for line in table["lines"]:
         ratios = f"{line['against_alone']:9.2f}x  {line['against_plain']:14.2f}x"
         print(f"  {line['line']:38}{line['microseconds']:12.1f} us  {ratios}")
-    plan, held = table["plan"], table["memory"]
+    plan, held, number = table["plan"], table["memory"], table["memory"]["members"]
     gains = f"predicted {plan['predicted']:.1f}x, achieved {plan['achieved']:.1f}x"
     print(f"  planned: {plan['members']} together, {gains}: {plan['why']}")
-    ratio = held["held"] / (held["members"] * held["of_one_alone"])
-    kept = f"{held['members']} members hold {ratio:.2f} x {held['members']} x {held['of_one_alone']} bytes"
-    growth = f"{held['peak'] / 2**20:.1f} MiB, by one {held['peak_of_one'] / 2**20:.1f} MiB"
-    print(f"  memory: {kept}, the process grew by {growth}", flush=True)
+    each = f"{held['held'] / number:.0f} bytes, in a step {held['in_a_step'] / number:.0f} more"
+    alone = f"{held['held_by_one_alone']} and {held['in_a_step_of_one_alone']}"
+    print(f"  memory: each of {number} holds {each}; one alone {alone}: {memory_ratio(held):.2f}x", flush=True)
 
 
 def _seconds(advance: Advance, until_step: int, device: str) -> float:

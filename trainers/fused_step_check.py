@@ -2,8 +2,9 @@
 
     max |W_fused − W_solo| / rms(W_solo)  <=  1e-12 in fp64,  1e-5 in fp32
 
-Exact polar factors answer a tiny singular value with a direction of length one and so amplify rounding: where that
-bound is exceeded, it is 30 times what the solo engine makes of weights moved by rounding.
+Exact polar factors answer a tiny singular value with a direction of length one, Newton-Schulz's with hundreds of times
+itself, and so amplify rounding: where that bound is exceeded, it is 30 times what the solo engine makes of weights and
+gradients moved by rounding (of gradients too: weights that start at zero cannot be moved by a share of themselves).
 
 In bf16 no such number holds: a product that is summed in another order may round to the neighbour, and a polar factor
 or Adam's quotient answers a small gradient with a whole step. What correct engines may differ by is therefore measured:
@@ -83,7 +84,8 @@ def check_step(setting: TrialSetting, before: State, after: State) -> FusionChec
     deviation, tolerance = size(found - expected), TOLERANCES[precision]
     if deviation > tolerance:
         moved = _moved(before, by=ROUNDING[precision])
-        response = size((_weights(_stepped(setting, moved)) - _weights(moved)) - (expected - start))
+        stepped = _stepped(setting, moved, kind=SoloTrial if precision == "bf16" else _RoundedTrial)
+        response = size((_weights(stepped) - _weights(moved)) - (expected - start))
         tolerance = max(tolerance, RESPONSES[precision] * response)
     return FusionCheck(after["step"], deviation, tolerance)
 
@@ -122,8 +124,19 @@ class FusionSampler:
         return {trial: check_step(settings[trial], before, cohort.state(trial))}
 
 
-def _stepped(setting: TrialSetting, state: State) -> State:
-    alone = SoloTrial(setting)
+class _RoundedTrial(SoloTrial):
+    """A trial whose gradients are moved by rounding."""
+
+    def _disturb_gradients(self) -> None:
+        super()._disturb_gradients()
+        by = ROUNDING[self.setting.precision]
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                parameter.grad = _shaken(f"gradient {name}", parameter.grad, self.step, by=by)
+
+
+def _stepped(setting: TrialSetting, state: State, *, kind: type[SoloTrial] = SoloTrial) -> State:
+    alone = kind(setting)
     alone.restore(state)
     alone.advance(state["step"] + 1)
     return alone.state()
@@ -131,12 +144,16 @@ def _stepped(setting: TrialSetting, state: State) -> State:
 
 def _moved(state: State, *, by: float) -> State:
     """Give a state whose weights are each moved by at most so much of themselves."""
-    model = {}
-    for name, entry in state["model"].items():
-        draw = generator_for(f"moved {name}", state["step"])
-        factor = 1 + by * (2 * torch.rand(entry.shape, dtype=torch.float64, generator=draw) - 1)
-        model[name] = (entry * factor).to(entry.dtype) if entry.is_floating_point() else entry
+    model = {name: _shaken(name, entry, state["step"], by=by) for name, entry in state["model"].items()}
     return {**state, "model": model}
+
+
+def _shaken(name: str, entry: Tensor, step: int, *, by: float) -> Tensor:
+    if not entry.is_floating_point():
+        return entry
+    draw = generator_for(f"moved {name}", step)
+    factor = 1 + by * (2 * torch.rand(entry.shape, dtype=torch.float64, generator=draw) - 1)
+    return (entry * factor.to(entry.device)).to(entry.dtype)
 
 
 def _quotient(difference: Tensor, step: Tensor) -> float:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from benchmarks.fusion import CASES, PLAIN, SOLO, Case, contenders, measure, memory, plain_loop, planned
+from benchmarks.fusion import CASES, PLAIN, SOLO, Case, contenders, measure, memory, memory_ratio, plain_loop, planned
+from benchmarks.peak_memory import peak_bytes
 from trainers import SoloTrial
 from trainers.seeds import generator_for
 from trainers.tasks import MatrixCompletion
@@ -53,8 +54,22 @@ def test_the_plain_loop_takes_the_steps_of_the_trial_alone(title: str) -> None:
     assert (plain - ours).norm() < 0.1 * plain.norm()  # torch's polar factors are bfloat16
 
 
-@pytest.mark.slow
-def test_lanes_hold_no_more_than_as_many_trials_alone() -> None:
-    held = memory(TINY, number=8, device="cpu")
-    assert held["held"] <= 1.3 * 8 * held["of_one_alone"]
-    assert held["peak"] >= 0
+@pytest.mark.parametrize("title", CASES)
+def test_members_need_no_more_memory_than_as_many_trials_alone(title: str) -> None:
+    found = memory(CASES[title], number=16, device="cpu")
+    assert found["held"] == 16 * found["held_by_one_alone"]
+    assert found["in_a_step_of_one_alone"] > found["held_by_one_alone"] / 2
+    assert memory_ratio(found) <= 1.3
+
+
+def test_a_peak_is_the_most_held_at_once_and_not_what_was_there_before() -> None:
+    before = torch.ones(10_000)
+
+    def work() -> None:
+        first = before + 1
+        first = first + 1  # both are there, before the first is dropped
+        del first
+        torch.ones(100)
+
+    work()
+    assert 80_000 <= peak_bytes(work, "cpu") < 81_000

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from optimizers.polar import SOLVERS
-from tests.trainers.test_population import LEARNING_RATES, admitted, targets, weights
+from tests.trainers.tasks.conftest import SMALL
+from tests.trainers.test_fused_equals_solo import STRUCTURES
+from tests.trainers.test_population import LEARNING_RATES, admitted, members_of, targets, weights
 from tests.trainers.test_solo import Spoiled
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting
+from trainers.tasks import Task
 
 Settings = Callable[..., TrialSetting]
 
@@ -71,6 +75,30 @@ def test_a_member_that_becomes_infinite_leaves_at_its_own_step_and_touches_nobod
     assert ill.step(1) == 1
     assert "nan at step 1" in ill.reason(1)
     assert torch.equal(weights(ill.state(0)), weights(healthy.state(0)))
+
+
+@pytest.mark.parametrize(("task", "optimizer"), STRUCTURES)
+def test_no_task_lets_lanes_see_each_other(task_named: Callable[[str], Task], task: str, optimizer: str) -> None:
+    settings = members_of(task_named(task), optimizer, "fp32")
+    other = {**settings[1].hyperparameters, "lr": 3 * settings[1].hyperparameters["lr"]}
+    cohorts = admitted(settings), admitted({**settings, 1: replace(settings[1], seed=77, hyperparameters=other)})
+    for cohort in cohorts:
+        cohort.advance(targets(cohort, 3))
+    assert not torch.equal(*(weights(cohort.state(1)) for cohort in cohorts))
+    for trial in (0, 2):
+        assert torch.equal(*(weights(cohort.state(trial)) for cohort in cohorts))
+
+
+@pytest.mark.parametrize("task", sorted(SMALL))
+def test_a_rate_of_a_million_under_muon_ends_its_member_where_it_ends_alone(
+    task_named: Callable[[str], Task], task: str
+) -> None:
+    tame = TrialSetting(task_named(task), "muon", {"lr": 1e-4}, Schedule(), steps=16, seed=0, data_seed=0)
+    wild = replace(tame, hyperparameters={"lr": 1e6})
+    cohort, alone = admitted({0: wild, 1: tame}), SoloTrial(wild)
+    assert cohort.advance({0: 16, 1: 16}) == {0: Outcome.DIVERGED, 1: Outcome.REACHED}
+    alone.advance(16)
+    assert (cohort.step(0), cohort.reason(0)) == (alone.step, alone.reason)
 
 
 def test_growth_without_bound_ends_a_member_at_the_step_it_ends_alone() -> None:

@@ -1,8 +1,9 @@
-"""Trials trained as one stack give the numbers that each gives alone."""
+"""A population of trials: the order of their names decides nothing, and memory that is too small loses nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.trainers.tasks.conftest import SMALL
-from trainers import Outcome, Schedule, SoloTrial, TrialSetting, structure, task_from_options
-from trainers.fused_step_check import TOLERANCES
+from trainers import Outcome, Schedule, TrialSetting, checkpoints, structure, task_from_options
 from trainers.lane_step import LaneStep
 from trainers.population import Population
 from trainers.tasks import Task
@@ -26,7 +26,6 @@ LEARNING_RATES = {
     "adamw": 0.01,
     "sgd": 1e-3,
 }
-STRUCTURES = [(task, optimizer) for task in sorted(SMALL) for optimizer in LEARNING_RATES]
 
 
 def hyperparameters(optimizer: str, number: int) -> dict[str, Any]:
@@ -83,70 +82,6 @@ def deviation(state: dict[str, Any], other: dict[str, Any]) -> float:
     return float((mine - theirs).abs().max() / theirs.square().mean().sqrt())
 
 
-def one_step_alone(setting: TrialSetting, state: dict[str, Any]) -> dict[str, Any]:
-    trial = SoloTrial(setting)
-    trial.restore(state)
-    trial.advance(trial.step + 1)
-    return trial.state()
-
-
-def moved(state: dict[str, Any]) -> dict[str, Any]:
-    """Give a state with weights moved by 1e-15 of themselves."""
-    draw = torch.Generator().manual_seed(0)
-    noise = {
-        name: 1 + 1e-15 * torch.randn(entry.shape, dtype=entry.dtype, generator=draw)
-        for name, entry in state["model"].items()
-    }
-    return {**state, "model": {name: entry * noise[name] for name, entry in state["model"].items()}}
-
-
-@pytest.mark.parametrize("precision", ["fp64", "fp32"])
-@pytest.mark.parametrize(("task", "optimizer"), STRUCTURES)
-def test_each_fused_step_is_the_step_alone(
-    task_named: Callable[[str], Task], task: str, optimizer: str, precision: str
-) -> None:
-    settings = members_of(task_named(task), optimizer, precision)
-    cohort = admitted(settings)
-    for step in (0, 1, 5, 8):
-        cohort.advance(targets(cohort, step))
-        before = {trial: cohort.state(trial) for trial in settings}
-        cohort.advance(targets(cohort, step + 1))
-        for trial, each in settings.items():
-            expected = one_step_alone(each, before[trial])
-            bound = TOLERANCES[precision]
-            if optimizer == "spectral_descent" and precision == "fp64":
-                # An exact polar factor answers a tiny singular value of the gradient with a direction of length one, so
-                # rounding is amplified: what is fair is what the solo engine makes of a start moved by 1e-15.
-                bound = max(bound, 30 * deviation(one_step_alone(each, moved(before[trial])), expected))
-            assert deviation(cohort.state(trial), expected) < bound
-
-
-def test_the_comparison_rejects_lanes_with_each_others_learning_rates(task_named: Callable[[str], Task]) -> None:
-    settings = members_of(task_named("matrix_completion"), "muon")
-    cohort = admitted(settings)
-    before = {trial: cohort.state(trial) for trial in settings}
-    before[0]["optimizer"]["param_groups"] = before[1]["optimizer"]["param_groups"]
-    cohort.advance(targets(cohort, 1))
-    assert deviation(cohort.state(0), one_step_alone(settings[0], before[0])) > 1e-3
-
-
-@pytest.mark.parametrize("optimizer", LEARNING_RATES)
-def test_a_whole_run_differs_no_more_than_alone_from_a_slightly_moved_start(
-    task_named: Callable[[str], Task], optimizer: str
-) -> None:
-    settings = members_of(task_named("language_model"), optimizer)
-    cohort = admitted(settings)
-    cohort.advance(targets(cohort, 30))
-    for trial, each in settings.items():
-        alone, moved = SoloTrial(each), SoloTrial(each)
-        for parameter in moved.model.parameters():
-            parameter.data *= 1 + 1e-15 * torch.randn(parameter.shape, dtype=torch.float64)
-        alone.advance(30)
-        moved.advance(30)
-        response = max(deviation(moved.state(), alone.state()), 1e-14)
-        assert deviation(cohort.state(trial), alone.state()) < 30 * response
-
-
 def test_the_order_in_which_trials_are_named_decides_nothing() -> None:
     """All lanes at once, named in another order than they came in, were trained with each other's hyperparameters."""
     task = task_from_options("matrix_completion", SMALL["matrix_completion"])
@@ -161,6 +96,25 @@ def test_the_order_in_which_trials_are_named_decides_nothing() -> None:
     assert reports[0] == reports[1]
     for trial in settings:
         assert torch.equal(weights(named[0].state(trial)), weights(named[1].state(trial)))
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+@pytest.mark.parametrize("task", ["matrix_logistic", "language_model"])
+def test_a_population_taken_up_from_its_checkpoint_goes_on_to_the_last_bit(
+    task_named: Callable[[str], Task], tmp_path: Path, task: str, optimizer: str
+) -> None:
+    settings = members_of(task_named(task), optimizer, "fp32")
+    whole, first, second = admitted(settings), admitted(settings), Population()
+    first.advance({0: 3, 1: 5, 2: 5})
+    path = checkpoints.save(tmp_path, 1, {trial: first.state(trial) for trial in settings})
+    for trial, each in settings.items():
+        second.admit(trial, each, checkpoints.load(path, trial))
+    for cohort in (whole, second):
+        cohort.advance({0: 3, 1: 5, 2: 5})
+        cohort.advance(targets(cohort, 12))
+    for trial in settings:
+        assert torch.equal(weights(second.state(trial)), weights(whole.state(trial)))
+        assert second.state(trial)["watch"] == whole.state(trial)["watch"]
 
 
 def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_nothing(

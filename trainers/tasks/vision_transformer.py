@@ -57,7 +57,7 @@ class VisionTransformer(TaskOptions):
         return self.batch_size
 
     def check(self) -> None:
-        """Refuse impossible sizes, and a folder without all of its batches."""
+        """Refuse impossible sizes, and a folder whose batches are not all there and whole."""
         check_options(self)
         if self.width % self.heads:
             raise TaskOptionError("width", f"must be a multiple of {self.heads}, the heads", self.width)
@@ -83,12 +83,11 @@ class VisionTransformer(TaskOptions):
 
     def batch(self, step: int, seed: int) -> Batch:
         """Give (images (batch_size, channels, side, side) fp32, labels), drawn with replacement and augmented."""
-        pixels, labels = self._images().train
+        train = self._images().train
         generator = generator_for("vision_transformer", seed, step)
-        chosen = torch.randint(len(labels), (self.batch_size,), generator=generator)
-        drawn = pixels[chosen]
+        pixels, labels = train.take(torch.randint(len(train), (self.batch_size,), generator=generator))
         augmented = self.images is not None if self.augment is None else self.augment
-        return (_moved_and_flipped(drawn, generator) if augmented else drawn), labels[chosen]
+        return (_moved_and_flipped(pixels, generator) if augmented else pixels), labels
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross entropy in nats per image."""
@@ -97,16 +96,14 @@ class VisionTransformer(TaskOptions):
 
     def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
         """Measure loss and accuracy on the validation images, which no seed moves."""
-        pixels, labels = self._images().validation
+        validation = self._images().validation
         loss, right = [], []
-        for some, theirs in zip(
-            torch.split(pixels, _EVALUATED_TOGETHER), torch.split(labels, _EVALUATED_TOGETHER), strict=True
-        ):
-            placed, targets = place((some, theirs), model)
+        for some in torch.split(torch.arange(len(validation)), _EVALUATED_TOGETHER):
+            placed, targets = place(validation.take(some), model)
             logits = model(placed).float()
             loss.append(functional.cross_entropy(logits, targets, reduction="sum").double())
             right.append((logits.argmax(dim=-1) == targets).sum())
-        count = len(labels)
+        count = len(validation)
         return {
             "validation_loss": torch.stack(loss).sum() / count,
             "validation_accuracy": torch.stack(right).sum() / count,

@@ -16,10 +16,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "matrix_factorization": {"size": 12, "rank": 3, "condition": 10.0, "start_scale": 0.1},
     "linear_attention": {"size": 6, "examples": 8, "condition": 10.0},
     "linear_attention sampled": {"size": 6, "examples": 8, "prompts": "sampled", "batch_size": 32},
-    "language_model": {"width": 16, "depth": 2, "heads": 2, "context": 16, "batch_size": 4, "validation_batches": 2},
+    "language_model": {"width": 16, "depth": 1, "heads": 2, "context": 16, "batch_size": 4, "validation_batches": 2},
     "language_model gelu tied": {
         "width": 16,
-        "depth": 1,
+        "depth": 2,
         "heads": 2,
         "context": 16,
         "batch_size": 4,

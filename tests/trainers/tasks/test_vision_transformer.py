@@ -31,8 +31,10 @@ def cifar(tmp_path: Path) -> Path:
 
 def test_digits_are_split_once_and_normalised() -> None:
     images = read_images(None)
-    (train, labels), (held_out, theirs) = images.train, images.validation
-    assert (len(train) + len(held_out), len(held_out), images.num_classes) == (1797, 179, 10)
+    (train, labels), (held_out, theirs) = (
+        split.take(torch.arange(len(split))) for split in (images.train, images.validation)
+    )
+    assert (len(train) + len(held_out), len(held_out), labels.unique().tolist()) == (1797, 179, list(range(10)))
     assert train.shape[1:] == (1, 8, 8)
     assert train.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert train.std().item() == pytest.approx(1.0, rel=1e-4)
@@ -56,6 +58,31 @@ def test_a_folder_of_cifar_is_read_and_augmented_by_seed_and_step(cifar: Path) -
     assert torch.equal(pixels, task.batch(0, 1)[0])
     assert not torch.equal(pixels, task.batch(1, 1)[0])
     assert task.loss(task.build(generator_for("model", 0)), (pixels, labels)).shape == ()
+
+
+def test_images_come_as_they_are_stored_from_one_file_that_processes_share(cifar: Path, cache_folder: Path) -> None:
+    contents = [pickle.loads((cifar / f"data_batch_{number}").read_bytes()) for number in range(1, 6)]
+    stored = torch.from_numpy(np.concatenate([content[b"data"] for content in contents]))
+    known = {tuple(row.tolist()): label for row, label in zip(stored, 5 * list(range(10)), strict=True)}
+    images = read_images(cifar)
+    assert (len(images.train), len(images.validation)) == (45, 5)
+    pixels, labels = images.train.take(torch.arange(45))
+    deviation, mean = images.train._scale[1], images.train._scale[0]
+    raw = (pixels.double() * deviation + mean).round().to(torch.uint8).flatten(1)
+    assert [known[tuple(row.tolist())] for row in raw] == labels.tolist()
+    exact = torch.std_mean(raw.view(45, 3, -1).transpose(0, 1).flatten(1).double(), dim=1)
+    torch.testing.assert_close(
+        torch.stack(exact), torch.stack([deviation, mean]).double().flatten(1), rtol=1e-6, atol=0
+    )
+    assert [path.suffix for path in cache_folder.iterdir()] == [".npy"]
+
+
+def test_a_batch_that_changes_is_checked_again(cifar: Path) -> None:
+    task = VisionTransformer(images=str(cifar))
+    task.check()
+    (cifar / "data_batch_2").write_bytes(b"nothing")
+    with pytest.raises(TaskOptionError, match="data_batch_2"):
+        task.check()
 
 
 def test_augmentation_moves_by_at_most_an_eighth_and_flips_half() -> None:
@@ -91,9 +118,10 @@ class Harmful:
 def test_a_damaged_folder_is_refused_by_file_and_runs_nothing(cifar: Path, damage: Any, message: str) -> None:
     damage(cifar)
     task = VisionTransformer(images=str(cifar))
-    with pytest.raises(TaskOptionError, match=message) as caught:
-        task.batch(0, 0)
-    assert caught.value.option == "images"
+    for use in (task.check, lambda: task.batch(0, 0)):
+        with pytest.raises(TaskOptionError, match=message) as caught:
+            use()
+        assert caught.value.option == "images"
     assert not Path("harm-was-done").exists()
 
 
