@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from typing import Any
 
 import ray
@@ -35,6 +38,16 @@ def _ask(method: Any, *arguments: Any) -> Any:
         raise BoardLostError(str(error)) from error
 
 
+def _end_with_parent(parent: int) -> None:
+    """End this process when the raylet that started it is gone: Ray itself looks whether process 1 has adopted it.
+
+    Where another process adopts orphans, the worker of a machine that Ray has given up would stay for ever.
+    """
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 class CohortSlot(tune.Trainable):  # type: ignore[misc]
     """The slot as Ray Tune sees it: a class trainable whose result carries the slot's report."""
 
@@ -50,6 +63,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         self._slot_name = config["slot"]
         self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
         self._is_known = False
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()
 
     def step(self) -> dict[str, Any]:
         """Say on which machine this is, then train one stretch a call; Tune calls this until it says `done`."""

@@ -124,8 +124,10 @@ class Attempt:
             if not conductor.is_over():
                 self._run_slots(conductor, board)
             conductor.close()
-        spool.close()
-        is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
+            spool.close()
+            is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
+            if self._stop is None:  # what is done is done, and need not wait until Ray's own processes have ended
+                return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
         return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:

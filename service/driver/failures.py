@@ -57,8 +57,9 @@ class Failures:
         shown = {_shown(message) for message in failures}
         for traceback in shown:
             self._seen_by[traceback].add(slot)
-        if not has_reached and any(self._seen_by[traceback] == {slot} for traceback in shown):
-            self._strikes[slot] += 1
+        if has_reached or not any(self._seen_by[traceback] == {slot} for traceback in shown):
+            return False
+        self._strikes[slot] += 1
         return self._strikes[slot] >= MAX_STRIKES
 
     def lose_worker(self, place: str) -> bool:

@@ -47,11 +47,12 @@ class Lessons:
         failed = {each.trial: each.message for each in reports if each.ending in (Ending.FAILED, Ending.LOST)}
         starved = [slot.members[number] for number, message in failed.items() if is_out_of_memory(message)]
         records = self._shrunk(self._lanes.lose(starved, is_out_of_memory=True), starved, "out of memory")
+        suspect = {number: message for number, message in failed.items() if not is_out_of_memory(message)}
         has_reached = any(each.ending in (Ending.REACHED, Ending.DIVERGED) for each in reports)
-        tracebacks = list(failed.values())
+        tracebacks = list(suspect.values())
         if self._failures.enter_report(slot.name, slot.place, failures=tracebacks, has_reached=has_reached):
             slot.is_retired = True
-            last = slot.members[next(reversed(failed))]
+            last = slot.members[next(reversed(suspect))]
             message = f"slot {slot.name} gets another worker, for of this one came only failures; the last: "
             records.append(self._write.quarantined(last, message + tracebacks[-1]))
             records += self._of_bad_worker(slot, last, tracebacks[-1])

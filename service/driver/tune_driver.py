@@ -141,7 +141,7 @@ def run_slots(
     """
     _tell_no_secrets()
     equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
-    trainable = tune.with_resources(equipped, lambda config: _placement(options, config["avoid"]))
+    trainable = tune.with_resources(equipped, lambda config: placement(options, config["avoid"]))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -162,7 +162,7 @@ def run_slots(
     tuner.fit()
 
 
-def _placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
+def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
     """Say what a slot needs, and on which machines it is not to be."""
     bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
     elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"}]} if avoid else {}

@@ -13,11 +13,17 @@ from service.campaign.lifecycle import TrialState
 from service.campaign.records import Phase, TrialRecord
 from service.campaign.report import Report
 from service.campaign.specification import Specification
+from service.findings.tables import report_tables
 from service.findings.verdict_lines import verdict_lines
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, for colour-blind eyes
 _WIDE = 100.0  # largest over smallest value
-_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "h1{font-size:1.6rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}"
+    "table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}"
+    "th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}th{color:#555}"
+)
 
 
 def report_page(report: Report, specification: Specification, trials: Sequence[TrialRecord]) -> str:
@@ -41,13 +47,20 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
         if figure is not None
     ]
     title = html.escape(f"{report.campaign_id}: {report.objective} at step {report.steps}")
+    seeds = specification.search.seeds
+    asked = html.escape(
+        f"{specification.name}: {specification.task.name}, to {report.mode}; {specification.search.sampler} over "
+        f"{specification.search.points} points of each arm with {seeds} seed{'s' if seeds > 1 else ''}, stopping "
+        f"{specification.stopping.rule}; the campaign is {report.state}"
+    )
     names = [arm.name for arm in report.arms]
     said = "".join(
         f"<li>{html.escape(line)}</li>" for line in [*verdict_lines(report.verdicts, names=names), *report.notes]
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><ul>{said}</ul>{''.join(parts)}</body></html>"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{asked}</p><ul>{said}</ul>"
+        f"{report_tables(report)}{''.join(parts)}</body></html>"
     )
 
 
@@ -100,7 +113,9 @@ def _learning_rate_figure(
         figure.add_trace(go.Scatter(x=x, y=y, mode="markers", name=arm.name, marker_color=_colour(arm.arm)))
     if not figure.data:
         return None
-    figure.update_xaxes(type="log")
+    values = [value for trace in figure.data for value in trace.x]
+    is_wide = bool(values) and max(values) / min(values) > _WIDE
+    figure.update_xaxes(type="log", exponentformat="power", dtick=1 if is_wide else None)
     return _titled(figure, "Sensitivity to the learning rate", "lr", report.objective)
 
 

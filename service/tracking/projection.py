@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from service.tracking.projector import Projector
 
 PROJECTION_SECONDS = 1.0
 PROJECTION_TRIES = 5  # at the end
+YIELDING = 15  # of 19: enough for a few percent of a processor that others want
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Projection:
         return self._projectors[-1].page()
 
     def _run(self) -> None:
+        _yield_processor()
         tries_left = PROJECTION_TRIES
         while tries_left:
             is_ending = self._ending.wait(PROJECTION_SECONDS)
@@ -79,3 +83,9 @@ class Projection:
                 _log.warning("the tracker lags behind: %s", error)
             self._error = error
             self._breaker.fail()
+
+
+def _yield_processor() -> None:
+    """Let this thread, and those that it starts, run when nothing trains: training never waits for tracking."""
+    if sys.platform == "linux":  # elsewhere priorities belong to processes
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), YIELDING)

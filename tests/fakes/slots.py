@@ -66,6 +66,8 @@ class Simulation:
         largest: The most members that any slot had.
         check: What comes of every comparison of a fused step with the step alone; None where none is made.
         silent: A trial whose task forgets the objective at its second report.
+        faults: What the code of a trial says in a slot when it raises there; empty where it does not.
+        place: The machine of a slot.
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
     """
 
@@ -81,6 +83,8 @@ class Simulation:
     largest: int = 0
     check: FusionCheck | None = None
     silent: int | None = None
+    faults: Callable[[str, int], str] = lambda slot, trial: ""
+    place: Callable[[str], str] = lambda slot: ""
     wall_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -132,13 +136,17 @@ class Simulation:
                 states[each["trial"]] = "PENDING"
         return states
 
+    def num_members(self, slot: str) -> int:
+        """Count the members of a slot."""
+        return len(self._slots[slot].assignments)
+
     def _open_slots(self) -> None:
         workers = self.specification.resources.workers
         while len(self._slots) < min(workers, self.dispatcher.num_slots_wanted()):
             name = f"slot-{self._num_opened}"
             self._num_opened += 1
             self._slots[name] = _Slot()
-            self._carry_out(self.dispatcher.open_slot(name))
+            self._carry_out(self.dispatcher.open_slot(name, self.place(name)))
 
     def _carry_out(self, decision: Decision) -> None:
         self.records += decision.records
@@ -175,13 +183,16 @@ class Simulation:
         training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
         assert training, "a slot without work was told to go on"
         plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
-        members = [self._train(slot, assignment) for assignment in training]
+        members = [self._train(name, slot, assignment) for assignment in training]
         checks = {members[0].trial: self.check} if self.check is not None and len(members) > 1 else {}
         self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans, checks)))
         return 1
 
-    def _train(self, slot: _Slot, assignment: Assignment) -> MemberReport:
+    def _train(self, name: str, slot: _Slot, assignment: Assignment) -> MemberReport:
         trial = assignment.trial
+        if fault := self.faults(name, trial):
+            ending = Ending.LOST if len(slot.assignments) > 1 else Ending.FAILED
+            return MemberReport(trial, slot.steps[trial], ending, {}, fault, 1.0, 0)
         if self.dispatcher.is_stopping:
             return MemberReport(trial, slot.steps[trial], Ending.INTERRUPTED, {}, "", 1.0, 0)
         slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
