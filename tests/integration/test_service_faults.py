@@ -64,7 +64,7 @@ def test_a_ray_head_that_is_killed_is_replaced_and_its_campaign_goes_on_from_its
         serving.wait_until_ready()
         with serving.client() as client, ServiceLedger.at(serving.data.ledger) as ledger:
             campaign_id = client.submit(endless())["id"]
-            wait_for(lambda: len(ledger.observations(campaign_id)) > 5)
+            wait_for(lambda: len(ledger.observations(campaign_id)) > 5, seconds=120.0)
             checkpoints = serving.data.checkpoints(campaign_id)
             wait_for(lambda: list(checkpoints.rglob("*.ckpt")))
             time.sleep(1.0)
@@ -72,8 +72,8 @@ def test_a_ray_head_that_is_killed_is_replaced_and_its_campaign_goes_on_from_its
             reached = ledger.trial(campaign_id, trial).last_step
             head = serving.head()
             head.kill()
-            wait_for(lambda: client.campaign(campaign_id)["attempt"] == 2)
-            wait_for(lambda: ledger.trial(campaign_id, trial).last_step > reached + 500)
+            wait_for(lambda: client.campaign(campaign_id)["attempt"] == 2, seconds=120.0)
+            wait_for(lambda: ledger.trial(campaign_id, trial).last_step > reached + 500, seconds=120.0)
             assert len(serving.drivers()) == 1
             assert serving.head().pid != head.pid
             fresh = [each.step for each in ledger.observations(campaign_id) if each.attempt == 2]
