@@ -144,7 +144,7 @@ class Cluster:
             word = word.replace(place, f"127.0.0.1:{port}")
             if not loopback and old and word in (f"--port={old}", f"--dashboard-port={old}"):
                 word = word.replace(old, str(port)) if host == self._host_of(word, old) else word
-        return word.replace("/data", str(self.folder)).replace("0.0.0.0", "127.0.0.1").replace("Host:127", "Host: 127")
+        return word.replace("/data", str(self.folder)).replace("0.0.0.0", "127.0.0.1")
 
     def _host_of(self, word: str, old: str) -> str:
         return next(place.partition(":")[0] for place in self.ports if place.endswith(f":{old}"))
