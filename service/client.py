@@ -57,13 +57,7 @@ class Client:
 
     def campaigns(self, **query: Any) -> Iterator[Document]:
         """List campaigns, however many; the query as the API has it."""
-        cursor = None
-        while True:
-            page = self._call("GET", "/v1/campaigns", params=query | ({"cursor": cursor} if cursor else {}))
-            yield from page["campaigns"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
+        yield from self._pages("/v1/campaigns", "campaigns", query)
 
     def campaign(self, campaign_id: str) -> Document:
         """Read a campaign."""
@@ -89,6 +83,52 @@ class Client:
         """Cancel, pause, resume or retry-failed."""
         return self._call("POST", f"/v1/campaigns/{campaign_id}:{verb}")
 
+    def extend(self, campaign_id: str, *, points: int) -> Document:
+        """Let each arm of an ended campaign have so many points in all."""
+        return self._call("POST", f"/v1/campaigns/{campaign_id}:extend", json={"points": points})
+
+    def change(self, campaign_id: str, *, version: str = "*", **changes: Any) -> Document:
+        """Change priority, workers or budget; `version` is the entity tag of what was read, "*" takes any."""
+        return self._call("PATCH", f"/v1/campaigns/{campaign_id}", json=changes, headers={"If-Match": version})
+
+    def delete(self, campaign_id: str) -> None:
+        """Forget a campaign that has ended."""
+        self._call("DELETE", f"/v1/campaigns/{campaign_id}")
+
+    def trials(self, campaign_id: str, **query: Any) -> Iterator[Document]:
+        """List a campaign's trials, however many; the query as the API has it."""
+        yield from self._pages(f"/v1/campaigns/{campaign_id}/trials", "trials", query)
+
+    def trial(self, campaign_id: str, number: int) -> Document:
+        """Read one trial."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/trials/{number}")
+
+    def curves(self, campaign_id: str, number: int, **query: Any) -> Document:
+        """Read what a trial reported; `names` and `downsample` as the API has them."""
+        return self._call("GET", f"/v1/campaigns/{campaign_id}/trials/{number}/metrics", params=query)
+
+    def stop_trial(self, campaign_id: str, number: int) -> Document:
+        """End one trial."""
+        return self._call("POST", f"/v1/campaigns/{campaign_id}/trials/{number}:stop")
+
+    def attempts(self, campaign_id: str) -> list[Document]:
+        """List the launches of a campaign's driver."""
+        found: list[Document] = self._call("GET", f"/v1/campaigns/{campaign_id}/attempts")["attempts"]
+        return found
+
+    def logs(self, campaign_id: str) -> str:
+        """Read the end of what the last driver printed."""
+        return self._ask("GET", f"/v1/campaigns/{campaign_id}/logs").text
+
+    def bundle(self, campaign_id: str) -> bytes:
+        """Read the campaign as one zip file."""
+        return self._ask("GET", f"/v1/campaigns/{campaign_id}/bundle").content
+
+    def catalogue(self, of: str) -> Document:
+        """Read what can be named: of "optimizers", "tasks" or "search-spaces"."""
+        found: Document = self._call("GET", f"/v1/{of}")["items"]
+        return found
+
     def events(self, campaign_id: str, *, after: int = 0) -> Iterator[Document]:
         """Follow a campaign to its end: each event as {id, event, data}, none missing and none twice."""
         path = f"/v1/campaigns/{campaign_id}/events"
@@ -111,7 +151,21 @@ class Client:
                 away_since = away_since or time.monotonic()
                 self._bear(error, away_since)
 
+    def _pages(self, path: str, items: str, query: Mapping[str, Any]) -> Iterator[Document]:
+        cursor = None
+        while True:
+            page = self._call("GET", path, params={**query, **({"cursor": cursor} if cursor else {})})
+            yield from page[items]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
     def _call(self, method: str, path: str, **options: Any) -> Document:
+        answer = self._ask(method, path, **options)
+        document: Document = answer.json() if answer.content else {}
+        return document
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         away_since = time.monotonic()
         while True:
             try:
@@ -124,8 +178,7 @@ class Client:
             self._bear(error, away_since)
         if answer.is_error:
             raise self._refusal(answer)
-        document: Document = answer.json() if answer.content else {}
-        return document
+        return answer
 
     def _bear(self, error: Exception, away_since: float) -> None:
         """Wait a while for a service that is away, or give up."""

@@ -105,7 +105,7 @@ class RayHead:
     def _folder(self) -> Path:
         """Give Ray's own folder: sockets lie in it, whose paths may have a hundred characters at most."""
         name = hashlib.sha256(str(self._data.root).encode()).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"spectune-{name}"
+        return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"spectune-{name}"
 
     def _clear(self) -> None:
         kill_marked(str(self._data.root), name=MARK)

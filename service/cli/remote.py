@@ -1,4 +1,4 @@
-"""The verbs that speak to a service: submit, preview, list, show, watch, cancel, pause, resume, retry."""
+"""The verbs that speak to a service, from `submit` to `logs`; `VERBS` lists them."""
 
 from __future__ import annotations
 
@@ -111,6 +111,34 @@ def retry(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
     _act(campaign_id, "retry-failed", url)
 
 
+def extend(
+    campaign_id: CampaignArgument,
+    points: Annotated[int, typer.Option("--points", min=1, help="Of each arm, in all.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Give each arm of an ended campaign more points."""
+    with _client(url) as client:
+        campaign = client.extend(campaign_id, points=points)
+    print(f"{campaign['id']} {campaign['state']}")
+
+
+def stop(
+    campaign_id: CampaignArgument,
+    number: Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="The number of a trial.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """End one trial of a campaign."""
+    with _client(url) as client:
+        trial = client.stop_trial(campaign_id, number)
+    print(f"{campaign_id} trial {trial['number']} {trial['state']}")
+
+
+def logs(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Show the end of what a campaign's driver printed."""
+    with _client(url) as client:
+        print(client.logs(campaign_id), end="")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "submit": submit,
     "preview": preview,
@@ -121,6 +149,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "pause": pause,
     "resume": resume,
     "retry": retry,
+    "extend": extend,
+    "stop": stop,
+    "logs": logs,
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import psutil
 
 from service.client import Client
 from service.data_directory import DataDirectory
-from service.launchers.marks import MARK
+from service.launchers.marks import MARK, kill_marked
+from service.ray_head import MARK as RAY_MARK
 from tests.integration.conftest import SPECTUNE
 
 DEADLINE_SECONDS = 60.0
@@ -25,8 +28,12 @@ DEADLINE_SECONDS = 60.0
 class Serving:
     """A service with a data directory and a port that stay the same over restarts."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.data = DataDirectory(folder / "data")
+    def __init__(
+        self, folder: Path, *options: str, data: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.data = DataDirectory(folder / "data" if data is None else data)
+        self._environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -40,7 +47,7 @@ class Serving:
         command = [SPECTUNE, "serve", "--data-dir", str(self.data.root), "--port", str(self.port), *self._options]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
+                command, stdout=output, stderr=output, env=os.environ | self._environment, start_new_session=True
             )
 
     def kill(self) -> None:
@@ -83,7 +90,15 @@ class Serving:
 
     def drivers(self) -> list[int]:
         """List the process ids of living drivers."""
-        return sorted(each.pid for each in self.processes() if _is_driver(each))
+        return sorted(each.pid for each in self.processes() if is_driver(each))
+
+    def head(self) -> psutil.Process:
+        """Give the process of its Ray head."""
+        return psutil.Process(json.loads(self.data.ray_head.read_text(encoding="utf-8"))["pid"])
+
+    def has_adopted(self) -> bool:
+        """Tell whether a driver was adopted by a service that was started again."""
+        return "was adopted" in re.sub(r"the (Ray head|MLflow server) at \S+ was adopted", "", self.log.read_text())
 
     def remove(self) -> None:
         """End everything that is left."""
@@ -91,11 +106,13 @@ class Serving:
             self.terminate()
         for process in self.processes():
             process.kill()
+        kill_marked(str(self.data.root), name=RAY_MARK)
 
 
-def _is_driver(process: psutil.Process) -> bool:
+def is_driver(process: psutil.Process) -> bool:
+    """Tell whether a process is a driver itself, and not the shell or the supervisor of one."""
     try:
-        return "service.driver" in process.cmdline()
+        return process.cmdline()[1:4] == ["-P", "-m", "service.driver"]
     except psutil.Error:
         return False
 
