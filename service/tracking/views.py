@@ -27,6 +27,7 @@ MOST_VIEWS: Final = 100
 _OURS: Final = "spectune-"
 _SECTION: Final = "comparison"
 _MOST_COLUMNS: Final = 12  # of parameters
+_MOST_PARALLELS: Final = 6
 _HUES: Final = (0.58, 0.07, 0.36, 0.83, 0.0, 0.48, 0.13, 0.72)
 _LIGHTNESSES: Final = (0.45, 0.6, 0.35, 0.7)
 
@@ -101,11 +102,28 @@ def _charts(campaign: CampaignRecord, metric: str, names: Mapping[str, int]) -> 
     if isinstance(objectives, list):
         one, other = (metric_name(each["metric"]) for each in objectives)
         charts.append(_scatter((one, "METRIC"), (other, "METRIC")))
-    params = ["optimizer"] if len(arms) > 1 else []
-    params += [name for name in common if name != "lr"]
-    metrics = [LOG_LR, "best"] if "lr" in names else ["best"]
-    chosen = {"selectedParams": params, "selectedMetrics": metrics, "showAllRuns": True}
-    return [*charts, *([_chart("PARALLEL", "parallel coordinates", **chosen)] if len(params + metrics) > 1 else [])]
+    return [*charts, *_parallels(arms, common, metrics=[LOG_LR, "best"] if "lr" in names else ["best"])]
+
+
+def _parallels(
+    arms: Sequence[Mapping[str, Any]], common: Sequence[str], *, metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Draw parallel coordinates of what all arms vary, and of what each varies; MLflow leaves out runs without it."""
+    which = ["optimizer"] if len(arms) > 1 else []
+    axes = {
+        tuple(name for name in names if name != "lr"): None for names in (common, *(_varied([arm]) for arm in arms))
+    }
+    shown = [[*which, *names] for names in axes if len([*which, *names, *metrics]) > 1]
+    return [
+        _chart(
+            "PARALLEL",
+            f"parallel coordinates {place}",
+            selectedParams=params,
+            selectedMetrics=metrics,
+            showAllRuns=True,
+        )
+        for place, params in enumerate(shown[:_MOST_PARALLELS])
+    ]
 
 
 def _scatter(x: tuple[str, str], y: tuple[str, str]) -> dict[str, Any]:
