@@ -25,6 +25,7 @@ COLOUR_TAG: Final = "mlflow.runColor"
 MOST_VIEWS: Final = 100
 """Of an experiment, whose tags MLflow reads for each of its pages. The oldest go; MLflow's own choice is shown then."""
 _OURS: Final = "spectune-"
+_PLAIN: Final = ("adamw", "sgd")  # optimizers that report nothing spectral; a section without charts is not shown
 _SECTION: Final = "comparison"
 _MOST_COLUMNS: Final = 12  # of parameters
 _MOST_PARALLELS: Final = 6
@@ -59,6 +60,8 @@ def view(campaign: CampaignRecord, parent_run_id: str) -> str:
     """
     names, mode = _varied(campaign.specification["arms"]), campaign.objective["mode"]
     metric = metric_name(campaign.objective["metric"])
+    is_spectral = any(arm["optimizer"] not in _PLAIN for arm in campaign.specification["arms"])
+    spectral = ["spectral"] if is_spectral else []
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
         "orderByKey": f"metrics.`{metric}`",
@@ -66,7 +69,7 @@ def view(campaign: CampaignRecord, parent_run_id: str) -> str:
         "selectedColumns": _columns(names),
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,  # else the alphabet's
-        "compareRunSections": [_section(name) for name in (_SECTION, "loss", "spectral")],
+        "compareRunSections": [_section(name) for name in (_SECTION, "loss", *spectral)],
         "compareRunCharts": _charts(campaign, metric, names),
     }
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()

@@ -83,7 +83,7 @@ def test_the_trials_page_lists_the_best_first_and_draws_their_loss_curves(
     lines = window.locator("path.js-line").evaluate_all("paths => paths.map(path => path.getAttribute('d').length)")
     assert sum(length > 100 for length in lines) >= 20  # ten points each, of the first twenty trials
     text = window.inner_text("body")
-    for title in ("comparison (", "loss/validation", "log10_lr vs. best", "Parallel Coordinates"):
+    for title in ("comparison", "loss/validation", "log10_lr vs. best", "Parallel Coordinates"):
         assert title in text
     colours = window.locator(".scatterlayer .trace path.js-line").evaluate_all(
         "paths => [...new Set(paths.map(path => path.style.stroke))]"
