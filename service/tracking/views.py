@@ -6,6 +6,7 @@ documents neither the tag nor what is in it, and tests/integration/test_mlflow_p
 
     comparison   the objective by step, the best objective by the learning rate, parallel coordinates
     loss, ...    a chart for each metric, which MLflow adds by itself
+    parameters   parallel coordinates of what each arm varies
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MOST_VIEWS: Final = 100
 _OURS: Final = "spectune-"
 _PLAIN: Final = ("adamw", "sgd")  # optimizers that report nothing spectral; a section without charts is not shown
 _SECTION: Final = "comparison"
+_ARMS: Final = "parameters"
 _MOST_COLUMNS: Final = 12  # of parameters
 _MOST_PARALLELS: Final = 6
 _HUES: Final = (0.58, 0.07, 0.36, 0.83, 0.0, 0.48, 0.13, 0.72)
@@ -69,7 +71,7 @@ def view(campaign: CampaignRecord, parent_run_id: str) -> str:
         "selectedColumns": _columns(names),
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,  # else the alphabet's
-        "compareRunSections": [_section(name) for name in (_SECTION, "loss", *spectral)],
+        "compareRunSections": [_section(name) for name in (_SECTION, "loss", *spectral, _ARMS)],
         "compareRunCharts": _charts(campaign, metric, names),
     }
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
@@ -118,13 +120,8 @@ def _parallels(
     }
     shown = [[*which, *names] for names in axes if len([*which, *names, *metrics]) > 1]
     return [
-        _chart(
-            "PARALLEL",
-            f"parallel coordinates {place}",
-            selectedParams=params,
-            selectedMetrics=metrics,
-            showAllRuns=True,
-        )
+        _chart("PARALLEL", f"parallel coordinates {place}", selectedParams=params, selectedMetrics=metrics)
+        | {"showAllRuns": True, "metricSectionId": _ARMS if place else _SECTION}
         for place, params in enumerate(shown[:_MOST_PARALLELS])
     ]
 
