@@ -71,10 +71,14 @@ def projectors(
 
 def _documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
-) -> dict[str, str]:
+) -> dict[str, bytes]:
+    from service.campaign.specification import restore
+    from service.findings.bundle import write_bundle
     from service.findings.documents import campaign_documents  # Plotly, torch and Optuna
 
-    return campaign_documents(campaign, trials, observations, catalog=installed_catalog())
+    documents = campaign_documents(campaign, trials, observations, catalog=installed_catalog())
+    bundle = write_bundle(documents, restore(campaign.specification), trials, observations)
+    return {name: text.encode() for name, text in documents.items()} | {"bundle.zip": bundle}
 
 
 class LazyPages:

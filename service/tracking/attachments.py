@@ -6,7 +6,9 @@ is there already is overwritten by the same, and metrics never wait for a file.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from mlflow import MlflowClient
@@ -16,7 +18,7 @@ from service.ports import FollowedLedger
 from service.tracking import links
 from service.tracking.mlflow_tracker import EXPERIMENT
 
-Documents = Callable[[CampaignRecord, Sequence[TrialRecord], Sequence[Observation]], Mapping[str, str]]
+Documents = Callable[[CampaignRecord, Sequence[TrialRecord], Sequence[Observation]], Mapping[str, bytes]]
 
 
 class MlflowAttachments:
@@ -49,10 +51,12 @@ class MlflowAttachments:
             return
         run_id = self._run(campaign_id)
         trials = self._ledger.trials(campaign_id)
-        has_two_objectives = isinstance(campaign.specification["objective"], list)
-        observations = self._ledger.observations(campaign_id) if has_two_objectives else []
-        for name, text in self._make_documents(campaign, trials, observations).items():
-            self._client.log_text(run_id, text, name)
+        documents = self._make_documents(campaign, trials, self._ledger.observations(campaign_id))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in documents.items():
+                path = Path(folder) / name
+                path.write_bytes(content)
+                self._client.log_artifact(run_id, str(path))
         self._ledger.set_cursor(links.ATTACHMENTS, campaign_id, campaign.sequence)
 
     def _run(self, campaign_id: str) -> str:

@@ -6,6 +6,7 @@ documents neither the tag nor what is in it, and tests/integration/test_mlflow_p
 
     comparison   the objective by step, the best objective by the learning rate, parallel coordinates
     loss, ...    a chart for each metric, which MLflow adds by itself
+    parameters   parallel coordinates of what each arm varies
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ COLOUR_TAG: Final = "mlflow.runColor"
 MOST_VIEWS: Final = 100
 """Of an experiment, whose tags MLflow reads for each of its pages. The oldest go; MLflow's own choice is shown then."""
 _OURS: Final = "spectune-"
+_PLAIN: Final = ("adamw", "sgd")  # optimizers that report nothing spectral; a section without charts is not shown
 _SECTION: Final = "comparison"
+_ARMS: Final = "parameters"
 _MOST_COLUMNS: Final = 12  # of parameters
+_MOST_PARALLELS: Final = 6
 _HUES: Final = (0.58, 0.07, 0.36, 0.83, 0.0, 0.48, 0.13, 0.72)
 _LIGHTNESSES: Final = (0.45, 0.6, 0.35, 0.7)
 
@@ -58,6 +62,8 @@ def view(campaign: CampaignRecord, parent_run_id: str) -> str:
     """
     names, mode = _varied(campaign.specification["arms"]), campaign.objective["mode"]
     metric = metric_name(campaign.objective["metric"])
+    is_spectral = any(arm["optimizer"] not in _PLAIN for arm in campaign.specification["arms"])
+    spectral = ["spectral"] if is_spectral else []
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
         "orderByKey": f"metrics.`{metric}`",
@@ -65,7 +71,7 @@ def view(campaign: CampaignRecord, parent_run_id: str) -> str:
         "selectedColumns": _columns(names),
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,  # else the alphabet's
-        "compareRunSections": [_section(name) for name in (_SECTION, "loss", "spectral")],
+        "compareRunSections": [_section(name) for name in (_SECTION, "loss", *spectral, _ARMS)],
         "compareRunCharts": _charts(campaign, metric, names),
     }
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
@@ -101,11 +107,23 @@ def _charts(campaign: CampaignRecord, metric: str, names: Mapping[str, int]) -> 
     if isinstance(objectives, list):
         one, other = (metric_name(each["metric"]) for each in objectives)
         charts.append(_scatter((one, "METRIC"), (other, "METRIC")))
-    params = ["optimizer"] if len(arms) > 1 else []
-    params += [name for name in common if name != "lr"]
-    metrics = [LOG_LR, "best"] if "lr" in names else ["best"]
-    chosen = {"selectedParams": params, "selectedMetrics": metrics, "showAllRuns": True}
-    return [*charts, *([_chart("PARALLEL", "parallel coordinates", **chosen)] if len(params + metrics) > 1 else [])]
+    return [*charts, *_parallels(arms, common, metrics=[LOG_LR, "best"] if "lr" in names else ["best"])]
+
+
+def _parallels(
+    arms: Sequence[Mapping[str, Any]], common: Sequence[str], *, metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Draw parallel coordinates of what all arms vary, and of what each varies; MLflow leaves out runs without it."""
+    which = ["optimizer"] if len(arms) > 1 else []
+    axes = {
+        tuple(name for name in names if name != "lr"): None for names in (common, *(_varied([arm]) for arm in arms))
+    }
+    shown = [[*which, *names] for names in axes if len([*which, *names, *metrics]) > 1]
+    return [
+        _chart("PARALLEL", f"parallel coordinates {place}", selectedParams=params, selectedMetrics=metrics)
+        | {"showAllRuns": True, "metricSectionId": _ARMS if place else _SECTION}
+        for place, params in enumerate(shown[:_MOST_PARALLELS])
+    ]
 
 
 def _scatter(x: tuple[str, str], y: tuple[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from service.ledger import Ledger
+from service.ledger import Ledger, ServiceLedger
 from service.tracking.naming import SUMMARY, metric_name
 
 
@@ -51,12 +51,12 @@ def content(client: MlflowClient, experiment: str, campaign_id: str) -> dict[str
 
 
 def assert_equals_ledger(
-    client: MlflowClient, experiment: str, ledger: Ledger, campaign_id: str, *, is_over: bool = True
+    client: MlflowClient, experiment: str, ledger: Ledger | ServiceLedger, campaign_id: str, *, is_over: bool = True
 ) -> None:
     """Compare runs, parameters and every point with the ledger."""
     runs = runs_of(client, experiment, campaign_id)
     (parent,) = [run for run in runs if run.data.tags["kind"] == "campaign"]
-    assert parent.data.params["task"] == "matrix_completion"
+    assert parent.data.params["task"] == ledger.campaign(campaign_id).specification["task"]["name"]
     children = {int(run.data.tags["trial"]): run for run in runs if run is not parent}
     trials = ledger.trials(campaign_id)
     assert sorted(children) == [trial.number for trial in trials]

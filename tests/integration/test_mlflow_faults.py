@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 NUM_TRIALS = 12
 IS_THOROUGH = os.environ.get("SPECTUNE_FAULTS") == "1"
 DELAY_SECONDS = 10.0 if IS_THOROUGH else 0.3
+AWAY_SECONDS = (0.0, 60.0) if IS_THOROUGH else (0.0,)
 PATIENCE_SECONDS = 280.0 if IS_THOROUGH else 120.0
 
 
@@ -40,7 +43,7 @@ def server() -> Iterator[PrivateMlflow]:
 
 @pytest.fixture
 def campaign_id(request: pytest.FixtureRequest) -> str:
-    return f"{request.node.name.replace('_', '-')[:50]}-1"
+    return f"{re.sub(r'[^a-z0-9]+', '-', request.node.name)[:80]}-1"
 
 
 @pytest.fixture
@@ -122,8 +125,9 @@ def test_a_server_that_is_down_from_the_start(server: PrivateMlflow, ledger: Led
     assert_whole(server, ledger, campaign_id)
 
 
-def test_a_server_that_is_killed_while_it_writes_a_batch(
-    server: PrivateMlflow, ledger: Ledger, campaign_id: str, way: Callable[..., FaultyProxy]
+@pytest.mark.parametrize("away_seconds", AWAY_SECONDS)
+def test_a_server_that_is_killed_while_it_writes_a_batch_and_comes_back(
+    server: PrivateMlflow, ledger: Ledger, campaign_id: str, way: Callable[..., FaultyProxy], away_seconds: float
 ) -> None:
     batches: list[int] = []
 
@@ -139,7 +143,7 @@ def test_a_server_that_is_killed_while_it_writes_a_batch(
         time.sleep(0.005)  # it has begun
         server.kill()
         killed.append(time.monotonic())
-        server.start(wait=False)
+        threading.Timer(away_seconds, server.start, kwargs={"wait": False}).start()
 
     follow(ledger, campaign_id, way(cut_a_batch, before_cut=kill).address)
     assert len(killed) == 1

@@ -81,9 +81,27 @@ def test_the_trials_page_lists_the_best_first_and_draws_their_loss_curves(
     assert named[:5] == [f"{('muon', 'adamw')[trial % 2]}/{trial:05d}" for trial in BEST[:5]]
     assert window.locator(".js-plotly-plot").count() >= 3
     lines = window.locator("path.js-line").evaluate_all("paths => paths.map(path => path.getAttribute('d').length)")
-    assert len(lines) >= 30  # those of the first ten trials in each of three charts
-    assert sum(length > 100 for length in lines) >= 20  # ten points; the learning rate is a straight line of two
-    assert "another" not in window.inner_text("body")
+    assert sum(length > 100 for length in lines) >= 20  # ten points each, of the first twenty trials
+    text = window.inner_text("body")
+    for title in ("comparison", "loss/validation", "log10_lr vs. best", "Parallel Coordinates"):
+        assert title in text
+    colours = window.locator(".scatterlayer .trace path.js-line").evaluate_all(
+        "paths => [...new Set(paths.map(path => path.style.stroke))]"
+    )
+    assert 2 <= len(colours) <= 8, "four shades of each arm"
+    assert "another" not in text
+
+
+def test_the_table_of_trials_has_what_trials_are_compared_by(window: Any, pages: tuple[CampaignPages, str]) -> None:
+    """MLflow's own choice is a table without a metric or a parameter."""
+    assert pages[0].trials is not None
+    open_page(window, pages[0].trials.replace("=CHART", "=TABLE"), "matching runs")
+    window.get_by_text("device_seconds").first.wait_for()
+    keep_picture(window, "table")
+    text = window.inner_text("body")
+    for column in ("best", "final", "steps", "device_seconds", "lr", "optimizer", "state", "COMPLETED"):
+        assert column in text
+    assert f"{value(BEST[0], 200, NUM_TRIALS):.6f}"[:6] in text
 
 
 def test_the_comparison_is_of_the_best_twenty(window: Any, pages: tuple[CampaignPages, str]) -> None:

@@ -18,7 +18,7 @@ from service.tracking.attachments import MlflowAttachments
 from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from service.tracking.projector import Projector
-from tests.fakes.campaigns import enter_campaign
+from tests.fakes.campaigns import EVERY, enter_campaign
 from tests.fakes.mlflow_server import PrivateMlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -26,8 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 def documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
-) -> dict[str, str]:
-    return {"best.yaml": f"{campaign.state} with {len(trials)} trials\n", "report.html": "<h1>ä</h1>"}
+) -> dict[str, bytes]:
+    assert len(observations) == sum(trial.last_step // EVERY for trial in trials)
+    return {"best.yaml": f"{campaign.state} with {len(trials)} trials\n".encode(), "report.html": "<h1>ä</h1>".encode()}
 
 
 class FlakyClient:
@@ -41,11 +42,11 @@ class FlakyClient:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def log_text(self, *arguments: str) -> None:
+    def log_artifact(self, *arguments: str) -> None:
         self.num_uploads += 1
         if self.num_uploads == self._fail_at:
             raise MlflowException("the disk is full")
-        self._client.log_text(*arguments)
+        self._client.log_artifact(*arguments)
 
 
 @pytest.fixture

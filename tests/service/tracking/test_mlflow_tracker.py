@@ -220,6 +220,19 @@ def test_an_earlier_value_does_not_overwrite_the_latest_of_a_metric(store: str) 
     assert len(shown[0][1]) == 5
 
 
+def test_views_that_are_too_many_go_and_those_that_people_shared_stay(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tracking.views.MOST_VIEWS", 2)
+    runs, client = ServedRuns.connect(store), MlflowClient(tracking_uri=store)
+    experiment = runs.experiment(EXPERIMENT, None)
+    client.set_experiment_tag(experiment, VIEW_TAG + "a1b2", "theirs")
+    for name in ("spectune-1", "spectune-2", "spectune-3"):
+        runs.show(experiment, name, "{}")
+    expected = {VIEW_TAG + name for name in ("a1b2", "spectune-2", "spectune-3")}
+    assert set(client.get_experiment(experiment).tags) == expected
+
+
 def test_a_run_that_was_made_twice_is_there_once_in_the_end(ledger: Ledger, store: str) -> None:
     """A request whose answer was lost can take effect after the search that did not find its run."""
     tracker = connected(store, "served")
