@@ -32,7 +32,7 @@ from trainers.setting import PRECISIONS, TrialSetting
 from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
 from trainers.spectra import spectra_of_lanes
 from trainers.step_timing import StepTimer, StepTimes
-from trainers.structure import known_bound, remember_bound, structure_of
+from trainers.structure import is_out_of_memory, known_bound, remember_bound, structure_of
 
 
 class Population:
@@ -129,8 +129,8 @@ class Population:
             work = everything.select(lanes) if is_part else everything
             try:
                 self._stretch(work, [self._members[lane] for lane in lanes], targets, should_stop)
-            except torch.OutOfMemoryError:
-                if len(lanes) == 1:
+            except RuntimeError as error:
+                if len(lanes) == 1 or not is_out_of_memory(error):
                     raise
                 remember_bound(self._members[0].setting, len(lanes) // 2)
                 return lanes

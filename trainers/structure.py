@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
+
 from optimizers import OPTIMIZERS
 from trainers.setting import TrialSetting
 
@@ -28,3 +30,8 @@ def known_bound(setting: TrialSetting) -> int | None:
 def remember_bound(setting: TrialSetting, num_lanes: int) -> None:
     """Remember that no more lanes like this trial than these may be trained at once."""
     _most_lanes[structure_of(setting)] = num_lanes
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether memory was refused: a device's, or the processor's, for which torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

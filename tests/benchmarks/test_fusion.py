@@ -54,7 +54,7 @@ def test_the_plain_loop_takes_the_steps_of_the_trial_alone(title: str) -> None:
     assert (plain - ours).norm() < 0.1 * plain.norm()  # torch's polar factors are bfloat16
 
 
-@pytest.mark.parametrize("title", CASES)
+@pytest.mark.parametrize("title", [title for title, case in CASES.items() if not case.fills_a_cpu])
 def test_members_need_no_more_memory_than_as_many_trials_alone(title: str) -> None:
     found = memory(CASES[title], number=16, device="cpu")
     assert found["held"] == 16 * found["held_by_one_alone"]

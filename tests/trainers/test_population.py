@@ -140,6 +140,34 @@ def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves_and_loses_noth
         assert deviation(tight.state(trial), whole.state(trial)) < 1e-3  # fp32 over 12 steps
 
 
+def test_a_processor_whose_memory_is_refused_trains_a_cohort_in_halves(
+    setting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The allocator itself refuses, with the plain RuntimeError that torch raises there."""
+    settings = {trial: setting(optimizer="adamw", seed=trial) for trial in range(4)}
+    take = LaneStep.take
+
+    def hungry(self: LaneStep, work: Any, settings: Any, steps: Any, rates: Any) -> Tensor:
+        torch.empty(1 if len(steps) == 1 else 2**50, dtype=torch.uint8)
+        return take(self, work, settings, steps, rates)
+
+    monkeypatch.setattr(structure, "_most_lanes", {})
+    monkeypatch.setattr(LaneStep, "take", hungry)
+    cohort = admitted(settings)
+    assert set(cohort.advance(targets(cohort, 3)).values()) == {Outcome.REACHED}
+    assert structure.known_bound(settings[0]) == 1
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(setting: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(LaneStep, "take", broken)
+    cohort = admitted({trial: setting(seed=trial) for trial in range(2)})
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        cohort.advance(targets(cohort, 3))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_device_that_is_too_small_trains_a_cohort_in_halves(
