@@ -30,14 +30,14 @@ def report_tables(report: Report) -> str:
     return "".join(tables)
 
 
-_ARM_COLUMNS = ("trials", "completed", "device seconds", "best of the search", "finals, mean ± sd", "seeds", "band")
+_ARM_COLUMNS = ("trials", "completed", "device seconds", "best of the search", "finals, mean ± 95 %", "seeds", "band")
 
 
 def _arm_row(arm: ArmReport) -> list[str]:
     finals = arm.finals
     told = _NONE if finals is None or finals.mean is None else f"{finals.mean:.4g}"
-    if finals is not None and finals.spread is not None:
-        told += f" ± {finals.spread:.2g}"
+    if finals is not None and finals.half_width is not None:
+        told += f" ± {finals.half_width:#.2g}"
     completed = {state.value: number for state, number in arm.num_trials.items()}.get("COMPLETED", 0)
     return [
         str(sum(arm.num_trials.values())),
