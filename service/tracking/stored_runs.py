@@ -23,6 +23,7 @@ from service.campaign.records import Refusal
 from service.tracking.runs import Point, RunNews
 from service.tracking.served_runs import KnownRun, ServedRuns
 
+_ANALYSED_AFTER: Final = 1000  # new runs
 _LARGEST: Final = 1.7976931348623157e308
 _RUNS, _TAGS, _PARAMS = SqlRun.__table__, SqlTag.__table__, SqlParam.__table__
 _METRICS, _LATEST = SqlMetric.__table__, SqlLatestMetric.__table__
@@ -33,6 +34,10 @@ class StoredRuns(ServedRuns):
     """Runs of an experiment in a store that is a file of this machine."""
 
     may_make_twice = False
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self._num_new = 0
 
     def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.
@@ -56,7 +61,24 @@ class StoredRuns(ServedRuns):
             _enter(connection, _restating(), standing)
         for each in news:
             known[each.trial] = KnownRun(runs[each.trial], is_described=True)
+        self._num_new += len(created)
+        if self._num_new >= _ANALYSED_AFTER or any(_ends_campaign(each) for each in news):
+            self._analyse()
         return []
+
+    def _analyse(self) -> None:
+        """Tell SQLite how large the tables are: not knowing it, it sorts 10 000 runs by a metric in 10 s, not 0.2.
+
+        The table of what it knows is made anew, which makes it known to a server that has the file open.
+        """
+        with self._store.engine.begin() as connection:
+            for statement in ("PRAGMA analysis_limit = 1000", "DROP TABLE IF EXISTS sqlite_stat1", "ANALYZE"):
+                connection.exec_driver_sql(statement)
+        self._num_new = 0
+
+
+def _ends_campaign(news: RunNews) -> bool:
+    return news.trial is None and news.standing is not None and news.standing.ended_at is not None
 
 
 def _enter(connection: Connection, statement: Any, rows: Sequence[_Row]) -> None:
