@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.scratch import scratch
+from optimizers.scratch import TEMPORARY, scratch
 from optimizers.stacking import stack_into
 
 STACKED_UP_TO: Final = 64 * 64
@@ -30,13 +30,18 @@ def average_(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
     """Do what `average` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
+    if nesterov and followed.device.type == "cpu" and buffers[0].numel() > STACKED_UP_TO:
+        for buffer, gradient, ahead in zip(buffers, gradients, followed.unbind(), strict=True):
+            buffer.lerp_(gradient, 1 - momentum)
+            torch.lerp(gradient, buffer, momentum, out=ahead)  # while both are in the cache
+        return
     torch._foreach_lerp_(buffers, gradients, 1 - momentum)
     if not nesterov:
         stack_into(followed, buffers)
         return
     stack_into(followed, gradients)
     if buffers[0].numel() <= STACKED_UP_TO:
-        memory = scratch(followed.shape, "momentum.buffers", like=followed)
+        memory = scratch(followed.shape, TEMPORARY, like=followed)
         followed.lerp_(stack_into(memory, buffers), momentum)
     else:
         torch._foreach_lerp_(list(followed.unbind()), buffers, momentum)
@@ -59,6 +64,6 @@ def heavy_ball_(
         return
     followed.mul_(momentum)
     if buffers[0].numel() <= STACKED_UP_TO:
-        followed.add_(stack_into(scratch(followed.shape, "momentum.gradients", like=followed), gradients))
+        followed.add_(stack_into(scratch(followed.shape, TEMPORARY, like=followed), gradients))
     else:
         torch._foreach_add_(list(followed.unbind()), gradients)

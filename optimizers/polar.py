@@ -148,7 +148,7 @@ def polar_factor(
     else:
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
         result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
-    return result if out is None else out.copy_(result)
+    return result.to(matrix.dtype) if out is None else out.copy_(result)
 
 
 def check_solver(
@@ -245,7 +245,6 @@ def _polynomial(
         result = iterated(wide, counts, quintic, eps=eps, dtype=dtype)
     if rows > columns and dtype.itemsize == 2:
         result = result.mT.contiguous().mT  # turned here in half the bytes, else by whoever adds it to a tall parameter
-    result = result.to(matrix.dtype)
     return result.mT if rows > columns else result
 
 

@@ -4,7 +4,8 @@
     gram     R = X Xᵀ once, then on m × m alone:  Z = a I + b R + c R²,  Q <- Z Q,  R <- Z R Z,
              at last X <- Q X; begun anew (X, then R) after step 2            8 α + 28 for five steps
 
-in units of m³ flops with α = n / m, so the Gram form (Dao-AILab, gram-newton-schulz) pays above α = 1.5. Without the
+A tall matrix Y = Xᵀ is iterated as it lies, A = Yᵀ Y, Y <- a Y + Y B, and never turned: a copy that transposes takes as
+long as two of the products. All in units of m³ flops with α = n / m, so the Gram form (Dao-AILab, gram-newton-schulz) pays above α = 1.5. Without the
 new beginning its rounding grows like that of a normal equation.
 
 The start is divided by a bound of σ₁. Frobenius' is the usual one, 0.06 to 0.9 of it. Ours is Schatten-8: from
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple
-from optimizers.scratch import may_be_scratch, scratch
+from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
 
 GRAM_FROM: Final = 1.5
 """n / m above which the Gram form takes fewer flops."""
@@ -33,6 +34,10 @@ GRAM_FROM: Final = 1.5
 LOOPED_ROWS: Final = 192
 """Measured on CPU in float32, 24 matrices: batched products win below (2.5 times at 64 rows), single ones from there on
 (1.2 times at 256, one core or two). In bfloat16 the batch is never behind."""
+
+CACHED_ENTRIES: Final = 2**17
+"""Entries that are normalised and cast at once on a CPU: with the memory in between 1.25 MB in float32, below the second
+cache of a server's core."""
 
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
@@ -72,16 +77,26 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
         start, shortness = unit(matrix, eps=eps)
         start = start * matrix.shape[-2] ** 0.25  # else A² underflows in float16
     else:
-        start = normalised(matrix, eps=eps, safety=quintic.divisor, out=_memory_of_start(matrix))
+        start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
         shortness = torch.ones((), device=matrix.device)
-    flat = start.to(dtype).reshape(-1, *start.shape[-2:])
-    if not (start.device.type == "cpu" and dtype.itemsize == 2):
-        flat = flat.contiguous()  # a tall batch is a transposed view, whose products are a third slower in float32
-    shortness = shortness.expand(*start.shape[:-2], 1, 1).reshape(-1, 1, 1)
+    flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
+    shortness = shortness.expand(*matrix.shape[:-2], 1, 1).reshape(-1, 1, 1)
     if len(set(counts)) == 1:
-        return _run(flat, shortness, quintic, counts[0]).reshape(start.shape)
+        return _run(flat, shortness, quintic, counts[0]).reshape(matrix.shape)
     unequal = _grouped if quintic.in_gram_form else _narrowing
-    return unequal(flat, shortness, counts, quintic).reshape(start.shape)
+    return unequal(flat, shortness, counts, quintic).reshape(matrix.shape)
+
+
+def _frobenius_start(matrix: Tensor, eps: float | Tensor, safety: float, dtype: torch.dtype) -> Tensor:
+    """Normalise, and where half precision follows on a CPU cast as well, in pieces that stay in its cache."""
+    if not may_be_scratch(matrix) or dtype.itemsize != 2 or isinstance(eps, Tensor):
+        return normalised(matrix, eps=eps, safety=safety, out=_memory_of_start(matrix))
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    start = _memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
+    count = max(1, CACHED_ENTRIES // flat[0].numel())
+    for part, target in zip(flat.split(count), start.split(count), strict=True):
+        target.copy_(normalised(part, eps=eps, safety=safety, out=_memory_of_start(part)))
+    return start
 
 
 def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float, out: Tensor | None = None) -> Tensor:
@@ -166,39 +181,58 @@ def _run(start: Tensor, shortness: Tensor, quintic: Quintic, count: int) -> Tens
 
 
 def _plain(start: Tensor, triples: Sequence[Triple]) -> Tensor:
+    lies_tall = _lies_tall(start)
+    as_it_lies = start.mT if lies_tall else start
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        return _plain_steps(start[0], triples, torch.mm, torch.addmm)[None]
-    if start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
-        return torch.stack([_plain_steps(matrix, triples, torch.mm, torch.addmm) for matrix in start])
-    return _plain_steps(start, triples, torch.bmm, torch.baddbmm)
+        result = _plain_steps(as_it_lies[0], lies_tall, triples, torch.mm, torch.addmm)[None]
+    elif start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
+        each = [_plain_steps(matrix, lies_tall, triples, torch.mm, torch.addmm) for matrix in as_it_lies]
+        result = torch.stack(each)
+    else:
+        result = _plain_steps(as_it_lies, lies_tall, triples, torch.bmm, torch.baddbmm)
+    return result.mT if lies_tall else result
 
 
 def _plain_steps(
-    X: Tensor, triples: Sequence[Triple], multiply: Callable[..., Tensor], multiply_add: Callable[..., Tensor]
+    X: Tensor,
+    lies_tall: bool,
+    triples: Sequence[Triple],
+    multiply: Callable[..., Tensor],
+    multiply_add: Callable[..., Tensor],
 ) -> Tensor:
     A, B, *iterates = _memory(X)
     for step, (a, b, c) in enumerate(triples):
         out = None if step == len(triples) - 1 else iterates[step % 2]
-        squared = multiply(X, X.mT, out=A)
-        X = multiply_add(X, multiply_add(squared, squared, squared, beta=b, alpha=c, out=B), X, beta=a, out=out)
+        squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
+        added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)
+        X = multiply_add(X, *((X, added) if lies_tall else (added, X)), beta=a, out=out)
     return X
 
 
+def _lies_tall(X: Tensor) -> bool:
+    """Say whether a wide matrix is a tall one seen from the side."""
+    return X.mT.is_contiguous() and not X.is_contiguous()
+
+
 def _memory_of_start(matrix: Tensor) -> Tensor | None:
-    """Give kept memory that lies as the matrix does."""
     if not may_be_scratch(matrix):
         return None
-    dtype = torch.promote_types(matrix.dtype, torch.float32)
-    if matrix.is_contiguous():
-        return scratch(matrix.shape, "quintic.start", like=matrix, dtype=dtype)
-    return scratch(matrix.mT.shape, "quintic.start", like=matrix, dtype=dtype).mT
+    return _memory_of(matrix, TEMPORARY, torch.promote_types(matrix.dtype, torch.float32))
+
+
+def _memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
+    """Give kept memory that lies as the matrix does."""
+    if _lies_tall(matrix):
+        return scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
+    return scratch(matrix.shape, use, like=matrix, dtype=dtype)
 
 
 def _memory(X: Tensor) -> list[Tensor] | list[None]:
     """Give kept memory for A, B and two iterates, or None for each where new memory is as good."""
     if not may_be_scratch(X):
         return [None] * 4
-    square = (*X.shape[:-1], X.shape[-2])
+    rows = min(X.shape[-2:])
+    square = (*X.shape[:-2], rows, rows)
     shapes = {"A": square, "B": square, "even": X.shape, "odd": X.shape}
     return [scratch(shape, f"quintic.{name}", like=X) for name, shape in shapes.items()]
 
@@ -210,7 +244,8 @@ def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
     square = A @ A
     s = schatten_8(square) * shortness
     B = (b / s**3 * A + c / s**5 * square).to(X.dtype)
-    return torch.baddbmm((a / s * X).to(X.dtype), B, X)
+    shrunk = (a / s * X).to(X.dtype)
+    return torch.baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else torch.baddbmm(shrunk, B, X)
 
 
 def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple]) -> Tensor:

@@ -117,10 +117,10 @@ class RootRule(SpectralRule):
         suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
         return stack, {}
 
-    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, out: Tensor | None = None) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
         if self.coefficients == "table":
-            return super().direction(matrix, hyperparameters)
+            return super().direction(matrix, hyperparameters, out=out)
         return polar_factor(
             matrix,
             solver=self.solver,
@@ -128,6 +128,7 @@ class RootRule(SpectralRule):
             coefficients=hyperparameters["triples"],
             eps=hyperparameters["eps"],
             compute_dtype=self.compute_dtype,
+            out=out,
         )
 
     def _fit(self, matrix: Tensor, state: State, hyperparameters: Hyperparameters) -> State:

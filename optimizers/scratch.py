@@ -17,6 +17,10 @@ MAX_KEPT_BYTES: Final = 8 * 2**20
 """Of one use; where more is asked for, the arithmetic on it takes longer than the faults."""
 
 
+TEMPORARY: Final = "temporary"
+"""A use shared by stages of one step that never need it at once, momenta, start, direction: less to leave the cache."""
+
+
 class _Kept(threading.local):
     def __init__(self) -> None:
         self.by_use: dict[tuple[str, torch.dtype], Tensor] = {}

@@ -120,8 +120,8 @@ class SpectralRule(ABC):
         """Take the outliers away; none by default."""
         return matrix
 
-    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
-        """Give the polar factor."""
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, out: Tensor | None = None) -> Tensor:
+        """Give the polar factor, in `out` where given."""
         solver = SOLVERS[self.solver]
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
@@ -133,6 +133,7 @@ class SpectralRule(ABC):
             solver=self.solver,
             coefficients=self.solver_coefficients,
             compute_dtype=self.compute_dtype,
+            out=out,
             **iteration,
         )
 

@@ -20,7 +20,8 @@ from torch.optim.optimizer import ParamsT
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
 from optimizers.matrix_views import as_matrices, check_view
-from optimizers.scratch import scratch
+from optimizers.quintic import CACHED_ENTRIES
+from optimizers.scratch import TEMPORARY, scratch
 from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
 from optimizers.stacking import batches, merged, parted, stack_into, wide_shape
@@ -53,7 +54,7 @@ class SpectralOptimizer(Optimizer):
     max_stack_bytes: ClassVar[int] = 256 * 2**20
     max_stack_bytes_on_cpu: ClassVar[int] = 2 * 2**20
     merge: ClassVar[str] = "transposed"
-    merge_on_cpu: ClassVar[str] = "transposed"
+    merge_on_cpu: ClassVar[str] = "equal"
 
     def __init__(
         self,
@@ -146,7 +147,8 @@ class SpectralOptimizer(Optimizer):
     @staticmethod
     def _directions(stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
         if len(stacks) == 1:
-            return [rule.direction(stacks[0], group)]
+            out = scratch(stacks[0].shape, TEMPORARY, like=stacks[0])
+            return [rule.direction(stacks[0], group, out=out)]
         shape = (sum(map(len, stacks)), *wide_shape(stacks))
         memory = scratch(shape, "step.merged", like=stacks[0])
         return parted(rule.direction(merged(stacks, memory), group), stacks)
@@ -242,10 +244,21 @@ def _gradients(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
 def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weight_decay: float) -> None:
     """Do in place what `spectral.apply_update` does."""
     rate = lr.reshape(()) if isinstance(lr, Tensor) else lr
-    if weight_decay != 0:
-        torch._foreach_mul_(parameters, 1 - rate * weight_decay)
     directions = update.to(parameters[0].dtype)
     if isinstance(rate, Tensor):
+        if weight_decay != 0:
+            torch._foreach_mul_(parameters, 1 - rate * weight_decay)
         torch._foreach_sub_(parameters, (rate * directions).to(parameters[0].dtype).unbind())
-    else:
-        torch._foreach_sub_(parameters, directions.unbind(), alpha=rate)
+        return
+    count = max(1, CACHED_ENTRIES // parameters[0].numel()) if update.device.type == "cpu" else len(parameters)
+    steps = list(directions.unbind())
+    for start in range(0, len(parameters), count):  # on a CPU so many at once as stay in its cache
+        some = parameters[start : start + count]
+        if weight_decay != 0:
+            torch._foreach_mul_(some, _factor(1 - rate * weight_decay, update.device))
+        torch._foreach_sub_(some, steps[start : start + count], alpha=rate)
+
+
+def _factor(value: float, device: torch.device) -> float | Tensor:
+    """Give a factor for `torch._foreach_mul_`, which on a CPU casts a number anew for each tensor."""
+    return torch.tensor(value, dtype=torch.float64) if device.type == "cpu" else value

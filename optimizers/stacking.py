@@ -38,17 +38,16 @@ def batches(parameters: Sequence[Tensor], *, merge: str, cap: int) -> Iterator[l
         merge: One of `MERGES`.
         cap: Bytes of a batch, padding included, but at least one matrix; 0 takes one matrix at a time.
     """
-    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
+    alike: defaultdict[tuple[torch.dtype, torch.device], list[tuple[Shape, Tensor]]] = defaultdict(list)
     for parameter in parameters:
-        alike[parameter.dtype, parameter.device].append(parameter)
-    for matrices in alike.values():
-        targets = _targets({_shape(matrix) for matrix in matrices}, merge)
-        together: defaultdict[Shape, list[Tensor]] = defaultdict(list)
-        for matrix in matrices:
-            together[targets[_shape(matrix)]].append(matrix)
+        alike[parameter.dtype, parameter.device].append((_shape(parameter), parameter))
+    for (dtype, _), matrices in alike.items():
+        targets = _targets({shape for shape, _ in matrices}, merge)
+        together: defaultdict[Shape, list[tuple[Shape, Tensor]]] = defaultdict(list)
+        for shape, matrix in matrices:
+            together[targets[shape]].append((shape, matrix))
         for target, members in together.items():
-            num_bytes = max(1, target[0] * target[1] * members[0].element_size())
-            count = max(1, cap // num_bytes)
+            count = max(1, cap // max(1, target[0] * target[1] * dtype.itemsize))
             for start in range(0, len(members), count):
                 yield _by_shape(members[start : start + count])
 
@@ -103,15 +102,16 @@ def _joins(wide: Shape, target: Shape, merge: str) -> bool:
     return fits and target[0] * target[1] <= MAX_PADDING * wide[0] * wide[1]
 
 
-def _by_shape(matrices: list[Tensor]) -> list[list[Tensor]]:
+def _by_shape(matrices: list[tuple[Shape, Tensor]]) -> list[list[Tensor]]:
     same: defaultdict[Shape, list[Tensor]] = defaultdict(list)
-    for matrix in matrices:
-        same[_shape(matrix)].append(matrix)
+    for shape, matrix in matrices:
+        same[shape].append(matrix)
     return list(same.values())
 
 
 def _shape(matrix: Tensor) -> Shape:
-    return matrix.shape[-2], matrix.shape[-1]
+    *_, rows, columns = matrix.shape
+    return rows, columns
 
 
 def _wide(shape: Shape) -> Shape:
