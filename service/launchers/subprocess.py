@@ -183,7 +183,14 @@ class SubprocessLauncher:
         environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
         if self._database_url is not None:
             environment["SPECTUNE_DATABASE_URL"] = self._database_url
+        if "PYTHONPATH" in environment:
+            environment["PYTHONPATH"] = absolute_path(environment["PYTHONPATH"])
         return environment | driver_environment()
+
+
+def absolute_path(search_path: str) -> str:
+    """Write a search path so that it means the same in a driver's own folder; an empty entry stays what it is."""
+    return os.pathsep.join(each and os.path.abspath(each) for each in search_path.split(os.pathsep))
 
 
 # What nothing but the service itself needs; workers may need whatever else there is, to read data for instance.
