@@ -16,6 +16,7 @@ from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign
 from service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
 from service.launchers.jobs_api import environment_token
+from service.launchers.marks import absolute_path
 from service.ledger import Ledger, ServiceLedger
 from service.ports import CampaignPages, LastingLauncher, Pages
 from service.reconciler import Reconciler
@@ -143,7 +144,7 @@ def local_ray_launcher(
     data: DataDirectory, settings: Settings, *, address: Callable[[], str], token: str
 ) -> RayJobLauncher:
     """Wire drivers that are jobs of this service's own Ray."""
-    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    kept = {name: absolute_path(os.environ[name]) for name in ("PYTHONPATH",) if name in os.environ}
     api = JobsApi.connect(address, token=token)
     return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept)
 

@@ -33,7 +33,14 @@ def attempt_mark(data: DataDirectory, campaign_id: str, attempt: int) -> str:
 def kept_environment(database_url: str | None) -> dict[str, str]:
     """Give the environment of this process, without what a driver has no business with; the ledger's address is its."""
     environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = absolute_path(environment["PYTHONPATH"])
     return environment if database_url is None else environment | {"SPECTUNE_DATABASE_URL": database_url}
+
+
+def absolute_path(search_path: str) -> str:
+    """Write a search path so that it means the same in a driver's own folder; an empty entry stays what it is."""
+    return os.pathsep.join(each and os.path.abspath(each) for each in search_path.split(os.pathsep))
 
 
 def marked(value: str, *, name: str = MARK) -> Iterator[psutil.Process]:

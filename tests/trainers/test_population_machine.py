@@ -154,7 +154,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.slow
 class TestMachine(Machine.TestCase):  # type: ignore[misc]
     settings = settings(
-        max_examples=600 if os.environ.get("SPECTUNE_FAULTS") else 60,
+        max_examples=300 if os.environ.get("SPECTUNE_FAULTS") else 60,
         stateful_step_count=16,
         deadline=None,
         suppress_health_check=list(HealthCheck),
