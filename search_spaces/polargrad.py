@@ -5,7 +5,8 @@ not the model: the paper's own rates (with the sum of singular values) run from 
 columns) brings its problems and small transformers into these three and a half decades.
 weight_decay 0, as in the paper: decay is multiplied by lr, and lr above 1 / weight_decay would flip the weights' signs.
 momentum [0.8, 0.99]: the paper uses 0.9 to 0.95.
-adamw_lr [1e-4, 3e-2], absolute: a ratio to a rate in other units would mean nothing; the bounds are AdamW's own.
+adamw_lr [1e-4, 3e-2], absolute: a ratio to a rate in other units would mean nothing; the bounds are those of AdamW
+on language models, which alone have matrices that are not PolarGrad's.
 """
 
 from __future__ import annotations

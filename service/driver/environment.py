@@ -33,7 +33,6 @@ VARIABLES = (
     Variable("RAY_AIR_NEW_OUTPUT", "0", "with verbose=0 this prints nothing"),
     Variable("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray's coming behaviour, without its warning"),
     Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
-    Variable("RAY_preload_python_modules", "trainers.ray_cohort", "workers load torch while the driver still starts"),
     Variable("RAY_AUTH_MODE", "token", "Ray runs code for whoever reaches its ports"),
     Variable("RAY_DEDUP_LOGS", "0", "each line of a worker's log counts"),
     Variable("MKL_CBWR", "AVX2,STRICT", "matrix products give the same bits in any batch; read when torch loads", True),

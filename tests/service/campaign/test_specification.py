@@ -62,7 +62,7 @@ def test_the_canonical_document_holds_the_defaults_of_sections_task_and_space(
     assert canonical["arms"][1]["space"] == expected
     assert canonical["stopping"]["rule"] == "none"
     assert canonical["precision"] == "fp32"
-    assert canonical["resources"] == {"workers": 1, "cpus": 1, "members": "auto"}
+    assert canonical["resources"] == {"workers": 1, "cpus": 1, "gpus": 0, "members": "auto"}
 
 
 def test_without_every_steps_a_trial_reports_at_most_twenty_times_or_so(document: Document, catalog: Catalog) -> None:
@@ -222,7 +222,7 @@ def test_a_document_of_an_earlier_release_gets_the_defaults_of_what_came_since(
         ("/initial_points/0/config/lr", 1, "/initial_points/0/config/lr", "outside [0.0003, 0.1] (arm 'root')"),
         ("/initial_points/0/config", {"lr": 0.01, "ns_steps": 5}, "/initial_points/0/config/percentile", "missing"),
         ("/initial_points", {}, "/initial_points", "a list"),
-        ("/resources/gpus", 1, "/resources/gpus", "unknown key"),
+        ("/resources/gpu", 1, "/resources/gpu", "unknown key"),
         ("/resources/workers", 0, "/resources/workers", "greater than or equal to 1"),
         ("/tags/owner", 3, "/tags/owner", "text is needed"),
         ("/arms/0/fixed/momentum", math.nan, "/arms/0/fixed/momentum", "must be finite"),
