@@ -106,7 +106,9 @@ def _service_error(_: Request, error: Exception) -> JSONResponse:
             headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
             return problem_response(error.status, "access", str(error), headers=headers)
         case BodyError():
-            return problem_response(error.status, error.kind, str(error))
+            # What was not read of the body would be taken in otherwise, however much it is.
+            headers = {"Connection": "close"} if error.status in (408, 413) else None
+            return problem_response(error.status, error.kind, str(error), headers=headers)
     status, kind = next((found for each, found in _KINDS.items() if isinstance(error, each)), (500, "internal"))
     if status == 503:
         _log.warning("the ledger does not answer: %s", error)
