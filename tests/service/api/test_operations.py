@@ -42,10 +42,15 @@ def test_metrics_count_campaigns_and_requests_without_the_names_of_either(bench:
     campaign_id = bench.submit()
     bench.client.get(f"/v1/campaigns/{campaign_id}")
     bench.client.get("/somewhere/else")
+    bench.add_trials(campaign_id, [1.0, None, 2.0])
     text = bench.client.get("/metrics").text
     assert 'spectune_campaigns{state="QUEUED"} 1.0' in text
     assert "spectune_queue_depth 1.0" in text
     assert 'route="/v1/campaigns/{campaign_id}"' in text.replace(":identifier", "")
+    assert "spectune_observations_total 2.0" in text
+    assert 'spectune_attempts{came="begun"} 1.0' in text
+    for name in ("heartbeat_age_seconds", "queue_oldest_seconds", "projector_lag", "request_seconds_bucket"):
+        assert f"spectune_{name}" in text
     assert campaign_id not in text
     assert "somewhere" not in text
 
