@@ -32,6 +32,7 @@ from service.settings import Settings
 
 SUPERVISION_SECONDS = 5.0
 DRAIN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 30  # clients forget an idle connection first, or one is closed under their next request
 MOST_HEADER_BYTES = 64 * 1024
 PAUSE_SECONDS = 60.0
 END_SECONDS = 15.0
@@ -177,6 +178,7 @@ def server_config(context: Context, host: str, port: int) -> uvicorn.Config:
         server_header=False,
         http="h11",
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 

@@ -13,10 +13,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from search_spaces.json_values import json_pointer
+from service.api.examples import PROBLEM
 from service.errors import (
     AccessError,
     CampaignNotFoundError,
@@ -53,6 +54,8 @@ class FieldError(BaseModel):
 
 class Problem(BaseModel):
     """Why a request was refused (RFC 9457)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PROBLEM]})
 
     type: str = Field(examples=["urn:spectune:problem:specification"])
     title: str
