@@ -135,6 +135,18 @@ class PagedLedger(SubmissionLedger):
             found = connection.execute(query.where(campaigns.c.id.in_(campaign_ids)))
             return {row.id: row.heartbeat_at for row in found}
 
+    def plans(self, campaign_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """Read what workers of some campaigns found out about training trials together, by id; those that have any."""
+        mine = events.c.campaign_id.in_(campaign_ids) & (events.c.kind == "planned")
+        query = (
+            select(events.c.campaign_id, events.c.body).where(mine).order_by(events.c.campaign_id, events.c.sequence)
+        )
+        found: dict[str, list[dict[str, Any]]] = {}
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.campaign_id, []).append(row.body)
+        return found
+
     def num_attempts(self) -> dict[str, int]:
         """Count the attempts of the service's campaigns: begun, claimed by a driver, and ended."""
         columns = {"begun": attempts.c.number, "claimed": attempts.c.claimed_at, "ended": attempts.c.ended_at}
