@@ -198,7 +198,7 @@ class Served:
 
     def __init__(self, data: DataDirectory) -> None:
         spectune = str(Path(sys.executable).parent / "spectune")
-        command = [spectune, "serve", "--data-dir", str(data.root), "--port", str(PORT), "--no-tracking"]
+        command = [spectune, "serve", "--data-dir", str(data.root), "--port", str(PORT), "--no-tracking", "--no-ray"]
         self._log = data.root / "serve.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)

@@ -32,6 +32,8 @@ from service.settings import Settings
 
 SUPERVISION_SECONDS = 5.0
 DRAIN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 30  # clients forget an idle connection first, or one is closed under their next request
+MOST_HEADER_BYTES = 64 * 1024
 PAUSE_SECONDS = 60.0
 END_SECONDS = 15.0
 
@@ -166,16 +168,24 @@ def check_door(ledger: ServiceLedger, host: str) -> None:
         )
 
 
-def _answer(context: Context, host: str, port: int) -> None:
-    """Answer requests until a signal."""
-    config = uvicorn.Config(
+def server_config(context: Context, host: str, port: int) -> uvicorn.Config:
+    """Say how requests are taken: h11 bounds the bytes of headers, and so what a client that never ends can hold."""
+    return uvicorn.Config(
         create_application(context),
         host=host,
         port=port,
         log_config=None,
         server_header=False,
+        http="h11",
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+
+
+def _answer(context: Context, host: str, port: int) -> None:
+    """Answer requests until a signal."""
+    config = server_config(context, host, port)
     _log.info("the service listens on %s", _address(host, port))
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

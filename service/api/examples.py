@@ -1,4 +1,4 @@
-"""The campaign that the documentation shows, and that tests and benchmarks submit."""
+"""What the API document shows: the campaign that tests and benchmarks submit, and answers to it."""
 
 from __future__ import annotations
 
@@ -10,4 +10,36 @@ SPECIFICATION: Final[dict[str, Any]] = {
     "objective": {"metric": "validation_loss", "mode": "minimize"},
     "arms": [{"optimizer": "muon"}, {"optimizer": "adamw"}],
     "search": {"sampler": "random", "points": 8},
+}
+
+CAMPAIGN: Final[dict[str, Any]] = {
+    "id": "muon-or-adamw-c069ac189f",
+    "name": "muon-or-adamw",
+    "state": "RUNNING",
+    "reason": "driver_started",
+    "message": "",
+    "since": 1795845475000,
+    "owner": "local",
+    "priority": 0,
+    "created_at": 1795845468000,
+    "attempt": 1,
+    "queue_position": None,
+    "waiting_for": "",
+    "progress": {
+        "num_trials": {"COMPLETED": 9, "RUNNING": 1},
+        "num_trials_planned": 16,
+        "until_step": 60,
+        "eta_seconds": 1.9,
+    },
+    "best": {"number": 3, "arm": "muon", "value": 0.0123},
+    "links": {"best": "/v1/campaigns/muon-or-adamw-c069ac189f/best"},
+    "specification": SPECIFICATION,
+}
+
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "urn:spectune:problem:specification",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": "the campaign cannot be run as it is",
+    "errors": [{"pointer": "/arms/0/optimizer", "detail": "no such optimizer; did you mean muon?"}],
 }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,6 +48,14 @@ class LedgerCollector(Collector):
         late = 0.0 if since is None else max(0.0, (now - since) / 1000)
         yield _gauge("spectune_projector_lag_seconds", "Age of the oldest event that MLflow has not been told.", late)
         yield _gauge("spectune_projector_refused", "What MLflow refuses to hold.", self._ledger.num_buried(MLFLOW))
+        attempts = GaugeMetricFamily("spectune_attempts", "Launches of drivers, by how far they came.", labels=["came"])
+        for came, count in self._ledger.num_attempts().items():
+            attempts.add_metric([came], count)
+        yield attempts
+        told = self._ledger.num_observations()
+        yield CounterMetricFamily(
+            "spectune_observations", "Observations that the ledger holds; its rate is theirs.", told
+        )
         yield _gauge("spectune_events_total", "Events and observations of all campaigns.", self._ledger.num_changes())
 
 

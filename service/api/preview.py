@@ -21,7 +21,7 @@ from service.campaign.specification import Specification
 from service.ledger import ServiceLedger
 from service.ledger.access import Role
 
-_MOST_LOOKED_AT = 100  # of the caller's latest campaigns
+_MOST_LOOKED_AT = 50  # of the caller's latest campaigns
 
 
 class ArmPlan(BaseModel):
@@ -100,14 +100,14 @@ def _measured(
     """Find the latest plan of each optimizer for the same task, with the campaign that made it."""
     task, optimizers = _kind(specification.document()), {str(arm.optimizer) for arm in specification.arms}
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for submission in ledger.submissions(limit=_MOST_LOOKED_AT, owner=owner):
-        campaign = submission.campaign
-        if _kind(campaign.specification) != task:
-            continue
-        for event in ledger.events(campaign.campaign_id, "planned"):
-            optimizer = campaign.specification["arms"][event.body["arm"]]["optimizer"]
-            if event.body["seconds_per_member_step"]:
-                found.setdefault(optimizer, (campaign.campaign_id, event.body))
+    latest = [each.campaign for each in ledger.submissions(limit=_MOST_LOOKED_AT, owner=owner)]
+    alike = [campaign for campaign in latest if _kind(campaign.specification) == task]
+    plans = ledger.plans([campaign.campaign_id for campaign in alike]) if alike else {}
+    for campaign in alike:
+        for plan in plans.get(campaign.campaign_id, []):
+            optimizer = campaign.specification["arms"][plan["arm"]]["optimizer"]
+            if plan["seconds_per_member_step"]:
+                found.setdefault(optimizer, (campaign.campaign_id, plan))
         if optimizers <= found.keys():
             break
     return found

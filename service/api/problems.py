@@ -13,10 +13,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from search_spaces.json_values import json_pointer
+from service.api.examples import PROBLEM
 from service.errors import (
     AccessError,
     CampaignNotFoundError,
@@ -53,6 +54,8 @@ class FieldError(BaseModel):
 
 class Problem(BaseModel):
     """Why a request was refused (RFC 9457)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PROBLEM]})
 
     type: str = Field(examples=["urn:spectune:problem:specification"])
     title: str
@@ -106,7 +109,9 @@ def _service_error(_: Request, error: Exception) -> JSONResponse:
             headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
             return problem_response(error.status, "access", str(error), headers=headers)
         case BodyError():
-            return problem_response(error.status, error.kind, str(error))
+            # What was not read of the body would be taken in otherwise, however much it is.
+            headers = {"Connection": "close"} if error.status in (408, 413) else None
+            return problem_response(error.status, error.kind, str(error), headers=headers)
     status, kind = next((found for each, found in _KINDS.items() if isinstance(error, each)), (500, "internal"))
     if status == 503:
         _log.warning("the ledger does not answer: %s", error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.examples import CAMPAIGN
 from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.pareto import ParetoPoint
@@ -40,6 +41,8 @@ class BestTrial(BaseModel):
 
 class Campaign(BaseModel):
     """A campaign."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [CAMPAIGN]})
 
     id: str
     name: str

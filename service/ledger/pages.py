@@ -135,6 +135,35 @@ class PagedLedger(SubmissionLedger):
             found = connection.execute(query.where(campaigns.c.id.in_(campaign_ids)))
             return {row.id: row.heartbeat_at for row in found}
 
+    def plans(self, campaign_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """Read what workers of some campaigns found out about training trials together, by id; those that have any."""
+        mine = events.c.campaign_id.in_(campaign_ids) & (events.c.kind == "planned")
+        query = (
+            select(events.c.campaign_id, events.c.body).where(mine).order_by(events.c.campaign_id, events.c.sequence)
+        )
+        found: dict[str, list[dict[str, Any]]] = {}
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.campaign_id, []).append(row.body)
+        return found
+
+    def num_attempts(self) -> dict[str, int]:
+        """Count the attempts of the service's campaigns: begun, claimed by a driver, and ended."""
+        columns = {"begun": attempts.c.number, "claimed": attempts.c.claimed_at, "ended": attempts.c.ended_at}
+        counts = [func.count(column).label(name) for name, column in columns.items()]
+        query = (
+            select(*counts).select_from(attempts).join(submissions, submissions.c.campaign_id == attempts.c.campaign_id)
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).one()
+        return {name: int(getattr(row, name)) for name in columns}
+
+    def num_observations(self) -> int:
+        """Count the observations of the service's campaigns."""
+        query = select(func.count()).select_from(observations)
+        with self._reading() as connection:
+            return int(connection.execute(query.join(submissions, _same_campaign)).scalar_one())
+
     def num_changes(self) -> int:
         """Count everything that ever happened to the campaigns of the service."""
         query = select(func.coalesce(func.sum(campaigns.c.sequence), 0)).join(submissions)
@@ -189,6 +218,9 @@ def _best(connection: Connection, modes: Mapping[str, Mode | None], mode: Mode) 
 def _phase() -> ColumnElement[str]:
     """Give what a trial is for; what a trial of the search was asked for says nothing of it."""
     return func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
+
+
+_same_campaign = submissions.c.campaign_id == observations.c.campaign_id
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:

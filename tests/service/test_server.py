@@ -46,3 +46,24 @@ def test_a_service_has_its_directory_alone_and_says_where_it_is(tmp_path: Path) 
                 pass
     with data.locked(served_at="http://again"):
         pass
+
+
+def test_replicas_share_their_directory_with_each_other_alone(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    with data.replicated(served_at="http://one") as is_last, data.replicated(served_at="http://two"):
+        for served_at in (None, "http://alone", ""):
+            with (
+                pytest.raises(DataDirectoryError, match="the service at http://two has this"),
+                data.locked(served_at=served_at),
+            ):
+                pass
+        assert not is_last()
+    with data.replicated(served_at="http://one") as is_last:
+        assert is_last()
+    for served_at in (None, "http://alone"):
+        with (
+            data.locked(served_at=served_at),
+            pytest.raises(DataDirectoryError),
+            data.replicated(served_at="http://one"),
+        ):
+            pass

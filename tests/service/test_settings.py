@@ -56,3 +56,10 @@ def test_the_address_of_mlflow_holds_no_password_and_a_refusal_does_not_show_it(
 def test_a_setting_that_cannot_be_used_is_named_with_its_value(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*got '{value}'"):
         Settings.from_environment({name: value})
+
+
+def test_the_address_of_a_ray_holds_no_user() -> None:
+    given = {"SPECTUNE_RAY_ADDRESS": "http://ray-head:8265/"}
+    assert Settings.from_environment(given).ray_address == "http://ray-head:8265"
+    with pytest.raises(SettingsError, match="RAY_AUTH_TOKEN"):
+        Settings.from_environment({"SPECTUNE_RAY_ADDRESS": "http://me:secret@ray-head:8265"})

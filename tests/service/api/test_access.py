@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from service.api.application import ROUTES
 from service.api.routing import Route
 from service.campaign.lifecycle import CampaignEvent
+from service.ledger import access
 from service.ledger.access import Role
 from tests.service.api.conftest import Bench, document
 
@@ -68,6 +70,27 @@ def test_a_wrong_key_is_told_how_to_ask(bench: Bench) -> None:
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert answer.headers["content-type"] == "application/problem+json"
         assert key not in answer.text
+
+
+def test_a_wrong_key_does_the_same_work_whatever_is_wrong_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look into the ledger and one comparison in constant time, of digests of equal length: time tells nothing."""
+    key = bench.ledger.create_key(owner="me", role=Role.VIEWER)
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def compare_and_note(one: str, other: str) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(access.hmac, "compare_digest", compare_and_note)
+    prefix, key_id, secret = key.split("_")
+    wrong = [f"{prefix}_{key_id}_{'0' * len(secret)}", f"{prefix}_00000000_{secret}", "x", f"spx_{key_id}_{secret}"]
+    for each in (*wrong, key):
+        compared.clear()
+        answer = bench.client.get("/v1/campaigns", headers={"Authorization": f"Bearer {each}"})
+        assert (answer.status_code, compared) == (200 if each == key else 401, [(64, 64)])
 
 
 def test_an_idempotency_key_is_each_owners_own(bench: Bench) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from service.api import examples
 from service.api.openapi import document as openapi_document
+from service.api.problems import Problem
+from service.api.schemas import Campaign
 from service.errors import LedgerError
 from tests.service.api.conftest import Bench
 
@@ -42,10 +45,15 @@ def test_metrics_count_campaigns_and_requests_without_the_names_of_either(bench:
     campaign_id = bench.submit()
     bench.client.get(f"/v1/campaigns/{campaign_id}")
     bench.client.get("/somewhere/else")
+    bench.add_trials(campaign_id, [1.0, None, 2.0])
     text = bench.client.get("/metrics").text
     assert 'spectune_campaigns{state="QUEUED"} 1.0' in text
     assert "spectune_queue_depth 1.0" in text
     assert 'route="/v1/campaigns/{campaign_id}"' in text.replace(":identifier", "")
+    assert "spectune_observations_total 2.0" in text
+    assert 'spectune_attempts{came="begun"} 1.0' in text
+    for name in ("heartbeat_age_seconds", "queue_oldest_seconds", "projector_lag", "request_seconds_bucket"):
+        assert f"spectune_{name}" in text
     assert campaign_id not in text
     assert "somewhere" not in text
 
@@ -53,6 +61,14 @@ def test_metrics_count_campaigns_and_requests_without_the_names_of_either(bench:
 def test_the_stored_openapi_document_is_the_true_one() -> None:
     """`python -m service.api.openapi > docs/openapi.json` writes it anew."""
     assert json.loads(STORED.read_text(encoding="utf-8")) == json.loads(json.dumps(openapi_document()))
+
+
+def test_the_examples_are_answers_that_could_be_given() -> None:
+    schemas = openapi_document()["components"]["schemas"]
+    for model, example in ((Campaign, examples.CAMPAIGN), (Problem, examples.PROBLEM)):
+        assert model.model_validate(example).model_dump(mode="json") == example
+        shown = {name: value for name, value in example.items() if value is not None}
+        assert schemas[model.__name__]["examples"] == [shown]
 
 
 def test_every_operation_says_what_it_does_and_how_it_refuses() -> None:
