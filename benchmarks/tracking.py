@@ -17,6 +17,8 @@ import itertools
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 import warnings
@@ -190,6 +192,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Ray's of its own deprecations
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     results = measure(num_trials=arguments.trials, num_rounds=arguments.rounds)
     print(f"{'points/s into':28} {'trials':>6} {'reports':>8} {'points':>8} {'ours':>9} {'callback':>9} {'ratio':>7}")
     for result in results:

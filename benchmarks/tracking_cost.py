@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     os.environ["SPECTUNE_DATABASE_URL"] = ""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     campaign = specification(num_trials=arguments.trials, steps=arguments.steps)
     lines = measure(arguments.ways, campaign, num_rounds=arguments.rounds)
     print(f"{'MLflow':10} {'seconds':>9} {'steps/s':>9} {'told after, s':>17} {'ratio to untracked':>26}")

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from service.campaign.records import Observation, TrialRecord
+from service.findings.bundle import read_bundle
 from service.ledger import Ledger
 from service.tracking.mlflow_tracker import EXPERIMENT
 from service.tracking.naming import SUMMARY, metric_name
@@ -64,12 +65,21 @@ def test_the_campaign_succeeds_and_says_so_in_json(finished: Outcome) -> None:
     assert document["wall_seconds"] > 0
 
 
+def test_what_it_leaves_lies_beside_its_run_the_bundle_whole(finished: Outcome) -> None:
+    client, parent, children = in_mlflow(finished)
+    names = {each.path for each in client.list_artifacts(parent.info.run_id)}
+    assert names == {"campaign.yaml", "best.yaml", "report.json", "report.html", "environment.txt", "bundle.zip"}
+    bundle = read_bundle(Path(client.download_artifacts(parent.info.run_id, "bundle.zip")).read_bytes())
+    assert sorted(trial.number for trial in bundle.trials) == sorted(children)
+
+
 def test_the_leaderboard_names_the_best_configuration_and_the_way_into_mlflow(finished: Outcome) -> None:
     for words in (
         "best configuration (arm",
         "lr:",
         "mlflow ui --backend-store-uri sqlite:///",
         "compareRunsMode=CHART",
+        "viewStateShareKey=spectune-",
     ):
         assert words in finished.stderr
 

@@ -56,7 +56,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def project(ledger: Ledger, address: str) -> list[str]:
     """Project the campaign with its documents, and list the names of its runs."""
-    attachments = MlflowAttachments.connect(ledger, address, lambda *_: {"best.yaml": "lr: 1\n"})
+    attachments = MlflowAttachments.connect(ledger, address, lambda *_: {"best.yaml": b"lr: 1\n"})
     projector = Projector(ledger, MlflowTracker.connect(address, address=address), "c-1", attachments=attachments)
     ledger.set_cursor("mlflow", "c-1", 0)
     projector.catch_up()
