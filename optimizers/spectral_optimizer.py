@@ -46,7 +46,7 @@ class SpectralOptimizer(Optimizer):
         max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
         merge: Which shapes share a direction: one of `stacking.MERGES`. `padded` serves many small shapes that nearly
             agree; it adds flops, and is `transposed` where the solver does not bear it.
-        merge_on_cpu: The same on the CPU, where nothing waits for launches and flops are dear.
+        merge_on_cpu: The same on the CPU, where nothing waits for launches and turning a matrix costs two products.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
