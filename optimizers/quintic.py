@@ -80,6 +80,7 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
         start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
         shortness = torch.ones((), device=matrix.device)
     flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
+    flat = flat if _lies_tall(flat) else flat.contiguous()
     shortness = shortness.expand(*matrix.shape[:-2], 1, 1).reshape(-1, 1, 1)
     if len(set(counts)) == 1:
         return _run(flat, shortness, quintic, counts[0]).reshape(matrix.shape)
@@ -211,7 +212,7 @@ def _plain_steps(
 
 def _lies_tall(X: Tensor) -> bool:
     """Say whether a wide matrix is a tall one seen from the side."""
-    return X.mT.is_contiguous() and not X.is_contiguous()
+    return X.shape[-2] < X.shape[-1] and X.mT.is_contiguous() and not X.is_contiguous()
 
 
 def _memory_of_start(matrix: Tensor) -> Tensor | None:
