@@ -4,9 +4,9 @@
     gram     R = X Xᵀ once, then on m × m alone:  Z = a I + b R + c R²,  Q <- Z Q,  R <- Z R Z,
              at last X <- Q X; begun anew (X, then R) after step 2            8 α + 28 for five steps
 
-A tall matrix Y = Xᵀ is iterated as it lies, A = Yᵀ Y, Y <- a Y + Y B, and never turned: a copy that transposes takes as
-long as two of the products. All in units of m³ flops with α = n / m, so the Gram form (Dao-AILab, gram-newton-schulz) pays above α = 1.5. Without the
-new beginning its rounding grows like that of a normal equation.
+in units of m³ flops with α = n / m, so the Gram form (Dao-AILab, gram-newton-schulz) pays above α = 1.5. Without the
+new beginning its rounding grows like that of a normal equation. A tall matrix Y = Xᵀ is iterated as it lies, A = Yᵀ Y,
+Y <- a Y + Y B, and never turned: a copy that transposes takes as long as two of the products.
 
 The start is divided by a bound of σ₁. Frobenius' is the usual one, 0.06 to 0.9 of it. Ours is Schatten-8: from
 A = X Xᵀ and A², which the first step forms anyway,
@@ -36,8 +36,8 @@ LOOPED_ROWS: Final = 192
 (1.2 times at 256, one core or two). In bfloat16 the batch is never behind."""
 
 CACHED_ENTRIES: Final = 2**17
-"""Entries that are normalised and cast at once on a CPU: with the memory in between 1.25 MB in float32, below the second
-cache of a server's core."""
+"""Entries that are normalised and cast at once on a CPU: 1.25 MB of float32 in, between and half precision out, below
+the second cache of a server's core."""
 
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
@@ -80,6 +80,7 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
         start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
         shortness = torch.ones((), device=matrix.device)
     flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
+    flat = flat if _lies_tall(flat) else flat.contiguous()
     shortness = shortness.expand(*matrix.shape[:-2], 1, 1).reshape(-1, 1, 1)
     if len(set(counts)) == 1:
         return _run(flat, shortness, quintic, counts[0]).reshape(matrix.shape)
@@ -94,7 +95,7 @@ def _frobenius_start(matrix: Tensor, eps: float | Tensor, safety: float, dtype: 
     flat = matrix.reshape(-1, *matrix.shape[-2:])
     start = _memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
     count = max(1, CACHED_ENTRIES // flat[0].numel())
-    for part, target in zip(flat.split(count), start.split(count), strict=True):
+    for part, target in zip(torch.split(flat, count), torch.split(start, count), strict=True):
         target.copy_(normalised(part, eps=eps, safety=safety, out=_memory_of_start(part)))
     return start
 
@@ -211,7 +212,7 @@ def _plain_steps(
 
 def _lies_tall(X: Tensor) -> bool:
     """Say whether a wide matrix is a tall one seen from the side."""
-    return X.mT.is_contiguous() and not X.is_contiguous()
+    return X.shape[-2] < X.shape[-1] and X.mT.is_contiguous() and not X.is_contiguous()
 
 
 def _memory_of_start(matrix: Tensor) -> Tensor | None:

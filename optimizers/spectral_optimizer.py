@@ -46,7 +46,7 @@ class SpectralOptimizer(Optimizer):
         max_stack_bytes_on_cpu: The same on the CPU, where a stack that leaves the cache costs more than it saves.
         merge: Which shapes share a direction: one of `stacking.MERGES`. `padded` serves many small shapes that nearly
             agree; it adds flops, and is `transposed` where the solver does not bear it.
-        merge_on_cpu: The same on the CPU, where nothing waits for launches and flops are dear.
+        merge_on_cpu: The same on the CPU, where nothing waits for launches and turning a matrix costs two products.
     """
 
     rule_type: ClassVar[type[SpectralRule]]
@@ -255,10 +255,14 @@ def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weig
     for start in range(0, len(parameters), count):  # on a CPU so many at once as stay in its cache
         some = parameters[start : start + count]
         if weight_decay != 0:
-            torch._foreach_mul_(some, _factor(1 - rate * weight_decay, update.device))
+            torch._foreach_mul_(some, _factor(1 - rate * weight_decay, directions))
         torch._foreach_sub_(some, steps[start : start + count], alpha=rate)
 
 
-def _factor(value: float, device: torch.device) -> float | Tensor:
-    """Give a factor for `torch._foreach_mul_`, which on a CPU casts a number anew for each tensor."""
-    return torch.tensor(value, dtype=torch.float64) if device.type == "cpu" else value
+def _factor(value: float, like: Tensor) -> float | Tensor:
+    """Give a factor for `torch._foreach_mul_`, which on a CPU casts a number anew for each tensor.
+
+    A half precision would round the tensor, where the number stays as it is.
+    """
+    is_cheaper = like.device.type == "cpu" and like.dtype.itemsize >= 4
+    return torch.tensor(value, dtype=torch.float64) if is_cheaper else value

@@ -11,6 +11,7 @@ from optimizers.coefficients import (
     CLASSIC,
 )
 from optimizers.polar import SOLVERS, polar_factor
+from optimizers.quintic import CACHED_ENTRIES
 from tests.optimizers.references import (
     SHAPES,
     gaussian,
@@ -129,6 +130,41 @@ def test_what_is_not_a_matrix_is_refused_with_its_shape():
         polar_factor(torch.zeros(3, 3, dtype=torch.int64), solver="svd")
     with pytest.raises(ValueError, match=r"got torch.complex64"):
         polar_factor(torch.zeros(3, 3, dtype=torch.complex64), solver="svd")
+
+
+@every_iteration
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 24, 9), (24, 9), (2, 260, 200)])
+def test_a_tall_matrix_is_iterated_as_it_lies_to_the_factor_of_its_transpose(solver, dtype, shape):
+    name = str(dtype).removeprefix("torch.")
+    if solver == "gram" and dtype == torch.bfloat16:
+        pytest.skip("the Gram form has no bfloat16")
+    tall = gaussian(*shape, dtype=torch.float32)
+    wide = tall.mT.contiguous()
+    factor = polar_factor(tall, solver=solver, compute_dtype=name)
+    other = polar_factor(wide, solver=solver, compute_dtype=name)
+    bound = {torch.float32: 1e-4, torch.bfloat16: 0.03}[dtype]
+    assert (factor - other.mT).norm() <= bound * other.norm()
+    assert (factor + other.mT).norm() > bound * other.norm()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_pieces_that_fit_the_cache_are_normalised_as_one_would_be(dtype):
+    batch = gaussian(2 * CACHED_ENTRIES // (64 * 128) + 1, 64, 128, dtype=torch.float32)
+    batch[-1] *= 1e-20
+    for matrices in (batch, batch.mT.contiguous()):
+        together = polar_factor(matrices, solver="newton_schulz", compute_dtype=dtype)
+        for place in (0, len(batch) - 1):
+            pair = matrices[[place, place]]
+            assert torch.equal(together[place], polar_factor(pair, solver="newton_schulz", compute_dtype=dtype)[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_result_outlives_the_next_call(dtype):
+    first = polar_factor(gaussian(3, 8, 12, dtype=torch.bfloat16), solver="newton_schulz", compute_dtype=dtype)
+    kept = first.clone()
+    polar_factor(gaussian(3, 8, 12, seed=1, dtype=torch.bfloat16), solver="newton_schulz", compute_dtype=dtype)
+    assert torch.equal(first, kept)
 
 
 @pytest.mark.gpu
