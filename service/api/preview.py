@@ -1,4 +1,4 @@
-"""What a campaign would do and cost: its trials, how they would train together, and an estimate where one is honest.
+"""What a campaign would do and cost: its points, how trials would train together, an estimate where one is honest.
 
 Nothing is trained to find it out. How many trials train together, and how long a step takes, is known from the caller's
 earlier campaigns of the same task and optimizer, whose workers have measured it; where there is none, it is not known.
@@ -17,11 +17,14 @@ from service.api.bodies import Body
 from service.api.context import caller_of, context_of
 from service.api.examples import SPECIFICATION
 from service.api.routing import Route
+from service.campaign.samplers import ADAPTIVE_SAMPLERS
+from service.campaign.search import arm_study
 from service.campaign.specification import Specification
 from service.ledger import ServiceLedger
 from service.ledger.access import Role
 
 _MOST_LOOKED_AT = 50  # of the caller's latest campaigns
+_MOST_SHOWN = 256  # points of an arm
 
 
 class ArmPlan(BaseModel):
@@ -31,6 +34,15 @@ class ArmPlan(BaseModel):
     members: int | None = Field(description="trials that train as one; null where the first worker finds it out")
     seconds_per_step: float | None = Field(description="of one trial, among so many; null where nobody has measured it")
     why: str = Field(examples=["as campaign muon-or-adamw-c069ac189f measured it"])
+
+
+class ArmPoints(BaseModel):
+    """What an arm would try."""
+
+    arm: str
+    configurations: list[dict[str, Any]] | None = Field(
+        description=f"in their order, the first {_MOST_SHOWN} at most; null where the sampler waits for what comes out"
+    )
 
 
 class Estimate(BaseModel):
@@ -47,7 +59,9 @@ class Preview(BaseModel):
     specification: dict[str, Any]
     warnings: list[str]
     num_points: int
-    num_trials: int
+    num_trials: int = Field(description="of the search")
+    num_trials_beyond: int = Field(description="finals and audits, at most")
+    points: list[ArmPoints]
     rungs: list[int]
     report_steps: list[int]
     most_steps: int = Field(description="steps of all trials if none is stopped early")
@@ -62,20 +76,46 @@ def preview(request: Request, body: Body) -> Preview:
     _, specification = read_submission(context, body)
     owner = None if caller.role is Role.ADMIN else caller.owner
     plans = list(_plans(specification, context.ledger, owner))
-    search, resources = specification.search, specification.resources
-    num_points = len(specification.arms) * search.points
+    resources, num_arms = specification.resources, len(specification.arms)
+    num_points, num_beyond = num_arms * _points_per_arm(specification), num_arms * _beyond_per_arm(specification)
+    num_trials = num_points * specification.search.seeds
     return Preview(
         specification=specification.document(),
         warnings=[f"{warning.pointer}: {warning.message}" for warning in specification.warnings()],
         num_points=num_points,
-        num_trials=num_points * search.seeds,
+        num_trials=num_trials,
+        num_trials_beyond=num_beyond,
+        points=[_points(specification, index) for index in range(num_arms)],
         rungs=list(specification.rungs()),
         report_steps=list(specification.report_steps()),
-        most_steps=num_points * search.seeds * specification.task.steps,
+        most_steps=(num_trials + num_beyond) * specification.task.steps,
         num_cpus=resources.workers * resources.cpus,
         fusion=plans,
         estimate=_estimate(specification, plans),
     )
+
+
+def _points_per_arm(specification: Specification) -> int:
+    """Count the points of an arm that its share of the budget has room for."""
+    search, room = specification.search, specification.trials_per_arm
+    return search.points if room is None else min(search.points, room // search.seeds)
+
+
+def _beyond_per_arm(specification: Specification) -> int:
+    """Count the finals and audits of an arm, at most."""
+    finals, room = specification.finals, specification.trials_per_arm
+    wanted = (finals.keep * finals.seeds if finals else 0) + specification.stopping.audit
+    searched = _points_per_arm(specification) * specification.search.seeds
+    return wanted if room is None else min(wanted, room - searched)
+
+
+def _points(specification: Specification, index: int) -> ArmPoints:
+    name = str(specification.arms[index].name)
+    if specification.search.sampler in ADAPTIVE_SAMPLERS:
+        return ArmPoints(arm=name, configurations=None)
+    study = arm_study(specification, index)
+    asked = (study.ask() for _ in range(min(_MOST_SHOWN, _points_per_arm(specification))))
+    return ArmPoints(arm=name, configurations=[dict(point.config) for point in asked if point is not None])
 
 
 def _plans(specification: Specification, ledger: ServiceLedger, owner: str | None) -> Iterator[ArmPlan]:
@@ -120,7 +160,9 @@ def _kind(specification: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _estimate(specification: Specification, plans: Sequence[ArmPlan]) -> Estimate:
-    per_arm = round(expected_steps(specification) * specification.search.points * specification.search.seeds)
+    searched = _points_per_arm(specification) * specification.search.seeds
+    beyond = _beyond_per_arm(specification) * specification.task.steps
+    per_arm = round(expected_steps(specification) * searched) + beyond
     seconds = [plan.seconds_per_step for plan in plans]
     known = [each for each in seconds if each is not None]
     total = per_arm * sum(known) if len(known) == len(seconds) else None

@@ -25,6 +25,7 @@ from service.campaign.outcomes import Mode, SeedHistory, point_outcome
 from service.campaign.points import Origin, Point, fingerprint
 from service.campaign.samplers import ADAPTIVE_SAMPLERS, SamplerName
 from service.campaign.sampling import random_units, shuffled_grid, sobol_units
+from service.campaign.specification import Specification
 
 _OPEN_SHARE = 8  # an adaptive sampler has at most this part of its points open
 _MAX_REPEATS = 10  # points an adaptive sampler may repeat in one ask before the point is drawn at random instead
@@ -267,3 +268,21 @@ class ArmStudy:
 
     def _random(self, index: int) -> Iterator[list[float]]:
         return random_units(self._search_seed, arm=self._arm, ask=index, num_axes=self._space.num_axes)
+
+
+def arm_study(specification: Specification, index: int) -> ArmStudy:
+    """Make the study of one of a campaign's arms, without any point yet."""
+    arm, search = specification.arms[index], specification.search
+    return ArmStudy(
+        arm.search_space,
+        arm.fixed,
+        sampler=search.sampler,
+        points=search.points,
+        seeds=search.seeds,
+        modes=tuple(objective.mode for objective in specification.objectives),
+        num_levels=search.levels,
+        search_seed=search.search_seed,
+        arm_index=index,
+        initial_points=specification.initial_points_of(index),
+        deterministic=search.deterministic,
+    )

@@ -17,7 +17,7 @@ from service.campaign.lifecycle import TrialEvent, next_trial_state
 from service.campaign.outcomes import SeedHistory
 from service.campaign.points import Point
 from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.search import ArmStudy, NoPoint
+from service.campaign.search import NoPoint, arm_study
 from service.campaign.specification import Specification
 from service.campaign.stopping import Hyperband, Median, RungDecision, RungVerdict, StoppingRule, SuccessiveHalving
 from service.driver.arm_trial import ArmTrial, history_of, record_of, restored
@@ -50,7 +50,7 @@ class Arm:
         self._specification = specification
         self._rungs = frozenset(specification.rungs())
         self._num_seeds = specification.search.seeds
-        self._study = _study(specification, index)
+        self._study = arm_study(specification, index)
         self._stopping = _stopping_rule(specification)
         self._trials: dict[int, ArmTrial] = {}
         self.device_seconds = 0.0
@@ -258,23 +258,6 @@ def _fate(decision: RungDecision) -> tuple[Fate, str]:
 def make_arms(specification: Specification) -> list[Arm]:
     """Make the arms of a campaign."""
     return [Arm(specification, index) for index in range(len(specification.arms))]
-
-
-def _study(specification: Specification, index: int) -> ArmStudy:
-    arm, search = specification.arms[index], specification.search
-    return ArmStudy(
-        arm.search_space,
-        arm.fixed,
-        sampler=search.sampler,
-        points=search.points,
-        seeds=search.seeds,
-        modes=tuple(objective.mode for objective in specification.objectives),
-        num_levels=search.levels,
-        search_seed=search.search_seed,
-        arm_index=index,
-        initial_points=specification.initial_points_of(index),
-        deterministic=search.deterministic,
-    )
 
 
 def _stopping_rule(specification: Specification) -> StoppingRule | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from service.api.preview import expected_steps
+from service.campaign.search import arm_study
 from service.campaign.specification import parse
 from service.ledger import entries
 from service.ledger.access import Role
@@ -49,6 +51,33 @@ def test_what_earlier_campaigns_of_the_same_task_measured_is_the_estimate(bench:
     assert answer["estimate"]["wall_seconds"] == pytest.approx(8 * 60 * (0.01 + 0.002) / 2)
     other = asked | {"task": asked["task"] | {"rank": 3}}
     assert bench.client.post("/v1/campaigns:preview", json=other).json()["estimate"]["device_seconds"] is None
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid", "sobol"])
+def test_the_points_are_those_that_the_search_will_try(bench: Bench, sampler: str) -> None:
+    space = {"lr": {"log_uniform": [0.01, 0.1]}, "momentum": {"choice": [0.9, 0.95]}}
+    grid = {"levels": 2} if sampler == "grid" else {}
+    asked = document(search={"sampler": sampler, "points": 4, "search_seed": 7} | grid)
+    asked["arms"] = [{"optimizer": "muon", "name": name, "space": space} for name in ("a", "b")]
+    told = bench.client.post("/v1/campaigns:preview", json=asked).json()["points"]
+    for index, arm in enumerate(told):
+        study = arm_study(parse(asked), index)
+        assert arm["configurations"] == [json.loads(json.dumps(point.config)) for point in iter(study.ask, None)]
+        assert len(arm["configurations"]) == 4
+    assert told[0]["configurations"] != told[1]["configurations"]
+    adaptive = document(search={"sampler": "tpe", "points": 4})
+    answer = bench.client.post("/v1/campaigns:preview", json=adaptive).json()
+    assert {each["configurations"] for each in answer["points"]} == {None}
+
+
+def test_finals_and_audits_count_as_far_as_the_budget_has_room(bench: Bench) -> None:
+    search, finals = {"sampler": "random", "points": 4}, {"keep": 1, "seeds": 3}
+    asked = document(search=search, finals=finals, stopping={"rule": "none"})
+    answer = bench.client.post("/v1/campaigns:preview", json=asked).json()
+    assert (answer["num_trials"], answer["num_trials_beyond"], answer["most_steps"]) == (8, 6, 14 * 60)
+    assert answer["estimate"]["steps"] == 14 * 60
+    tight = bench.client.post("/v1/campaigns:preview", json=asked | {"budget": {"trials": 10}}).json()
+    assert (tight["num_trials"], tight["num_trials_beyond"]) == (8, 2)
 
 
 def test_another_owners_campaigns_tell_nothing(bench: Bench) -> None:
