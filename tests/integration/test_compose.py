@@ -28,6 +28,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 VARIABLES = {"SPECTUNE_POSTGRES_PASSWORD": "s3cret", "SPECTUNE_BOOTSTRAP_OWNER": "me"} | {
     "SPECTUNE_PORT": "",
     "SPECTUNE_CPUS": "",
+    "SPECTUNE_WORKER_CPUS": "",
     "SPECTUNE_RAY_TOKEN": "0123456789abcdef" * 3,
 }
 
@@ -57,6 +58,15 @@ def test_secrets_have_no_default_and_the_service_alone_leaves_the_machine_by_cho
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), name
         assert "healthcheck" in service or name == "migrate", name
+
+
+def test_the_override_for_gpus_changes_the_workers_alone() -> None:
+    override = yaml.safe_load((FILE.parent / "deploy" / "compose.gpu.yml").read_text(encoding="utf-8"))
+    assert list(override) == ["services"]
+    assert override["services"].keys() == {"ray-worker"} <= COMPOSE["services"].keys()
+    devices = override["services"]["ray-worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    assert not any("gpu" in word for word in command("ray-worker")), "Ray is to find the GPUs itself"
 
 
 @pytest.fixture

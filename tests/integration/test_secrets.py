@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,14 +50,24 @@ def secret_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told_in(folder: Path) -> list[str]:
-    """List the files that hold the secret."""
+    """List the files that hold the secret, packed ones included."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [str(path) for path in files if SECRET.encode() in path.read_bytes()]
+    return [str(path) for path in files if any(SECRET.encode() in content for content in contents(path))]
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """Give what is in a file and, if it is packed, in each file that it packs."""
+    yield path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            yield from map(packed.read, packed.namelist())
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"password={SECRET}", encoding="utf-8")
-    assert told_in(tmp_path) == [str(tmp_path / "log")]
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("inside", SECRET)
+    assert sorted(told_in(tmp_path)) == [str(tmp_path / "log"), str(tmp_path / "packed.zip")]
 
 
 def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_folder: Path) -> None:
@@ -73,6 +84,7 @@ def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_fold
     assert SECRET not in outcome.stdout + outcome.stderr
     assert (tmp_path / "data" / "mlflow.sqlite").exists()
     assert list((tmp_path / "data" / "mlflow-artifacts").rglob("report.html"))
+    assert list((tmp_path / "data" / "mlflow-artifacts").rglob("bundle.zip"))
     assert list(ray_folder.rglob("*.log")) or list(ray_folder.rglob("*.out"))
     assert told_in(tmp_path) == []
     assert told_in(ray_folder) == []
