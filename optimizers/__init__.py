@@ -27,9 +27,10 @@ from optimizers.hyperparameters import Hyperparameter
 from optimizers.muon import Muon, MuonRule
 from optimizers.outliers import percentile_threshold, suppress_outliers
 from optimizers.parameter_groups import ParameterSplit, split
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
 from optimizers.polargrad import PolarGrad, PolarGradRule
 from optimizers.root import Root, RootRule
+from optimizers.solvers import SOLVERS
 from optimizers.spectral import SpectralRule, apply_update
 from optimizers.spectral_descent import SpectralDescent, SpectralDescentRule
 from optimizers.spectral_optimizer import SpectralOptimizer

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from optimizers.coefficients import CLASSIC, DEFAULT_STEPS
 from optimizers.outliers import percentile_threshold
-from optimizers.polar import Coefficients, polar_factor
+from optimizers.polar import polar_factor
 from optimizers.polargrad import nuclear_norm_along
+from optimizers.solvers import Coefficients
 
 
 def orthogonality_error(direction: Tensor) -> Tensor:

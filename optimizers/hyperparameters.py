@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from optimizers.outliers import percentile_problem
-from optimizers.polar import COMPUTE_DTYPES, SOLVERS
+from optimizers.solvers import COMPUTE_DTYPES, SOLVERS
 
 Kind = Literal["float", "integer", "boolean", "choice", "betas"]
 

@@ -25,7 +25,7 @@ from torch.optim.optimizer import ParamsT
 from optimizers import hyperparameters as declare
 from optimizers.hyperparameters import Hyperparameter, table_of
 from optimizers.momentum import average_
-from optimizers.polar import Coefficients
+from optimizers.solvers import Coefficients
 from optimizers.spectral import Hyperparameters, SpectralRule, State
 from optimizers.spectral_optimizer import SpectralOptimizer
 from optimizers.spelling import refuse_unknown

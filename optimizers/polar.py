@@ -1,27 +1,50 @@
 """The polar factor U Vᵀ of a matrix G = U Σ Vᵀ: every singular value set to one.
 
+**How it is found without singular vectors.** A step X <- X h(XᵀX) keeps the singular vectors and moves each singular
+value alone, σ <- σ h(σ²). So the matrix asks a scalar question: which odd functions, cheap as products or solves,
+compose to one that is 1 on [ℓ, 1], where the singular values of G lie once it is divided by a bound of σ₁? The error
+
+    ‖X − U Vᵀ‖_F / √m  =  (mean over the m singular values of (f(σ) − 1)²)^½
+
+is read off f. Quintics take three products a step; composing the best one of [ℓ, 1], then the best of the interval that
+it leaves, and so on, is the best composition there is (Amsel et al., Polar Express, arXiv 2505.16932).
+Five steps, 15 products, of each solver's own quintics:
+
+    solver          slope at 0   σ raised to ½   largest error on [3e-3, 1]   on [1e-3, 1]
+    newton_schulz       485         1.07e-3                .32                     .53
+    polar_express       976         5.4e-4                 .13                     .16
+    minimax, 3e-3       540         9.8e-4                 .013                    .49
+    minimax, 1e-3       998         5.2e-4                 .14                     .14
+
+The slope ∏ a bounds what five quintics lift: a value below 1 / ∏ a stays small whatever the others do. So exactness
+and reach are traded against each other by ℓ (`l0`), and by how tight the bound of σ₁ is: Frobenius' norm pushes the
+values of a square Gaussian matrix down by √m / 2, and the classic triple, which never settles (it sends [3e-3, 1] to
+[.68, 1.2]), was made for slope. `minimax` divides by the Schatten-8 norm instead, which costs nothing (`quintic`).
+
+**Solvers.**
+
     newton_schulz    X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X from X = G / ‖G‖_F, one triple (a, b, c) for all steps
-    minimax          the same from the Schatten-8 norm with our own triples for [3e-3, 1]: the most exact for its cost
-    polar_express    the same with a triple of its own for each step (arXiv 2505.16932, table for [1e-3, 1])
+    minimax          the same from the Schatten-8 norm with our own triples for [ℓ₀, 1]: the most exact for its cost
+    polar_express    the same with a triple of its own for each step (published table for [1e-3, 1])
     adanewton        the same with one triple for the shape (ROOT, arXiv 2511.20626), classic where none is published
     gram             any of these four on X Xᵀ: fewer flops where columns > 1.5 rows, the same result but for rounding
     auto             `gram` there, plain elsewhere; `minimax` unless told otherwise
     qdwh, zolo_pd    rational iterations, to the accuracy of the dtype (`qdwh`, `zolotarev`)
     svd              exact
 
-The iterations work on the orientation with fewer rows, where X Xᵀ is smallest. They send a zero singular value to zero.
-The polynomial ones are not exact: `coefficients.py` says what each set of numbers reaches, `quintic.py` how it is
-iterated. Five steps of `minimax`, 15 products, leave an error ‖X − U Vᵀ‖_F / √m in float32 of 0.004 on a Gaussian
-matrix of 4:1 and 0.038 on a square one, where the classic triple leaves 0.15 and 0.21, Polar Express 0.085 and 0.11;
-one singular value 500 times the others is where it loses, 0.15 against 0.12 (`benchmarks/polar.py`).
+**Which one.** To set the direction of an optimizer's step, `minimax`: in float32 it leaves 0.004 on a Gaussian matrix
+of 4:1 and 0.038 on a square one, where the classic triple leaves 0.15 and 0.21 and Polar Express 0.085 and 0.11;
+momenta, whose spectra are wider, want ℓ₀ = 1e-3. One singular value 500 times the others is where it loses, 0.15
+against 0.12 (`benchmarks/polar.py`). Where the error itself enters a formula, as in the nuclear norm ⟨G, U Vᵀ⟩ of
+PolarGrad, `qdwh` or `svd`: no polynomial of 15 products is exact. The factor's own condition number is 1 / σ_min, so ε
+κ is as near as any method comes in arithmetic of rounding ε; of a rank-deficient matrix the iterations, which send
+zero to zero, give the compact factor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias, cast
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,70 +52,20 @@ from torch import Tensor
 from optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
-    MAX_STEPS,
     MINIMAX_LOWEST,
     POLAR_EXPRESS_SAFETY,
-    Triple,
     adanewton_triple,
     polar_express_triples,
     repeated,
 )
 from optimizers.exact import by_svd
 from optimizers.minimax import minimax_triples
-from optimizers.own_triples import check_own_triples, iterated_by_own
+from optimizers.own_triples import iterated_by_own
 from optimizers.qdwh import qdwh
 from optimizers.quintic import GRAM_FROM, Quintic, iterated
-from optimizers.rational import LOWEST, check_lowest
-from optimizers.spelling import refuse_unknown
+from optimizers.rational import LOWEST
+from optimizers.solvers import DTYPES, SOLVERS, Coefficients, NotTensor, check_solver, read_triples
 from optimizers.zolotarev import zolo_pd
-
-NotTensor: TypeAlias = Triple | Sequence[Triple] | str
-Coefficients: TypeAlias = NotTensor | Tensor
-
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-COMPUTE_DTYPES: Final = ("auto", *DTYPES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solver:
-    """What a solver can be told.
-
-    Attributes:
-        is_iterative: Whether it is a quintic iteration, which reads `eps`.
-        half_dtypes: The half precisions that it has.
-        takes_steps: Whether it reads `steps`.
-        takes_coefficients: Whether it reads `coefficients`.
-        takes_bases: Whether those may be the name of one of `BASES`.
-        takes_lowest: Whether it reads `l0`.
-    """
-
-    is_iterative: bool = False
-    half_dtypes: tuple[str, ...] = ()
-    takes_steps: bool = False
-    takes_coefficients: bool = False
-    takes_bases: bool = False
-    takes_lowest: bool = False
-
-
-QUINTIC: Final = Solver(is_iterative=True, half_dtypes=("float16", "bfloat16"), takes_steps=True)
-SOLVERS: Final[dict[str, Solver]] = {
-    "newton_schulz": replace(QUINTIC, takes_coefficients=True),
-    "minimax": replace(QUINTIC, takes_lowest=True),
-    "polar_express": QUINTIC,
-    "adanewton": replace(QUINTIC, takes_coefficients=True),
-    # Not in bfloat16: the rounding of Q, 2⁻⁸ of up to 33 after two steps, carries iterates out of the interval to NaN.
-    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True, takes_lowest=True),
-    "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True, takes_lowest=True),
-    "qdwh": Solver(takes_steps=True, takes_lowest=True),
-    "zolo_pd": Solver(takes_lowest=True),
-    "svd": Solver(),
-}
-BASES: Final = ("newton_schulz", "minimax", "polar_express", "adanewton")
 
 
 def polar_factor(
@@ -149,61 +122,6 @@ def polar_factor(
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
         result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
     return result.to(matrix.dtype) if out is None else out.copy_(result)
-
-
-def check_solver(
-    solver: str,
-    *,
-    steps: int | Tensor | None = None,
-    coefficients: Coefficients | None = None,
-    compute_dtype: str = "auto",
-    l0: float | None = None,
-) -> None:
-    """Refuse what `polar_factor` would refuse whatever the matrix.
-
-    Raises:
-        ValueError: As `polar_factor`.
-    """
-    refuse_unknown("solver", solver, SOLVERS)
-    refuse_unknown("compute_dtype", compute_dtype, COMPUTE_DTYPES)
-    entry = SOLVERS[solver]
-    if coefficients is not None:
-        _check_coefficients(solver, coefficients)
-    if steps is not None:
-        _check_steps(solver, steps)
-    if l0 is not None and not (entry.takes_lowest and coefficients in (None, "minimax")):
-        raise ValueError(f"solver {solver!r} takes no l0: got {l0!r}")
-    if l0 is not None:
-        check_lowest(l0)
-    if compute_dtype in ("float16", "bfloat16") and compute_dtype not in entry.half_dtypes:
-        legal = ", ".join([*entry.half_dtypes, "float32 or float64"])
-        raise ValueError(f"solver {solver!r} computes in {legal}: got {compute_dtype!r}")
-
-
-def _check_coefficients(solver: str, coefficients: Coefficients) -> None:
-    if not SOLVERS[solver].takes_coefficients:
-        raise ValueError(f"solver {solver!r} has fixed coefficients: got {coefficients!r}")
-    if isinstance(coefficients, Tensor):
-        check_own_triples(coefficients, solver, is_taken=not SOLVERS[solver].takes_bases)
-    elif not isinstance(coefficients, str):
-        _triples(coefficients)
-    elif SOLVERS[solver].takes_bases:
-        refuse_unknown(f"coefficients of {solver}", coefficients, BASES)
-    else:
-        raise ValueError(f"coefficients of {solver!r} are numbers: got {coefficients!r}")
-
-
-def _check_steps(solver: str, steps: int | Tensor) -> None:
-    if not SOLVERS[solver].takes_steps:
-        raise ValueError(f"solver {solver!r} takes no steps: got {steps!r}")
-    if isinstance(steps, Tensor) and (steps.is_floating_point() or steps.dtype == torch.bool):
-        raise ValueError(f"steps are whole numbers: got dtype {steps.dtype}")
-    if not isinstance(steps, Tensor) and (isinstance(steps, bool) or not isinstance(steps, int)):
-        raise ValueError(f"steps are whole numbers: got {steps!r}")
-    counts = steps.flatten().tolist() if isinstance(steps, Tensor) else [steps]
-    for count in counts:
-        if not 1 <= count <= MAX_STEPS:
-            raise ValueError(f"steps must lie between 1 and {MAX_STEPS}: got {count}")
 
 
 def _check_matrix(matrix: Tensor) -> None:
@@ -283,7 +201,7 @@ def _quintic(
     if isinstance(coefficients, str):
         base, coefficients = coefficients, None
     if coefficients is not None:
-        return Quintic(triples=repeated(_triples(coefficients), steps), in_gram_form=in_gram_form)
+        return Quintic(triples=repeated(read_triples(coefficients), steps), in_gram_form=in_gram_form)
     if base == "minimax":
         triples = minimax_triples(steps, l0=MINIMAX_LOWEST if l0 is None else l0)
         return Quintic(triples=triples, by_schatten=True, in_gram_form=in_gram_form)
@@ -292,11 +210,3 @@ def _quintic(
         return Quintic(triples=triples, divisor=POLAR_EXPRESS_SAFETY, in_gram_form=in_gram_form)
     triple = adanewton_triple(rows, columns) if base == "adanewton" else CLASSIC
     return Quintic(triples=repeated([triple], steps), in_gram_form=in_gram_form)
-
-
-def _triples(coefficients: Triple | Sequence[Triple]) -> list[Triple]:
-    """Read one triple or a sequence of them."""
-    rows = [coefficients] if coefficients and not isinstance(coefficients[0], Sequence) else list(coefficients)
-    if not rows or any(not isinstance(row, Sequence) or len(row) != 3 for row in rows):
-        raise ValueError(f"coefficients are (a, b, c) or a sequence of such triples: got {coefficients!r}")
-    return [cast(Triple, tuple(map(float, cast(Triple, row)))) for row in rows]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
 from optimizers.momentum import average
-from optimizers.polar import SOLVERS, Coefficients, check_solver, polar_factor
+from optimizers.polar import polar_factor
+from optimizers.solvers import SOLVERS, Coefficients, check_solver
 from optimizers.stacking import stack_into
 
 State: TypeAlias = dict[str, Tensor]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
+from optimizers.solvers import SOLVERS
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (7, 5)]
 STEPS = {

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
+from optimizers import polar
 from optimizers.coefficients import (
     CLASSIC,
     POLAR_EXPRESS,
+    POLAR_EXPRESS_SAFETY,
     ROOT_TRIPLES,
     adanewton_triple,
     polar_express_triples,
 )
 from optimizers.diagnostics import polar_error
 from optimizers.minimax import minimax_triples
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
+from optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,
@@ -121,6 +126,29 @@ def test_coefficients_keep_the_interval_that_is_stated_beside_them(triples, low,
         s = a * s + b * s**3 + c * s**5
     assert expected[0] <= s.min()
     assert s.max() <= expected[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "triples", "divisor"),
+    [
+        ("newton_schulz", 5 * [CLASSIC], 1.0),
+        ("polar_express", polar_express_triples(5), POLAR_EXPRESS_SAFETY),
+        ("minimax, 3e-3", minimax_triples(5, l0=3e-3), 1.0),
+        ("minimax, 1e-3", minimax_triples(5, l0=1e-3), 1.0),
+    ],
+)
+def test_the_account_of_the_quintics_is_what_their_numbers_do(row, triples, divisor):
+    """The table at the top of `polar.py`: slope at zero, what is raised to a half, the largest error down to ℓ."""
+    line = next(line for line in polar.__doc__.splitlines() if line.startswith(f"    {row}  "))
+    slope, half, *errors = (float(word) for word in line.removeprefix(f"    {row}").split())
+    start = torch.logspace(-5, 0, 500_001, dtype=torch.float64)
+    end = start / divisor
+    for a, b, c in triples:
+        end = a * end + b * end**3 + c * end**5
+    assert math.prod(a for a, _, _ in triples) == pytest.approx(slope, abs=0.5)
+    assert start[(end >= 0.5).to(torch.int8).argmax()].item() == pytest.approx(half, rel=0.02)
+    for low, error in zip((3e-3, 1e-3), errors, strict=True):
+        assert (end[start >= low] - 1).abs().max().item() == pytest.approx(error, rel=0.04)
 
 
 def test_adanewton_looks_its_triple_up_by_shape_in_either_orientation():

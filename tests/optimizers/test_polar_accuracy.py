@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from optimizers.coefficients import CLASSIC, polar_express_triples
 from optimizers.diagnostics import polar_error
 from optimizers.muon import MuonRule
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
 from optimizers.polargrad import PolarGradRule
 from optimizers.qdwh import qdwh_schedule
+from optimizers.solvers import SOLVERS
 from optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from optimizers.coefficients import (
     CLASSIC,
 )
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
 from optimizers.quintic import CACHED_ENTRIES
+from optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -11,7 +11,8 @@ from optimizers.coefficients import (
     polar_express_triples,
 )
 from optimizers.minimax import minimax_triples
-from optimizers.polar import SOLVERS, polar_factor
+from optimizers.polar import polar_factor
+from optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from optimizers.polar import SOLVERS
+from optimizers.solvers import SOLVERS
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_fused_equals_solo import STRUCTURES
 from tests.trainers.test_population import LEARNING_RATES, admitted, members_of, targets, weights
