@@ -37,13 +37,6 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep whole campaigns to one process of a parallel test run: two at once would take each other's processors."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("campaigns"))
-
-
 @dataclass
 class Outcome:
     """A finished run of the command."""

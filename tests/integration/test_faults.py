@@ -142,6 +142,7 @@ def test_a_report_that_measures_nothing_touches_its_own_trial_alone(
     assert_mlflow_equals_ledger(outcome)
 
 
+@pytest.mark.skipif(not ALL, reason="part of `make faults`: a minute")
 def test_two_campaigns_at_once_in_one_data_directory_do_not_touch_each_other(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
