@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from service.data_directory import DataDirectory
-from service.driver.environment import driver_environment
+from service.driver.environment import own_ray_environment
 from service.errors import DataDirectoryError
 from service.launchers.marks import kept_environment, kill_marked
 from service.standing_process import StandingProcess, free_ports
@@ -97,7 +97,7 @@ class RayHead:
         _log.info("the Ray head starts at %s", self.address)
 
     def _environment(self) -> dict[str, str]:
-        environment = kept_environment(self._database_url) | driver_environment()
+        environment = kept_environment(self._database_url) | own_ray_environment()
         for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
             environment.pop(name, None)
         return environment | {"RAY_AUTH_TOKEN_PATH": str(self._data.ray_token), MARK: str(self._data.root)}

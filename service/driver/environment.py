@@ -65,16 +65,15 @@ def job_environment() -> dict[str, str]:
 
 
 def driver_environment() -> dict[str, str]:
-    """Make the variables of one driver.
+    """Make the variables of one driver: of a Ray of its own, or of the cluster in RAY_ADDRESS, which has its token."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return own_ray_environment()
+    return {variable.name: variable.value for variable in VARIABLES if variable.name not in _NODES_OWN}
 
-    The token of a Ray of its own is new for each and never written to a file; a cluster has one already, as whoever
-    names the cluster in RAY_ADDRESS knows.
-    """
-    variables = {variable.name: variable.value for variable in VARIABLES}
-    if os.environ.get("RAY_ADDRESS"):
-        del variables["RAY_AUTH_MODE"]
-        return variables
-    return variables | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+def own_ray_environment() -> dict[str, str]:
+    """Make the variables of whoever starts a Ray; its token is new each time and never written to a file here."""
+    return {variable.name: variable.value for variable in VARIABLES} | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def worker_environment() -> dict[str, str]:

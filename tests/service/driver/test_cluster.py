@@ -12,7 +12,7 @@ from service.campaign.catalog import Catalog, installed_catalog
 from service.campaign.specification import parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
-from service.driver.environment import driver_environment, worker_environment
+from service.driver.environment import driver_environment, own_ray_environment, worker_environment
 from service.driver.tune_driver import placement
 from service.errors import SpecificationError
 from tests.fakes.slots import specification
@@ -61,5 +61,6 @@ def test_a_cluster_has_its_own_token_and_its_workers_get_what_they_cannot_inheri
     assert driver_environment()["RAY_AUTH_TOKEN"] != driver_environment()["RAY_AUTH_TOKEN"]
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert not {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & driver_environment().keys()
+    assert own_ray_environment()["RAY_AUTH_MODE"] == "token", "a service's own Ray was open where RAY_ADDRESS was set"
     assert worker_environment()["MKL_CBWR"] == "AVX2,STRICT"
     assert not any(name.startswith("RAY_AUTH") for name in worker_environment())
