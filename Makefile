@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/spectune demo
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults: install
 	SPECTUNE_FAULTS=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_stops.py \
