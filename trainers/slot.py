@@ -236,13 +236,19 @@ class Slot:
         return failures
 
     def _checkpoint(self, *, force: bool) -> None:
-        """Write a checkpoint if one is due or asked for."""
+        """Write a checkpoint if one is due or asked for.
+
+        Where the disk refuses it, training goes on: what a checkpoint is worth is the steps since the one before.
+        """
         now = time.monotonic()
         if not self._cohorts or not (force or now - self._saved_at >= self._options.checkpoint_seconds):
             return
         states = {trial: cohort.state(trial) for cohort in self._cohorts.values() for trial in cohort.trials}
-        checkpoints.save(self._folder, self._number, states)
-        checkpoints.prune(self._folder)
+        try:
+            checkpoints.save(self._folder, self._number, states)
+            checkpoints.prune(self._folder)
+        except OSError as error:
+            _log.warning("no checkpoint, so the loss of this worker would cost the steps since the last: got %s", error)
         self._saved_at = time.monotonic()
 
     # Training

@@ -87,9 +87,15 @@ class Moment:
         return cls(SAMPLERS[seed % len(SAMPLERS)], draw.randint(1, 60), draw.random())
 
 
-def fill_disk(driver: psutil.Process, spool: Path, *, spare_bytes: int) -> None:
-    """Let no file of the driver grow until its spool has taken so many bytes more: its last record is torn."""
+def fill_disk(driver: psutil.Process, workers: list[psutil.Process], spool: Path, *, spare_bytes: int) -> None:
+    """Let no file grow until the driver's spool has taken so many bytes more: its last record is torn.
+
+    The workers, which die with their driver, may write nothing any more: each checkpoint is torn.
+    """
     limit = spool.stat().st_size + spare_bytes
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     with suppress(psutil.NoSuchProcess):  # the campaign may end before the disk is full
         driver.rlimit(psutil.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         deadline = time.monotonic() + FULL_SECONDS
@@ -164,7 +170,7 @@ def strike(run: Run, fault: str, moment: Moment) -> None:
         case "owner killed":
             run.process.kill()
         case "disk full":
-            fill_disk(driver, spool_of(run), spare_bytes=int(moment.pick * 200))
+            fill_disk(driver, run.workers(), spool_of(run), spare_bytes=int(moment.pick * 200))
         case "SIGTERM":
             os.kill(run.process.pid, signal.SIGTERM)
         case "SIGINT":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,15 @@ def play(folder: Path, *verdicts: Verdict, attempt: int = 1, name: str = "s") ->
     while (report := slot.step()) is not None:
         reports += report.members
     return reports
+
+
+def next_members(slot: Slot) -> list[MemberReport]:
+    report = slot.step()
+    return [] if report is None else report.members
+
+
+def refuse(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def saved(folder: Path, trial: int = 0) -> dict[str, Any] | None:
@@ -109,6 +120,25 @@ def test_a_member_of_a_lost_worker_goes_on_with_the_same_numbers(tmp_path: Path,
     play(tmp_path / "lost", Verdict(admit=(assignment(),)), GO_ON, END)  # its last checkpoint is at step 20
     again = Verdict(admit=(assignment(is_new=False),))
     assert numbers(play(tmp_path / "lost", again, END, attempt=attempt, name=name)) == numbers(whole)[2:]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed = play(tmp_path / "undisturbed", Verdict(admit=(assignment(),)), GO_ON, GO_ON, END)
+    slot = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(),)), GO_ON, GO_ON, END]), options(tmp_path))
+    reports = list(next_members(slot))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        reports += next_members(slot)
+    assert saved(tmp_path) is None
+    assert "No space left on device" in caplog.text
+    reports += next_members(slot)
+    assert next_members(slot) == []
+    assert numbers(reports) == numbers(undisturbed)
+    kept = saved(tmp_path)
+    assert kept is not None
+    assert kept["step"] == 30
 
 
 def test_a_torn_checkpoint_costs_steps_and_nothing_else(tmp_path: Path) -> None:
