@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from service.campaign.specification import parse
-from service.cli.document import read_document
+from service.campaign_file import read_document
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

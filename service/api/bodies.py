@@ -42,12 +42,19 @@ async def read_body(request: Request) -> JsonBody:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BodyError("the body must be application/json", status=415, kind="media-type")
-    try:
-        content = await asyncio.wait_for(_read(request), TIMEOUT_SECONDS)
-    except TimeoutError as error:
-        message = f"the body did not arrive within {TIMEOUT_SECONDS:g} s"
-        raise BodyError(message, status=408, kind="timeout") from error
-    document = _parse(content)
+    content = await read_bytes(request)
+    return checked_body(_parse(content), content)
+
+
+Body = Annotated[JsonBody, Depends(read_body)]
+
+
+def checked_body(document: Any, content: bytes) -> JsonBody:
+    """Take a document that came as some bytes for a body.
+
+    Raises:
+        SpecificationError: It is no mapping, or holds what no campaign can.
+    """
     problems = [*json_problems(document), *_nul_problems(document)]
     if not isinstance(document, Mapping):
         problems = [Problem("", "a mapping is needed")]
@@ -56,7 +63,17 @@ async def read_body(request: Request) -> JsonBody:
     return JsonBody(document, hashlib.sha256(content).hexdigest())
 
 
-Body = Annotated[JsonBody, Depends(read_body)]
+async def read_bytes(request: Request) -> bytes:
+    """Read what a request sends.
+
+    Raises:
+        BodyError: It is too large or too slow.
+    """
+    try:
+        return await asyncio.wait_for(_read(request), TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        message = f"the body did not arrive within {TIMEOUT_SECONDS:g} s"
+        raise BodyError(message, status=408, kind="timeout") from error
 
 
 async def _read(request: Request) -> bytes:

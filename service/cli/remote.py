@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.document import read_document
+from service.campaign_file import read_document
 from service.client import Client
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]

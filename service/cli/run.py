@@ -19,7 +19,7 @@ from service.campaign.lifecycle import CampaignState
 from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, parse
-from service.cli.document import read_document
+from service.campaign_file import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.plans import achieved_line, fusion_lines, plan_line

@@ -47,6 +47,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_NOT_YAML = "the campaign file is not YAML"
+
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -64,11 +66,25 @@ def read_document(path: Path) -> Any:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SpecificationError([Problem("", f"the campaign file cannot be read ({reason})", str(path))]) from error
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return _parsed(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise SpecificationError(
-            [Problem("", f"the campaign file is not YAML ({_reason(error)})", str(path))]
-        ) from error
+        raise SpecificationError([Problem("", f"{_NOT_YAML} ({_reason(error)})", str(path))]) from error
+
+
+def parse_document(text: str) -> Any:
+    """Read the text of a campaign file.
+
+    Raises:
+        SpecificationError: It is not YAML, or has a key twice; the text is not repeated.
+    """
+    try:
+        return _parsed(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SpecificationError([Problem("", f"{_NOT_YAML} ({_reason(error)})")]) from error
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_StrictLoader)
 
 
 def _reason(error: yaml.YAMLError | RecursionError) -> str:
