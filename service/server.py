@@ -29,6 +29,7 @@ from service.ports import LastingLauncher
 from service.ray_head import RayHead
 from service.reconciler import Reconciler
 from service.settings import Settings
+from service.web import add_pages
 
 SUPERVISION_SECONDS = 5.0
 DRAIN_SECONDS = 5
@@ -170,8 +171,10 @@ def check_door(ledger: ServiceLedger, host: str) -> None:
 
 def server_config(context: Context, host: str, port: int) -> uvicorn.Config:
     """Say how requests are taken: h11 bounds the bytes of headers, and so what a client that never ends can hold."""
+    application = create_application(context)
+    add_pages(application)
     return uvicorn.Config(
-        create_application(context),
+        application,
         host=host,
         port=port,
         log_config=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -11,28 +11,41 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from service.api.campaigns import find
 from service.api.context import context_of
 from service.api.routing import CAMPAIGN, Route
-from service.campaign.specification import restore
+from service.campaign.records import TrialRecord
+from service.campaign.specification import Specification, restore
 from service.ledger.access import Role
+
+if TYPE_CHECKING:
+    from service.campaign.report import Report
 
 _one_at_a_time = threading.Lock()  # a report of ten thousand trials takes a core for seconds
 
 
-def read_report(request: Request, campaign_id: str) -> Response:
-    """Read the report; with `Accept: text/html` the page of figures, one file that needs no net."""
+def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Specification, list[TrialRecord]]:
+    """Make a campaign's report, with what it is of: what was asked for, and all trials.
+
+    Raises:
+        CampaignNotFoundError: There is no such campaign for the caller.
+    """
     from service.campaign.report import make_report  # Optuna
 
-    context, submission = context_of(request), find(request, campaign_id)
-    campaign = submission.campaign
+    context, campaign = context_of(request), find(request, campaign_id).campaign
     specification = restore(campaign.specification)
     trials, observations = context.ledger.trials(campaign_id), context.ledger.observations(campaign_id)
     with _one_at_a_time:
         report = make_report(specification, campaign, trials, observations, catalog=context.catalog)
-        headers = {"ETag": f'"{campaign.sequence}"', "Vary": "Accept"}
-        if "text/html" in request.headers.get("Accept", ""):
-            from service.findings.page import report_page  # Plotly
+    return report, specification, trials
 
-            return HTMLResponse(report_page(report, specification, trials), headers=headers)
-        return JSONResponse(report.document(), headers=headers)
+
+def read_report(request: Request, campaign_id: str) -> Response:
+    """Read the report; with `Accept: text/html` the page of figures, one file that needs no net."""
+    headers = {"ETag": f'"{find(request, campaign_id).campaign.sequence}"', "Vary": "Accept"}
+    report, specification, trials = make_campaign_report(request, campaign_id)
+    if "text/html" in request.headers.get("Accept", ""):
+        from service.findings.page import report_page  # Plotly
+
+        return HTMLResponse(report_page(report, specification, trials), headers=headers)
+    return JSONResponse(report.document(), headers=headers)
 
 
 def read_bundle(request: Request, campaign_id: str) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pandas  # noqa: F401  # Plotly asks whether it is there, and must not find what another thread has half imported
 import plotly.graph_objects as go
 
 from service.campaign.lifecycle import TrialState
@@ -16,22 +17,10 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#
 _WIDE = 100.0  # largest over smallest value
 
 
-def report_figures(report: Report, specification: Specification, trials: Sequence[TrialRecord]) -> list[go.Figure]:
-    """Draw every figure for which there is something to show.
-
-    Args:
-        report: The campaign's.
-        specification: What was asked for.
-        trials: All its trials.
-    """
-    figures = [
-        _finals_figure(report),
-        _curves_figure(report),
-        learning_rate_figure(specification, trials),
-        _importance_figure(report),
-        _pareto_figure(report),
-    ]
-    return [figure for figure in figures if figure is not None]
+def report_figures(report: Report) -> list[go.Figure]:
+    """Draw what a report found, each figure for which there is something to show."""
+    makers = (_finals_figure, _curves_figure, _importance_figure, _pareto_figure)
+    return [figure for make in makers if (figure := make(report)) is not None]
 
 
 def _finals_figure(report: Report) -> go.Figure | None:

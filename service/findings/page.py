@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from service.campaign.records import TrialRecord
 from service.campaign.report import Report
 from service.campaign.specification import Specification
-from service.findings.figures import report_figures
+from service.findings.figures import learning_rate_figure, report_figures
 from service.findings.tables import report_tables
 from service.findings.verdict_lines import verdict_lines
 
@@ -30,9 +30,11 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
         specification: What was asked for.
         trials: All its trials.
     """
+    figures = [*report_figures(report), learning_rate_figure(specification, trials)]
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{number}")  # else a random one
-        for number, figure in enumerate(report_figures(report, specification, trials))
+        for number, figure in enumerate(figures)
+        if figure is not None
     ]
     title = html.escape(f"{report.campaign_id}: {report.objective} at step {report.steps}")
     seeds = specification.search.seeds

@@ -100,3 +100,38 @@ def test_an_idempotency_key_is_each_owners_own(bench: Bench) -> None:
         headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "same"}
         ids.add(bench.client.post("/v1/campaigns", json=document(), headers=headers).json()["id"])
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"Origin": "http://testserver"}, 202),
+        ({"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}, 202),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://testserver.evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_a_page_of_another_site_may_change_nothing(bench: Bench, headers: dict[str, str], status: int) -> None:
+    campaign_id = bench.submit()
+    assert bench.client.post(f"/v1/campaigns/{campaign_id}:pause", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("spectune.localhost", 200),
+        ("evil.example:8000", 403),
+        ("[", 200),  # nobody's name
+    ],
+)
+def test_without_keys_no_name_of_the_internet_is_answered_to(bench: Bench, host: str, status: int) -> None:
+    assert bench.client.get("/v1/campaigns", headers={"Host": host}).status_code == status
+    bench.ledger.create_key(owner="me", role=Role.VIEWER)
+    assert bench.client.get("/v1/campaigns", headers={"Host": host}).status_code == 401
