@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 
 from service.api.problems import BodyError
 from service.campaign.problem_list import json_problems
@@ -47,6 +48,8 @@ async def read_body(request: Request) -> JsonBody:
     except TimeoutError as error:
         message = f"the body did not arrive within {TIMEOUT_SECONDS:g} s"
         raise BodyError(message, status=408, kind="timeout") from error
+    except ClientDisconnect as error:  # nobody hears it, and it is no error of ours
+        raise BodyError("the client went away", status=400, kind="disconnected") from error
     document = _parse(content)
     problems = [*json_problems(document), *_nul_problems(document)]
     if not isinstance(document, Mapping):
