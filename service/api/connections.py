@@ -49,7 +49,7 @@ class BoundedConnection(H11Protocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._waits_for: type[h11.Sentinel] | None = None
+        self._waits_for: object = None
         self._arrival: asyncio.TimerHandle | None = None
         self._departure: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -120,7 +120,7 @@ class BoundedConnection(H11Protocol):
             self._unset_keepalive_if_required()
             self._wait_for(awaited)
 
-    def _wait_for(self, awaited: type[h11.Sentinel] | None) -> None:
+    def _wait_for(self, awaited: object) -> None:
         if self._arrival is not None:
             self._arrival.cancel()
             self._arrival = None
