@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from service.campaign.leaderboard import leaderboard
 from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
+from service.campaign.live_leaderboard import LiveLeaderboard
 from service.errors import FencedError, IllegalTransitionError
 from service.ledger import ServiceLedger, entries
 from service.ledger.spool import Record
@@ -41,6 +43,7 @@ def machine(ledger: ServiceLedger) -> type[RuleBasedStateMachine]:
             self.trials: dict[int, TrialState] = {}
             self.reports: dict[tuple[int, int], float] = {}
             self.charged = 0.0
+            self.board, self.looked_at = LiveLeaderboard(num_arms=1, mode="minimize"), 0
 
         # What happens to the campaign
 
@@ -125,6 +128,16 @@ def machine(ledger: ServiceLedger) -> type[RuleBasedStateMachine]:
             except FencedError:
                 return
             raise AssertionError(f"attempt {late} may not write while {self.attempt} does")
+
+        # Who looks on
+
+        @rule()
+        def look_at_the_standings(self) -> None:
+            """Now and then, so that much or little has happened since: what is kept up to date is what is ranked anew."""
+            sequence = ledger.campaign(self.name).sequence
+            self.board.update(ledger.outcomes(self.name, after=self.looked_at))
+            self.looked_at = sequence
+            assert self.board.standings() == leaderboard(ledger.trials(self.name), num_arms=1, mode="minimize")
 
         # What must hold
 
