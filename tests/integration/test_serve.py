@@ -1,6 +1,8 @@
 """The service as a team uses it: from submission to the best point, and killed at seeded points.
 
-`make faults` kills it at eighty points, with and without twenty seconds of downtime; every test run at four.
+`make faults` kills it at eighty points: twenty seeds, each of which strikes once in submission, in launch, while
+training runs (and a trial is being stopped) and in mid-cancel, with and without twenty seconds of downtime. Every test run
+takes one seed: all four moments, each at an instant that the seed draws, without downtime.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import httpx
 import pytest
 import yaml
 
+from service.campaign.lifecycle import STOPPED_BY_USER
+from service.client import Client
 from service.errors import RequestError
 from tests.integration.conftest import DOCUMENT, SPECTUNE
 from tests.integration.serving import Serving, wait_for
@@ -115,11 +119,14 @@ def _strike(serving: Serving, body: dict[str, Any], chance: random.Random, downt
         drivers, attempt = serving.drivers(), client.campaign(campaign_id)["attempt"]
         assert attempt <= 2  # a launch that nobody took is made good by the next attempt
         serving.log.write_text("", encoding="utf-8")
+        stopped = next(client.trials(campaign_id, state="RUNNING"))["number"]
+        client.stop_trial(campaign_id, stopped)
         kill_and_restart(chance.uniform(0.0, 2.0))
         serving.wait_until_ready()
         wait_for(serving.has_adopted, seconds=10.0)
         assert (serving.drivers(), client.campaign(campaign_id)["attempt"]) == (drivers, attempt)
         assert client.submit(body, key="once")["id"] == campaign_id
+        _check_that_one_trial_ends(client, campaign_id, stopped)
 
         client.act(campaign_id, "cancel")
         kill_and_restart(chance.uniform(0.0, 1.5))
@@ -127,3 +134,14 @@ def _strike(serving: Serving, body: dict[str, Any], chance: random.Random, downt
         assert serving.processes() == []
         with pytest.raises(RequestError, match="409"):
             client.act(campaign_id, "pause")
+
+
+def _check_that_one_trial_ends(client: Client, campaign_id: str, stopped: int) -> None:
+    """What a user stops ends with its next report, whoever was killed meanwhile; another one trains on."""
+    wait_for(lambda: client.trial(campaign_id, stopped)["state"] == "CANCELLED")
+    trial = client.stop_trial(campaign_id, stopped)  # once more is harmless
+    assert (trial["state"], trial["reason"]) == ("CANCELLED", STOPPED_BY_USER)
+    other = wait_for(lambda: next(client.trials(campaign_id, state="RUNNING"), None))
+    assert other["number"] != stopped
+    wait_for(lambda: client.trial(campaign_id, other["number"])["last_step"] > other["last_step"])
+    assert client.campaign(campaign_id)["state"] == "RUNNING"

@@ -133,7 +133,7 @@ def machine(ledger: ServiceLedger) -> type[RuleBasedStateMachine]:
 
         @rule()
         def look_at_the_standings(self) -> None:
-            """Now and then, so that much or little has happened since: what is kept up to date is what is ranked anew."""
+            """Now and then, after much or little has happened: what is kept up to date is what is ranked anew."""
             sequence = ledger.campaign(self.name).sequence
             self.board.update(ledger.outcomes(self.name, after=self.looked_at))
             self.looked_at = sequence
