@@ -1,8 +1,8 @@
 """The service as a team uses it: from submission to the best point, and killed at seeded points.
 
 `make faults` kills it at eighty points: twenty seeds, each of which strikes once in submission, in launch, while
-training runs (and a trial is being stopped) and in mid-cancel, with and without twenty seconds of downtime. Every test run
-takes one seed: all four moments, each at an instant that the seed draws, without downtime.
+training runs (and a trial is being stopped) and in mid-cancel, with and without twenty seconds of downtime. Every
+test run takes one seed: all four moments, each at an instant that the seed draws, without downtime.
 """
 
 from __future__ import annotations
