@@ -124,7 +124,6 @@ class Reconciler:
         """Let trouble with one campaign not hold up the others."""
         try:
             act()
-            self._told.pop(submission.campaign_id, None)
         except (IllegalTransitionError, LeadershipError) as error:  # somebody was faster: the next look will see
             _log.info("campaign %s: %s", submission.campaign_id, error)
         except (ServiceError, OSError) as error:
@@ -245,6 +244,7 @@ class Reconciler:
         for attempt, driver in list(self._drivers.items()):
             try:
                 exit_code = driver.poll()
+                self._told.pop(attempt[0], None)
                 if exit_code is None:
                     continue
                 campaign = self._ledger.campaign(attempt[0])
