@@ -20,7 +20,7 @@ from tests.service.api.conftest import Bench
 
 MOST = 20
 PATIENCE_SECONDS = 0.4
-LATE_SECONDS = 5.0  # of a busy machine
+LATE_SECONDS = 20.0  # of a busy machine
 
 
 class Hasty(BoundedConnection):

@@ -10,6 +10,7 @@ import math
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -178,6 +179,7 @@ def observed(number: int, step: int, value: float) -> Record:
     )
 
 
+@pytest.mark.timeout(1800)  # at its full size, on a busy machine
 def test_the_ledger_is_what_the_model_is_whatever_comes(database: str) -> None:
     with ServiceLedger(database) as ledger:
         run_state_machine_as_test(
