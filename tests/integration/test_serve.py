@@ -26,7 +26,7 @@ from service.campaign.lifecycle import STOPPED_BY_USER
 from service.client import Client
 from service.errors import RequestError
 from tests.integration.conftest import DOCUMENT, SPECTUNE
-from tests.integration.serving import Serving, wait_for
+from tests.integration.serving import DEADLINE_SECONDS, Serving, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -48,22 +48,32 @@ def document(**changes: Any) -> dict[str, Any]:
     return made
 
 
-def test_a_campaign_goes_from_submission_to_its_best_point(serving: Serving, tmp_path: Path) -> None:
+def test_a_campaign_goes_from_submission_to_its_best_point(
+    serving: Serving, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     campaign = tmp_path / "campaign.yaml"
     campaign.write_text(yaml.safe_dump(document()), encoding="utf-8")
 
-    def spectune(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [SPECTUNE, *arguments]
-        environment = os.environ | {"SPECTUNE_URL": serving.url}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command, environment = [SPECTUNE, *arguments], os.environ | {"SPECTUNE_URL": serving.url}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def spectune(*arguments: str) -> tuple[int, str, str]:
+        process = start(*arguments)
+        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+        return process.returncode, stdout.strip(), stderr
 
     serving.wait_until_ready()
-    campaign_id = spectune("submit", str(campaign), "--key", "mine").stdout.strip()
-    assert spectune("submit", str(campaign), "--key", "mine").stdout.strip() == campaign_id
-    refused = spectune("run", str(campaign), "--data-dir", str(serving.data.root))
-    assert (refused.returncode, serving.url in refused.stderr) == (2, True)
-    watched = spectune("watch", campaign_id)
-    assert watched.returncode == 0, watched.stdout + serving.log.read_text(encoding="utf-8")
+    status, campaign_id, _ = spectune("submit", str(campaign), "--key", "mine")
+    assert status == 0
+    watching = start("watch", campaign_id)  # while its driver starts there is time for what changes nothing
+    request.addfinalizer(watching.kill)
+    assert spectune("submit", str(campaign), "--key", "mine")[1] == campaign_id
+    status, _, refusal = spectune("run", str(campaign), "--data-dir", str(serving.data.root))
+    assert (status, serving.url in refusal) == (2, True)
+    assert campaign_id in spectune("list")[1]
+    watched = watching.communicate(timeout=2 * DEADLINE_SECONDS)
+    assert watching.returncode == 0, (watched, serving.log.read_text(encoding="utf-8"))
     best = httpx.get(f"{serving.url}/v1/campaigns/{campaign_id}/best").json()["best"]
     with serving.client() as client:
         told = list(client.events(campaign_id))
@@ -71,7 +81,6 @@ def test_a_campaign_goes_from_submission_to_its_best_point(serving: Serving, tmp
         progress = client.campaign(campaign_id)["progress"]
         assert sum(progress["num_trials"].values()) == progress["num_trials_planned"] == 6
     assert best["optimizer"] in ("muon", "adamw")
-    assert campaign_id in spectune("list").stdout
     wait_for(lambda: serving.processes() == [])
     assert serving.terminate() == 0
 
