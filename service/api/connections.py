@@ -3,8 +3,8 @@
     request line and headers       `head_seconds`, from the connection's first moment or the request's first byte
     body                           `body_seconds`; `bodies.py` answers 408 before, for what a route reads
     between two requests           uvicorn's `timeout_keep_alive`
-    an answer that nobody takes    `answer_seconds`
-    number of connections          `most`: a new one pushes out the one that has waited longest for a request
+    an answer that nobody takes    `answer_seconds` for each `answer_bytes` of it, however large it is
+    number of connections          `most`: a new one pushes out one whose request has not come or not come whole
 
 So clients that send slowly, or never, hold neither memory nor a place that others need. What the HTTP library refuses
 before there is a request (too many bytes of headers, no HTTP) is a problem like any other.
@@ -13,6 +13,7 @@ before there is a request (too many bytes of headers, no HTTP) is a problem like
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,6 +25,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from service.api.problems import RETRY_SECONDS, problem_response
 
 _CLOSING_SECONDS = 2.0
+_KERNEL_BYTES = (
+    128 * 1024
+)  # else it keeps megabytes for each client that does not read, and hides from us that one does
 _REFUSALS = {
     HTTPStatus.REQUEST_TIMEOUT: ("timeout", "the request did not arrive in time"),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("headers-too-large", "the headers have too many bytes"),
@@ -39,6 +43,7 @@ class ConnectionLimits:
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     answer_seconds: float = 60.0
+    answer_bytes: int = 64 * 1024
     most: int = 1000
 
 
@@ -57,6 +62,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; where there are too many, another one ends or this one is refused."""
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
         if len(self.connections) > self.limits.most and not self._push_one_out():
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
@@ -66,7 +72,7 @@ class BoundedConnection(H11Protocol):
         """End."""
         super().connection_lost(exc)
         self._wait_for(None)
-        self.resume_writing()
+        self._watch_departure(False)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; it puts no deadline off but that of what comes next."""
@@ -80,22 +86,19 @@ class BoundedConnection(H11Protocol):
         self._mind_arrival()
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read, but not forever."""
+        """Wait for a client that does not read as fast as it is written to."""
         super().pause_writing()
-        if self._departure is None:
-            self._departure = self.loop.call_later(self.limits.answer_seconds, self.transport.abort)
+        self._watch_departure(True)
 
     def resume_writing(self) -> None:
         """Go on writing."""
         super().resume_writing()
-        if self._departure is not None:
-            self._departure.cancel()
-            self._departure = None
+        self._watch_departure(self.transport.is_closing())
 
     def timeout_keep_alive_handler(self) -> None:
-        """End a connection that nobody uses."""
+        """End a connection that nobody uses, once its client has taken what was written."""
         super().timeout_keep_alive_handler()
-        self._end_soon()
+        self._watch_departure(True)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; the error that h11 has just raised knows the status."""
@@ -106,8 +109,9 @@ class BoundedConnection(H11Protocol):
     @property
     def _is_spare(self) -> bool:
         """Tell whether it could end now without an answer being lost that somebody waits for."""
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        return not self.transport.is_closing() and (self._is_over or not is_answering)
+        has_asked = self.cycle is not None and not self.cycle.response_complete and self._arrival is None
+        is_answered = not has_asked and not self.transport.get_write_buffer_size()
+        return not self.transport.is_closing() and (self._is_over or is_answered)
 
     def _mind_arrival(self) -> None:
         """Set the deadline of what is to arrive next, where it is not set yet."""
@@ -136,8 +140,24 @@ class BoundedConnection(H11Protocol):
         else:
             self.transport.close()
 
+    def _watch_departure(self, is_watched: bool) -> None:
+        """Look after a while how much of what is written was taken."""
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
+        left = self.transport.get_write_buffer_size()
+        if is_watched and left:
+            self._departure = self.loop.call_later(self.limits.answer_seconds, self._expect_less, left)
+
+    def _expect_less(self, before: int) -> None:
+        """End a connection whose client has taken next to nothing."""
+        if before - self.transport.get_write_buffer_size() < min(before, self.limits.answer_bytes):
+            self.transport.abort()
+        else:
+            self._watch_departure(True)
+
     def _push_one_out(self) -> bool:
-        """End the connection that has waited longest for a request; tell whether there is one beside this."""
+        """End the connection that would end first by itself; tell whether there is one beside this."""
         others = [each for each in self.connections if isinstance(each, BoundedConnection) and each is not self]
         spare = [each for each in others if each._is_spare]
         if spare:
@@ -172,7 +192,4 @@ class BoundedConnection(H11Protocol):
         self._is_over = True
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._end_soon()
-
-    def _end_soon(self) -> None:
         self.loop.call_later(_CLOSING_SECONDS, self.transport.abort)

@@ -20,14 +20,22 @@ from tests.service.api.conftest import Bench
 
 MOST = 20
 PATIENCE_SECONDS = 0.4
+ANSWER_SECONDS = 1.0
 LATE_SECONDS = 20.0  # of a busy machine
+
+
+ASKS = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Hasty(BoundedConnection):
     """A connection with limits that a test can wait for."""
 
     limits = ConnectionLimits(
-        head_seconds=PATIENCE_SECONDS, body_seconds=PATIENCE_SECONDS, answer_seconds=PATIENCE_SECONDS, most=MOST
+        head_seconds=PATIENCE_SECONDS,
+        body_seconds=PATIENCE_SECONDS,
+        answer_seconds=ANSWER_SECONDS,
+        answer_bytes=4096,
+        most=MOST,
     )
 
 
@@ -110,10 +118,10 @@ def test_what_does_not_arrive_in_time_ends_however_steadily_it_drips(
 
 def test_a_second_request_has_a_deadline_too_and_a_kept_connection_has_its_own(server: uvicorn.Server) -> None:
     with connect(server) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(ASKS)
         assert client.recv(10_000).startswith(b"HTTP/1.1 200")
         time.sleep(2 * PATIENCE_SECONDS)  # between requests the limit is that of keep-alive
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal")
+        client.sendall(ASKS + b"GET /heal")
         answers = rest(client)
         assert answers.startswith(b"HTTP/1.1 200")
         assert b"HTTP/1.1 408" in answers
@@ -127,7 +135,7 @@ def test_a_body_that_nobody_asked_for_holds_no_connection(server: uvicorn.Server
 
 def test_an_answer_that_nobody_takes_is_given_up(server: uvicorn.Server) -> None:
     with connect(server) as client:
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
         deadline = time.monotonic() + LATE_SECONDS
         time.sleep(PATIENCE_SECONDS / 2)
         assert server.server_state.connections
@@ -136,11 +144,37 @@ def test_an_answer_that_nobody_takes_is_given_up(server: uvicorn.Server) -> None
         assert not server.server_state.connections
 
 
-def test_those_who_wait_for_nothing_make_room_for_those_who_ask(server: uvicorn.Server) -> None:
+def test_an_answer_that_is_taken_slowly_arrives_whole(server: uvicorn.Server) -> None:
+    num_requests, question = 30, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    length = len(httpx.get(url(server) + "/openapi.json").content)
+    num_bytes, began = 0, time.monotonic()
+    with connect(server) as client:
+        client.sendall(question * num_requests)
+        while num_bytes < num_requests * length:
+            piece = client.recv(256 * 1024)
+            assert piece, f"cut off after {num_bytes} bytes of {num_requests * length}"
+            num_bytes += len(piece)
+            time.sleep(0.005)
+    assert time.monotonic() - began > ANSWER_SECONDS, "it was not slow"
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nX-A: ",
+        b"POST /v1/campaigns HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+        ASKS,
+    ],
+    ids=["silent", "in headers", "in a body", "kept alive"],
+)
+def test_those_who_do_not_ask_make_room_for_those_who_do(server: uvicorn.Server, begins: bytes) -> None:
     with ExitStack() as stack:
         for _ in range(5 * MOST):
             slow = stack.enter_context(connect(server))
-            slow.sendall(b"GET /healthz HTTP/1.1\r\nX-A: ")
+            slow.sendall(begins)
+            if begins == ASKS:
+                assert slow.recv(10_000).startswith(b"HTTP/1.1 200")
         assert httpx.get(url(server) + "/healthz").status_code == 200
         assert len(server.server_state.connections) <= MOST + 1
 
