@@ -100,6 +100,11 @@ class Serving:
         """Tell whether a driver was adopted by a service that was started again."""
         return "was adopted" in re.sub(r"the (Ray head|MLflow server) at \S+ was adopted", "", self.log.read_text())
 
+    def story(self) -> str:
+        """Tell what the service and its drivers printed last: what a test that failed is understood by."""
+        logs = [self.log, *sorted(self.data.root.rglob("driver-*.log"))]
+        return "\n".join(f"== {log}\n{log.read_text(encoding='utf-8')[-3000:]}" for log in logs)
+
     def remove(self) -> None:
         """End everything that is left."""
         if self.process.poll() is None:

@@ -98,6 +98,9 @@ def test_the_service_is_killed_in_submission_in_launch_while_running_and_in_mid_
     try:
         serving.wait_until_ready()
         _strike(serving, body, chance, downtime)
+    except AssertionError:
+        print(serving.story())
+        raise
     finally:
         serving.remove()
 

@@ -130,7 +130,7 @@ def test_a_second_request_has_a_deadline_too_and_a_kept_connection_has_its_own(s
         time.sleep(2 * PATIENCE_SECONDS)  # between requests the limit is that of keep-alive
         client.sendall(ASKS + b"GET /heal")
         answers = rest(client)
-        assert answers.startswith(b"HTTP/1.1 200")
+        assert b"HTTP/1.1 200" in answers
         assert b"HTTP/1.1 408" in answers
 
 
