@@ -1,6 +1,6 @@
 # One image for the service, its migration and MLflow.
 # torch comes with CUDA; `--build-arg TORCH_INDEX=URL` names an index that holds the smaller one for CPUs.
-FROM python:3.11-slim
+FROM python:3.11-slim-bookworm
 
 ARG TORCH_INDEX=
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 RAY_USAGE_STATS_ENABLED=0

@@ -2,10 +2,12 @@
 
 A ledger with many campaigns, one of them with many trials, is served by a real uvicorn in a process of its own. Clients
 ask for every verb at the same time, verbs interleaved, and the table gives p50, p95 and p99 of each in milliseconds.
+The same is measured once more while a driver writes a thousand reports a second to the campaign that is asked about.
 Submissions are measured apart, at a steady 50 a second, for so they come; no campaign runs meanwhile. Then many
 clients follow one campaign while it is written to, and the time from the commit to the last one's receipt is measured.
 
-Goals (2 cores): list and leaderboard p95 < 200 ms with 10 000 trials; submit p95 < 100 ms at 50 requests/s.
+Goals (2 cores): list and leaderboard p95 < 200 ms with 10 000 trials, also while they report; submit p95 < 100 ms at
+50 requests/s.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -22,8 +25,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ from service.ledger import ServiceLedger, entries
 from service.ledger.submissions import LEADER
 
 RATE = 50.0  # submissions a second
+REPORTS = 1000  # a second
+BATCH_SECONDS = 0.25  # as a driver's writer does
 PORT = 8799
 
 
@@ -48,23 +53,59 @@ def fill(ledger: ServiceLedger, *, num_campaigns: int, num_trials: int) -> str:
         ledger.submit(f"c{number}", name=f"campaign {number}", specification=small, owner="local")
         ledger.move_campaign(f"c{number}", CampaignEvent.FAIL, reason="benchmark")
     ledger.submit("large", name="large", specification=document, owner="local")
-    attempt, chance = ledger.begin_attempt("large"), random.Random(0)
+    attempt = ledger.begin_attempt("large")
     position = 1
     for start in range(0, num_trials, 500):
-        records: list[dict[str, Any]] = []
-        for number in range(start, min(start + 500, num_trials)):
-            place: dict[str, Any] = {"arm": number % 2, "point": number // 2, "seed_index": 0, "ask": {}, "at": 1}
-            config = {"lr": chance.random(), "momentum": 0.9, "weight_decay": 0.1}
-            records.append(entries.trial_created(trial=number, config=config, **place))
-            value = chance.random()
-            report: dict[str, Any] = {"metrics": {"validation_loss": value}, "device_seconds": 0.1, "produced_at": 1}
-            records.append(entries.observation(trial=number, step=60, objective=value, **report))
-            end = TrialState.COMPLETED
-            records.append(entries.trial_moved(trial=number, state=end, reason="end_of_schedule", at=2))
+        records = completed(range(start, min(start + 500, num_trials)), steps=[60])
         ledger.append("large", attempt, list(enumerate(records, start=position)))
         position += len(records)
     ledger.move_campaign("large", CampaignEvent.PAUSE, reason="benchmark")
     return "large"
+
+
+def completed(numbers: range, *, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """Give what a driver writes of trials from their beginning to their end."""
+    chance = random.Random(numbers.start)
+    records: list[dict[str, Any]] = []
+    for number in numbers:
+        place: dict[str, Any] = {"arm": number % 2, "point": number // 2, "seed_index": 0, "ask": {}, "at": 1}
+        config = {"lr": chance.random(), "momentum": 0.9, "weight_decay": 0.1}
+        records.append(entries.trial_created(trial=number, config=config, **place))
+        for step in steps:
+            value = chance.random()
+            report: dict[str, Any] = {"metrics": {"validation_loss": value}, "device_seconds": 0.1, "produced_at": 1}
+            records.append(entries.observation(trial=number, step=step, objective=value, **report))
+        records.append(entries.trial_moved(trial=number, state=TrialState.COMPLETED, reason="end_of_schedule", at=2))
+    return records
+
+
+def write_reports(path: Path, campaign_id: str, seconds: float) -> None:
+    """Be a driver whose trials report, come to be and end, a batch at a time; say how many reports it brought in."""
+    steps = [10, 20, 40, 50, 60]
+    per_batch = int(REPORTS * BATCH_SECONDS / len(steps))
+    with ServiceLedger.at(path) as ledger:
+        attempt = ledger.campaign(campaign_id).attempt
+        position = ledger.spool_position(campaign_id, attempt) + 1
+        number = first = 1 + max(each.number for each in ledger.outcomes(campaign_id))
+        began = time.monotonic()
+        for batch in range(int(seconds / BATCH_SECONDS)):
+            time.sleep(max(0.0, began + batch * BATCH_SECONDS - time.monotonic()))
+            records = completed(range(number, number + per_batch), steps=steps)
+            ledger.append(campaign_id, attempt, list(enumerate(records, start=position)))
+            position, number = position + len(records), number + per_batch
+        rate = (number - first) * len(steps) / (time.monotonic() - began)
+        print(f"{rate:.0f} reports a second were written meanwhile")
+
+
+@contextmanager
+def reporting(path: Path, campaign_id: str, seconds: float) -> Iterator[None]:
+    """Let a driver write meanwhile, in a process of its own."""
+    writer = multiprocessing.get_context("spawn").Process(target=write_reports, args=(path, campaign_id, seconds))
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.join()
 
 
 def verbs(large: str) -> dict[str, tuple[str, str]]:
@@ -178,10 +219,13 @@ def main() -> None:
         with Served(data) as served:
             few = asyncio.run(load(served.url, verbs(large), num_clients=4, seconds=arguments.seconds))
             many = asyncio.run(load(served.url, verbs(large), num_clients=arguments.clients, seconds=arguments.seconds))
+            with reporting(data.ledger, large, arguments.seconds + 3.0):
+                busy = asyncio.run(load(served.url, verbs(large), num_clients=4, seconds=arguments.seconds))
             submitted = asyncio.run(submit_steadily(served.url, seconds=arguments.seconds))
             spread = asyncio.run(fan_out(served.url, ledger, large, num_clients=arguments.followers))
         ledger.close()
     rows = {f"{name}, 4 clients": summary(times) for name, times in sorted(few.items())}
+    rows |= {f"{name}, 4 clients, reports arrive": summary(times) for name, times in sorted(busy.items())}
     rows |= {f"{name}, {arguments.clients} clients": summary(times) for name, times in sorted(many.items())}
     rows[f"submit, {RATE:g}/s"] = summary(submitted)
     rows[f"event to the last of {arguments.followers} followers"] = summary(spread)

@@ -7,6 +7,7 @@ import logging
 import re
 from datetime import UTC, datetime
 
+PROBES = ("/healthz", "/readyz", "/metrics")
 _SECRETS = (
     re.compile(r"(spk_[0-9a-f]{1,16})_[0-9a-zA-Z]+"),  # an API key keeps its id
     re.compile(r"(://[^:/@\s]+):[^@/\s]+(?=@)"),  # the password of an address
@@ -37,9 +38,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({name: without_secrets(text) for name, text in told.items()})
 
 
+def is_worth_telling(record: logging.LogRecord) -> bool:
+    """Tell whether a record is more than a probe that found everything well, as one comes every few seconds."""
+    if record.name != "uvicorn.access" or not isinstance(record.args, tuple) or len(record.args) < 5:
+        return True
+    _, method, path, _, status = record.args
+    return (method, status) != ("GET", 200) or str(path).partition("?")[0] not in PROBES
+
+
 def set_up_logs() -> None:
     """Send every log to standard error as JSON."""
     handler = logging.StreamHandler()
+    handler.addFilter(is_worth_telling)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("alembic", "mlflow", "httpx"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import resource
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ import uvicorn
 
 from service import app
 from service.api import create_application
+from service.api.connections import BoundedConnection
 from service.api.context import Context
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.submission import LIVE
@@ -35,6 +37,7 @@ SUPERVISION_SECONDS = 5.0
 DRAIN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 30  # clients forget an idle connection first, or one is closed under their next request
 MOST_HEADER_BYTES = 64 * 1024
+OPEN_FILES = 4096  # a thousand connections, the ledger's and those to Ray and MLflow
 PAUSE_SECONDS = 60.0
 END_SECONDS = 15.0
 
@@ -169,8 +172,10 @@ def check_door(ledger: ServiceLedger, host: str) -> None:
         )
 
 
-def server_config(context: Context, host: str, port: int) -> uvicorn.Config:
-    """Say how requests are taken: h11 bounds the bytes of headers, and so what a client that never ends can hold."""
+def server_config(
+    context: Context, host: str, port: int, *, connection: type[BoundedConnection] = BoundedConnection
+) -> uvicorn.Config:
+    """Say how requests are taken: what a client that never ends can hold is bounded in bytes, in time and in number."""
     application = create_application(context)
     add_pages(application)
     return uvicorn.Config(
@@ -179,15 +184,26 @@ def server_config(context: Context, host: str, port: int) -> uvicorn.Config:
         port=port,
         log_config=None,
         server_header=False,
-        http="h11",
+        http=connection,
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 
+def allow_open_files(wanted: int = OPEN_FILES) -> None:
+    """Let this process open enough files at once, or as many as the machine lets it, and say so then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        _log.warning("many connections need %d open files (ulimit -n): got %d", wanted, allowed)
+
+
 def _answer(context: Context, host: str, port: int) -> None:
     """Answer requests until a signal."""
+    allow_open_files()
     config = server_config(context, host, port)
     _log.info("the service listens on %s", _address(host, port))
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}

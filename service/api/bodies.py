@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 
 from service.api.problems import BodyError
 from service.campaign.problem_list import json_problems
@@ -67,13 +68,15 @@ async def read_bytes(request: Request) -> bytes:
     """Read what a request sends.
 
     Raises:
-        BodyError: It is too large or too slow.
+        BodyError: It is too large or too slow, or its client went away.
     """
     try:
         return await asyncio.wait_for(_read(request), TIMEOUT_SECONDS)
     except TimeoutError as error:
         message = f"the body did not arrive within {TIMEOUT_SECONDS:g} s"
         raise BodyError(message, status=408, kind="timeout") from error
+    except ClientDisconnect as error:  # nobody hears it, and it is no error of ours
+        raise BodyError("the client went away", status=400, kind="disconnected") from error
 
 
 async def _read(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Standings and summaries of campaigns, computed once for each state of the ledger: large ones take long to rank."""
+"""Standings and summaries of campaigns, remembered: large ones take long to read and to rank."""
 
 from __future__ import annotations
 
@@ -6,37 +6,60 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from service.campaign.leaderboard import ArmStanding, leaderboard
+from service.campaign.leaderboard import ArmStanding
+from service.campaign.live_leaderboard import LiveLeaderboard
 from service.campaign.outcomes import Mode
+from service.campaign.records import CampaignRecord
 from service.campaign.submission import Submission, Summary
 from service.ledger import ServiceLedger
 
-_MOST_KEPT = 64
+_MOST_TRIALS = 100_000  # of all leaderboards together: some fifty megabytes
 _MOST_SUMMARIES = 4096
 
 
 class Standings:
-    """A small cache of leaderboards; safe to share between threads."""
+    """A cache of leaderboards that are kept up to date, and not ranked anew; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[int, tuple[ArmStanding, ...]]] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, ledger: ServiceLedger, submission: Submission) -> tuple[ArmStanding, ...]:
         """Give a campaign's standings as of `submission.campaign.sequence` or later."""
         campaign = submission.campaign
         with self._lock:
-            kept = self._kept.get(campaign.campaign_id)
-        if kept is not None and kept[0] >= campaign.sequence:
-            return kept[1]
-        num_arms, mode = len(campaign.specification["arms"]), campaign.objective["mode"]
-        standings = leaderboard(ledger.trials(campaign.campaign_id), num_arms=num_arms, mode=mode)
-        with self._lock:
-            self._kept[campaign.campaign_id] = (campaign.sequence, standings)
+            if campaign.campaign_id not in self._kept:
+                self._kept[campaign.campaign_id] = _Kept(campaign)
+            kept = self._kept[campaign.campaign_id]
             self._kept.move_to_end(campaign.campaign_id)
-            while len(self._kept) > _MOST_KEPT:
+        standings = kept.at_least(ledger, campaign)
+        with self._lock:
+            while len(self._kept) > 1 and sum(each.num_trials for each in self._kept.values()) > _MOST_TRIALS:
                 self._kept.popitem(last=False)
         return standings
+
+
+class _Kept:
+    """The leaderboard of one campaign; who asks for what is not known yet waits for the one who reads it."""
+
+    def __init__(self, campaign: CampaignRecord) -> None:
+        num_arms, mode = len(campaign.specification["arms"]), campaign.objective["mode"]
+        self._board = LiveLeaderboard(num_arms=num_arms, mode=mode)
+        self._standings = self._board.standings()
+        self._sequence = 0
+        self._lock = threading.Lock()
+
+    @property
+    def num_trials(self) -> int:
+        return self._board.num_trials
+
+    def at_least(self, ledger: ServiceLedger, campaign: CampaignRecord) -> tuple[ArmStanding, ...]:
+        with self._lock:
+            if self._sequence < campaign.sequence:
+                self._board.update(ledger.outcomes(campaign.campaign_id, after=self._sequence))
+                self._standings = self._board.standings()
+                self._sequence = campaign.sequence
+            return self._standings
 
 
 class Summaries:

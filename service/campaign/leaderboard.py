@@ -3,21 +3,24 @@
 The search ranks points; the finals tell how good the best ones are, with seeds that played no part in choosing them.
 Only final values of COMPLETED trials are compared. A point is ranked once all its trials have ended and it counts as
 COMPLETED (`outcomes.py`), by the mean over its completed seeds; equal points by their lowest trial number.
+`LiveLeaderboard` (live_leaderboard.py) says the same of trials that go on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeAlias
 
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode, SeedHistory, final_values, point_outcome
-from service.campaign.records import Phase, TrialRecord
+from service.campaign.records import Phase, TrialOutcome, TrialRecord
 from service.campaign.verdicts import interval_half_width
+
+Ranked: TypeAlias = TrialRecord | TrialOutcome
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ArmStanding:
         return self.finals[0] if self.finals else None
 
 
-def leaderboard(trials: Iterable[TrialRecord], *, num_arms: int, mode: Mode) -> tuple[ArmStanding, ...]:
+def leaderboard(trials: Iterable[Ranked], *, num_arms: int, mode: Mode) -> tuple[ArmStanding, ...]:
     """Rank the points of each arm.
 
     Args:
@@ -84,7 +87,7 @@ def leaderboard(trials: Iterable[TrialRecord], *, num_arms: int, mode: Mode) -> 
     return tuple(_arm_standing(arm, of_arm.get(arm, []), mode) for arm in range(num_arms))
 
 
-def _arm_standing(arm: int, trials: Sequence[TrialRecord], mode: Mode) -> ArmStanding:
+def _arm_standing(arm: int, trials: Sequence[Ranked], mode: Mode) -> ArmStanding:
     counts = Counter(trial.state for trial in trials)
     return ArmStanding(
         arm=arm,
@@ -94,13 +97,19 @@ def _arm_standing(arm: int, trials: Sequence[TrialRecord], mode: Mode) -> ArmSta
     )
 
 
-def _ranked(trials: Sequence[TrialRecord], mode: Mode) -> tuple[PointStanding, ...]:
-    standings = [_point_standing(list(group)) for _, group in groupby(trials, key=lambda trial: trial.point)]
+def _ranked(trials: Sequence[Ranked], mode: Mode) -> tuple[PointStanding, ...]:
+    standings = [point_standing(list(group)) for _, group in groupby(trials, key=lambda trial: trial.point)]
+    return tuple(sorted((each for each in standings if each), key=place_of(mode)))
+
+
+def place_of(mode: Mode) -> Callable[[PointStanding], tuple[float, tuple[int, ...]]]:
+    """Give the key that puts the best point first; no two points have the same."""
     sign = 1.0 if mode == "minimize" else -1.0
-    return tuple(sorted((each for each in standings if each), key=lambda each: (sign * each.value, each.trials)))
+    return lambda standing: (sign * standing.value, standing.trials)
 
 
-def _point_standing(trials: Sequence[TrialRecord]) -> PointStanding | None:
+def point_standing(trials: Sequence[Ranked]) -> PointStanding | None:
+    """Judge a point by its trials in the order of their numbers; None where it has no place among the others."""
     seeds = [
         SeedHistory(outcome=trial.state if trial.state.is_terminal else None, value=trial.objective) for trial in trials
     ]

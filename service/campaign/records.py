@@ -85,6 +85,19 @@ class TrialRecord:
         return Phase(self.ask.get("phase", Phase.SEARCH))
 
 
+@dataclass(frozen=True, slots=True)
+class TrialOutcome:
+    """What standings need to know of a trial: a tenth of its record."""
+
+    number: int
+    arm: int
+    point: int
+    phase: Phase
+    config: Mapping[str, Any]
+    state: TrialState
+    objective: float | None
+
+
 @dataclass(frozen=True)
 class Observation:
     """What one trial reported at one step; metrics may be NaN or infinite."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, and_, case, func, or_, select
 
 from service.campaign.lifecycle import CampaignState, TrialState
 from service.campaign.outcomes import Mode
-from service.campaign.records import Observation, Phase, TrialRecord
+from service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
 from service.campaign.submission import BestTrial, Submission, Summary
 from service.errors import TrialNotFoundError
 from service.ledger import rows
@@ -98,6 +98,21 @@ class PagedLedger(SubmissionLedger):
         with self._reading() as connection:
             query = select(observations).where(mine).order_by(observations.c.step)
             return [rows.observation(row) for row in connection.execute(query)]
+
+    def outcomes(self, campaign_id: str, *, after: int = 0) -> list[TrialOutcome]:
+        """Read what standings need of the trials that have come to be, moved, or reported once ended.
+
+        Args:
+            campaign_id: Which campaign.
+            after: Only what happened after this number of its sequence.
+        """
+        names = ("number", "arm", "point", "config", "state", "objective", "objective_kind")
+        query = select(*(trials.c[name] for name in names), _phase().label("phase"))
+        query = query.where(trials.c.campaign_id == campaign_id)
+        if after:
+            query = query.where(trials.c.number.in_(_changed(campaign_id, after)))
+        with self._reading() as connection:
+            return [rows.outcome(row) for row in connection.execute(query)]
 
     def summaries(self, modes: Mapping[str, Mode | None]) -> dict[str, Summary]:
         """Summarize the trials of some campaigns: by id, whether small or large values are better, if either."""
@@ -197,22 +212,31 @@ class PagedLedger(SubmissionLedger):
             return int(connection.execute(query).scalar_one())
 
 
+def _changed(campaign_id: str, after: int) -> CompoundSelect[Any]:
+    """Choose the trials whose outcome may be another one than it was at a number of the campaign's sequence."""
+    moved = select(events.c.trial).where(
+        events.c.campaign_id == campaign_id, events.c.sequence > after, events.c.trial.is_not(None)
+    )
+    same = (trials.c.campaign_id == observations.c.campaign_id) & (trials.c.number == observations.c.trial)
+    reported = select(observations.c.trial).join(trials, same)
+    reported = reported.where(observations.c.campaign_id == campaign_id, observations.c.sequence > after)
+    return moved.union(reported.where(trials.c.state.in_([each for each in TrialState if each.is_terminal])))
+
+
 def _best(connection: Connection, modes: Mapping[str, Mode | None], mode: Mode) -> dict[str, BestTrial]:
     """Find the best completed trial of the search of each campaign of a mode; equal ones by their number."""
     asked = [campaign_id for campaign_id, each in modes.items() if each == mode]
     if not asked:
         return {}
-    value = trials.c.objective if mode == "minimize" else -trials.c.objective
-    place = func.row_number().over(partition_by=trials.c.campaign_id, order_by=(value, trials.c.number))
-    done = (
-        (trials.c.state == TrialState.COMPLETED)
-        & (trials.c.objective_kind == "finite")
-        & (_phase() == Phase.SEARCH.value)
-    )
-    columns = (trials.c.campaign_id, trials.c.number, trials.c.arm, trials.c.objective, place.label("place"))
-    ranked = select(*columns).where(trials.c.campaign_id.in_(asked) & done, _phase() == Phase.SEARCH.value).subquery()
-    rows_found = connection.execute(select(ranked).where(ranked.c.place == 1))
-    return {row.campaign_id: BestTrial(row.number, row.arm, row.objective) for row in rows_found}
+    is_done = trials.c.campaign_id.in_(asked) & (trials.c.state == TrialState.COMPLETED)
+    is_done &= (trials.c.objective_kind == "finite") & (_phase() == Phase.SEARCH.value)
+    extreme = func.min if mode == "minimize" else func.max
+    best = select(trials.c.campaign_id, extreme(trials.c.objective).label("value"))
+    best_of = best.where(is_done).group_by(trials.c.campaign_id).subquery()
+    same = (trials.c.campaign_id == best_of.c.campaign_id) & (trials.c.objective == best_of.c.value)
+    columns = (trials.c.campaign_id, trials.c.number, trials.c.arm, trials.c.objective)
+    ranked = select(*columns).join(best_of, same).where(is_done).order_by(trials.c.number.desc())
+    return {row.campaign_id: BestTrial(row.number, row.arm, row.objective) for row in connection.execute(ranked)}
 
 
 def _phase() -> ColumnElement[str]:

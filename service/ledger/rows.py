@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Event, Observation, TrialRecord
+from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialOutcome, TrialRecord
 from service.ledger.numbers import from_column, metrics_from_json
 
 
@@ -44,6 +44,19 @@ def trial(row: Any) -> TrialRecord:
         last_step=row.last_step,
         objective=from_column(row.objective, row.objective_kind),
         device_seconds=row.device_seconds,
+    )
+
+
+def outcome(row: Any) -> TrialOutcome:
+    """Read a row of the columns of `trials` that standings need."""
+    return TrialOutcome(
+        number=row.number,
+        arm=row.arm,
+        point=row.point,
+        phase=Phase(row.phase),
+        config=row.config,
+        state=TrialState(row.state),
+        objective=from_column(row.objective, row.objective_kind),
     )
 
 

@@ -174,7 +174,8 @@ class SubmissionLedger(LeaseLedger):
                 raise StaleVersionError(f"the campaign is at version {now.version}: got {version}")
             if now.campaign.state not in only_in:
                 story = self._story(connection, campaign_id)
-                raise IllegalTransitionError(state=now.campaign.state, event="change", allowed=only_in, story=story)
+                allowed = (f"no change of what its driver has read (only {', '.join(only_in)} do)",)
+                raise IllegalTransitionError(state=now.campaign.state, event="change", allowed=allowed, story=story)
             if specification is not None:
                 mine = campaigns.c.id == campaign_id
                 connection.execute(update(campaigns).where(mine).values(specification=dict(specification)))

@@ -63,6 +63,7 @@ class Reconciler:
         self._holder = holder
         self._drivers: dict[_Attempt, LastingDriver] = {}
         self._asked: set[tuple[_Attempt, Action]] = set()
+        self._told: dict[str, str] = {}  # what the log says of each campaign's trouble, so that it says it once
         self._awake = threading.Event()
         self._ending = threading.Event()
         self.is_leader = False
@@ -126,7 +127,13 @@ class Reconciler:
         except (IllegalTransitionError, LeadershipError) as error:  # somebody was faster: the next look will see
             _log.info("campaign %s: %s", submission.campaign_id, error)
         except (ServiceError, OSError) as error:
-            _log.warning("campaign %s: %s", submission.campaign_id, error)
+            self._tell_once(submission.campaign_id, str(error))
+
+    def _tell_once(self, campaign_id: str, trouble: str) -> None:
+        """Log trouble that may last; it is said again when it has changed, or has come back."""
+        if self._told.get(campaign_id) != trouble:
+            _log.warning("campaign %s: %s", campaign_id, trouble)
+            self._told[campaign_id] = trouble
 
     def _look_after(self, submission: Submission, heartbeats: dict[str, int | None], now: int) -> None:
         heartbeat = heartbeats.get(submission.campaign_id)
@@ -201,6 +208,8 @@ class Reconciler:
             case Ending.AGAIN:
                 pause = conclusion.pause_seconds
                 self._ledger.lose_attempt(campaign_id, message=conclusion.message, retry_seconds=pause)
+                what = (campaign_id, attempt, conclusion.message, pause)
+                _log.warning("campaign %s: attempt %d was lost (%s); the next begins in %g s", *what)
             case Ending.PAUSED:
                 settle(self._ledger, self._data, campaign_id, TrialState.PENDING, reason="campaign_paused")
                 self._move(campaign_id, CampaignEvent.HALT, conclusion.reason, conclusion.message)
@@ -235,6 +244,7 @@ class Reconciler:
         for attempt, driver in list(self._drivers.items()):
             try:
                 exit_code = driver.poll()
+                self._told.pop(attempt[0], None)
                 if exit_code is None:
                     continue
                 campaign = self._ledger.campaign(attempt[0])
@@ -244,10 +254,11 @@ class Reconciler:
                     continue
                 driver.kill()  # whatever outlived it
                 self._record_end(*attempt, exit_code)
+                _log.info("campaign %s: %s after attempt %d", attempt[0], campaign.state, attempt[1])
             except CampaignNotFoundError:  # deleted meanwhile
                 driver.kill()
             except ServiceError as error:
-                _log.info("campaign %s: %s", attempt[0], error)
+                self._tell_once(attempt[0], str(error))
                 continue
             self._forget(attempt)
 

@@ -24,9 +24,12 @@ def postgres() -> Iterator[PrivatePostgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Give the address of an empty database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        return
     server: PrivatePostgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    made = server.new_database()
+    yield made
+    server.drop(made)

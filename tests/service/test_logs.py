@@ -7,7 +7,7 @@ import logging
 
 from service.ledger import ServiceLedger
 from service.ledger.access import Role
-from service.logs import JsonFormatter, without_secrets
+from service.logs import JsonFormatter, is_worth_telling, without_secrets
 
 
 def test_a_record_is_one_line_of_json_with_its_traceback() -> None:
@@ -30,3 +30,16 @@ def test_keys_passwords_and_tokens_are_blotted_out() -> None:
     for secret in ("abc.def", key.split("_")[2], "s3cret"):
         assert secret not in text
     assert "http://host:80/a@b" in text
+
+
+def test_probes_that_find_everything_well_are_not_told() -> None:
+    def told(path: str, status: int, name: str = "uvicorn.access") -> bool:
+        text = '%s - "%s %s HTTP/%s" %d'
+        args = ("127.0.0.1:5", "GET", path, "1.1", status)
+        return is_worth_telling(logging.LogRecord(name, logging.INFO, __file__, 1, text, args, None))
+
+    assert not told("/healthz", 200)
+    assert not told("/metrics?name[]=x", 200)
+    assert told("/readyz", 503)
+    assert told("/v1/campaigns", 200)
+    assert told("/healthz", 200, name="other")

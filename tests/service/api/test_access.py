@@ -28,6 +28,22 @@ def call(bench: Bench, route: Route, campaign_id: str, key: str | None) -> Any:
     return bench.client.request(route.method, path, headers=headers, json=body)
 
 
+def leaves(routes: Any) -> list[Any]:
+    """List the routes themselves, those of included routers too; anything else (a mount, say) fails the test."""
+    return [
+        leaf
+        for each in routes
+        for leaf in (leaves(each.original_router.routes) if hasattr(each, "original_router") else [each])
+    ]
+
+
+def test_the_table_holds_every_route_there_is(bench: Bench) -> None:
+    """FastAPI itself adds one, the description of all the others; nothing may come in beside the table."""
+    found = {f"{method} {each.path}" for each in leaves(bench.application.routes) for method in each.methods}
+    assert found - TABLE.keys() == {"GET /openapi.json", "HEAD /openapi.json"}
+    assert TABLE.keys() <= found
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_each_route_asks_for_its_role_and_hides_what_is_anothers(bench: Bench, name: str) -> None:
     route = TABLE[name]

@@ -48,6 +48,7 @@ def a_life(bench: Bench, campaign_id: str, events: tuple[CampaignEvent, ...]) ->
             return
 
 
+@pytest.mark.timeout(1800)  # of five thousand requests on a busy machine
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_walk_through_the_api_meets_described_answers_only(bench: Bench) -> None:
     schema = schemathesis.openapi.from_asgi("/openapi.json", bench.application)

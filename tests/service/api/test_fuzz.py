@@ -85,6 +85,7 @@ def described(bench: Bench) -> dict[str, Any]:
     return paths
 
 
+@pytest.mark.timeout(1800)  # of five thousand requests on a busy machine
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -10,11 +10,14 @@ import math
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from service.campaign.leaderboard import leaderboard
 from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
+from service.campaign.live_leaderboard import LiveLeaderboard
 from service.errors import FencedError, IllegalTransitionError
 from service.ledger import ServiceLedger, entries
 from service.ledger.spool import Record
@@ -41,6 +44,7 @@ def machine(ledger: ServiceLedger) -> type[RuleBasedStateMachine]:
             self.trials: dict[int, TrialState] = {}
             self.reports: dict[tuple[int, int], float] = {}
             self.charged = 0.0
+            self.board, self.looked_at = LiveLeaderboard(num_arms=1, mode="minimize"), 0
 
         # What happens to the campaign
 
@@ -126,6 +130,16 @@ def machine(ledger: ServiceLedger) -> type[RuleBasedStateMachine]:
                 return
             raise AssertionError(f"attempt {late} may not write while {self.attempt} does")
 
+        # Who looks on
+
+        @rule()
+        def look_at_the_standings(self) -> None:
+            """Now and then, after much or little has happened: what is kept up to date is what is ranked anew."""
+            sequence = ledger.campaign(self.name).sequence
+            self.board.update(ledger.outcomes(self.name, after=self.looked_at))
+            self.looked_at = sequence
+            assert self.board.standings() == leaderboard(ledger.trials(self.name), num_arms=1, mode="minimize")
+
         # What must hold
 
         @invariant()
@@ -165,6 +179,7 @@ def observed(number: int, step: int, value: float) -> Record:
     )
 
 
+@pytest.mark.timeout(1800)  # at its full size, on a busy machine
 def test_the_ledger_is_what_the_model_is_whatever_comes(database: str) -> None:
     with ServiceLedger(database) as ledger:
         run_state_machine_as_test(

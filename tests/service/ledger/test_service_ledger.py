@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.campaign.records import Phase
 from service.errors import (
     CampaignNotFoundError,
     IdempotencyError,
@@ -231,3 +232,38 @@ def test_a_role_includes_those_before_it() -> None:
     assert Role.ADMIN.includes(Role.SUBMITTER)
     assert Role.SUBMITTER.includes(Role.SUBMITTER)
     assert not Role.VIEWER.includes(Role.SUBMITTER)
+
+
+def test_what_standings_need_is_read_of_the_trials_that_moved_or_reported_after_their_end(
+    ledger: ServiceLedger,
+) -> None:
+    """The machine of late reports hardly ever looks right before and right after one."""
+    submit(ledger)
+    attempt, position = ledger.begin_attempt("c"), 0
+
+    def write(*records: Any) -> None:
+        nonlocal position
+        ledger.append("c", attempt, list(enumerate(records, start=position + 1)))
+        position += len(records)
+
+    def report(trial: int, step: int, value: float) -> Any:
+        return entries.observation(
+            trial=trial, step=step, metrics={}, objective=value, device_seconds=1.0, produced_at=1
+        )
+
+    def changed(after: int) -> dict[int, tuple[TrialState, float | None]]:
+        return {each.number: (each.state, each.objective) for each in ledger.outcomes("c", after=after)}
+
+    place: dict[str, Any] = {"arm": 0, "seed_index": 0, "config": {"lr": 0.1}, "at": 1}
+    for number, ask in enumerate([{}, {"phase": "final"}, {}]):
+        write(entries.trial_created(trial=number, point=number, ask=ask, **place))
+    assert [each.phase for each in ledger.outcomes("c")] == [Phase.SEARCH, Phase.FINAL, Phase.SEARCH]
+    seen = ledger.campaign("c").sequence
+    assert changed(seen) == {}
+    write(
+        report(0, 1, 2.0), report(1, 1, 3.0), entries.trial_moved(trial=1, state=TrialState.COMPLETED, reason="", at=2)
+    )
+    assert changed(seen) == {1: (TrialState.COMPLETED, 3.0)}, "what only trains has no place among the others"
+    seen = ledger.campaign("c").sequence
+    write(report(1, 2, 1.0), report(0, 2, 1.0))
+    assert changed(seen) == {1: (TrialState.COMPLETED, 1.0)}, "a report that comes after the end counts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,6 +95,23 @@ def test_while_nothing_can_be_launched_those_who_wait_are_told_why_and_no_attemp
     world.launch_problem = None
     settle(world)
     assert [driver.attempt for driver in world.drivers] == [1]
+
+
+def test_trouble_that_lasts_is_said_once_and_so_is_how_it_ended(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """While a Ray head was away, the log had the same line every two seconds."""
+    caplog.set_level(logging.INFO)
+    submit(world, "a")
+    for _ in range(2):
+        world.tick()
+    for problem in ("Ray does not answer", None, "Ray does not answer"):
+        world.launch_problem = problem
+        for _ in range(3):
+            world.tick()
+    world.launch_problem = None
+    settle(world)
+    said = [each.message for each in caplog.records]
+    assert said.count("campaign a: Ray does not answer") == 2
+    assert "campaign a: SUCCEEDED after attempt 1" in said
 
 
 def test_a_replica_without_the_lease_does_nothing_until_it_ends(world: World) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, literal
 from service.campaign.lifecycle import CampaignEvent
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.errors import FencedError, IllegalTransitionError
+from service.errors import FencedError, IllegalTransitionError, LauncherError
 from service.ledger import ServiceLedger
 from service.reconciler import Reconciler
 from service.reconciler.admission import Capacity
@@ -166,6 +166,8 @@ class FakeDriver:
         self.exit_code = int(code)
 
     def poll(self) -> int | None:
+        if self.world.launch_problem is not None:
+            raise LauncherError(self.world.launch_problem)
         return self.exit_code
 
     def request_stop(self) -> None:
