@@ -89,10 +89,9 @@ class MuonRule(SpectralRule):
         )
         return self.suppress(stack, hyperparameters), {}
 
-    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Multiply by the factor of the shape, in place: a direction belongs to its step alone."""
-        factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
-        return direction if factor == 1 else direction.mul_(factor)
+    def factor(self, rows: int, columns: int) -> float:
+        """Give the factor of the shape."""
+        return SCALES[self.adjust_lr_fn](rows, columns)
 
 
 MUON_HYPERPARAMETERS: Final = table_of(

@@ -35,6 +35,7 @@ from optimizers.momentum import heavy_ball, heavy_ball_
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
 from optimizers.polar import polar_factor
+from optimizers.scratch import scratch
 from optimizers.spectral import Hyperparameters, SpectralRule, State
 from optimizers.spectral_optimizer import SPECTRAL, SpectralOptimizer
 from optimizers.spelling import refuse_unknown
@@ -107,20 +108,21 @@ class RootRule(SpectralRule):
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
         """Do what `follow` does for matrices that lie apart, with their momenta in place."""
+        followed = scratch(stack.shape, "root.followed", like=gradients[0])
         heavy_ball_(
             [state["momentum_buffer"] for state in states],
             gradients,
             momentum=hyperparameters["momentum"],
             nesterov=self.nesterov,
-            followed=stack,
+            followed=followed,
         )
-        suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
-        return stack, {}
+        suppress_outliers(followed, percentile=hyperparameters["percentile"], quantile=self.quantile, out=followed)
+        return (followed if stack.dtype == followed.dtype else stack.copy_(followed)), {}
 
-    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, out: Tensor | None = None) -> Tensor:
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
         if self.coefficients == "table":
-            return super().direction(matrix, hyperparameters, out=out)
+            return super().direction(matrix, hyperparameters, lends=lends)
         return polar_factor(
             matrix,
             solver=self.solver,
@@ -128,7 +130,7 @@ class RootRule(SpectralRule):
             coefficients=hyperparameters["triples"],
             eps=hyperparameters["eps"],
             compute_dtype=self.compute_dtype,
-            out=out,
+            lends=lends,
         )
 
     def _fit(self, matrix: Tensor, state: State, hyperparameters: Hyperparameters) -> State:
@@ -155,9 +157,9 @@ class RootRule(SpectralRule):
         """Clip at the percentile of the magnitudes."""
         return suppress_outliers(matrix, percentile=hyperparameters["percentile"], quantile=self.quantile)
 
-    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
+    def factor(self, rows: int, columns: int) -> float:
         """Make the update as large as AdamW's."""
-        return direction * match_rms_adamw_scale(matrix.shape[-2], matrix.shape[-1])
+        return match_rms_adamw_scale(rows, columns)
 
 
 ROOT_HYPERPARAMETERS: Final = table_of(
