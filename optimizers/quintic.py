@@ -150,7 +150,7 @@ def _grouped(start: Tensor, shortness: Tensor | None, counts: list[int], quintic
 def _run(start: Tensor, shortness: Tensor | None, quintic: Quintic, count: int, lends: bool = False) -> Tensor:
     triples = quintic.triples[:count]
     if quintic.in_gram_form:
-        return _gram(start, shortness, triples)
+        return _gram(start, shortness, triples, lends)
     if shortness is not None:
         return _plain(_first_step(start, shortness, triples[0]), triples[1:], lends)
     return _plain(start, triples, lends)
@@ -227,13 +227,15 @@ def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
     return torch.baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else torch.baddbmm(shrunk, B, X)
 
 
-def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple]) -> Tensor:
+def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends: bool = False) -> Tensor:
     """Take the steps on the Gram matrix, in segments; divide by Schatten-8 where `shortness` is given."""
     start = 0
-    for length in segments(triples, X.dtype):
+    for place, length in enumerate(segments(triples, X.dtype)):
         part = triples[start : start + length]
         if length > 1:
-            X = _segment(X, part, shortness)
+            keeps = may_be_scratch(X) and (lends or start + length < len(triples))
+            out = _memory_of(X, ("quintic.even", "quintic.odd")[place % 2], X.dtype) if keeps else None
+            X = _segment(X, part, shortness, out)
         elif shortness is not None:
             X = _first_step(X, shortness, part[0])
         else:
@@ -257,8 +259,9 @@ def segments(triples: Sequence[Triple], dtype: torch.dtype) -> list[int]:
     return lengths
 
 
-def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None) -> Tensor:
-    R = X @ X.mT
+def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out: Tensor | None) -> Tensor:
+    R_memory, B_memory, RZ_memory, *Q_memory = _memory_of_gram(X)
+    R = torch.bmm(X, X.mT, out=R_memory)
     square, s = None, None
     if shortness is not None:
         square = R @ R
@@ -266,15 +269,27 @@ def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None) -> 
         R, square = (R / s**2).to(X.dtype), square / s**4
     Q = None
     for step, (a, b, c) in enumerate(triples):
-        B = torch.baddbmm(R, R, R, beta=b, alpha=c) if square is None else (b * R + c * square).to(X.dtype)
-        square = None
-        Q = _plus_diagonal(B, a) if Q is None else torch.baddbmm(Q, B, Q, beta=a)
+        if square is None:
+            B = torch.baddbmm(R, R, R, beta=b, alpha=c, out=B_memory)
+        else:
+            B, square = (b * R + c * square).to(X.dtype), None
+        Q = _plus_diagonal(B, a) if Q is None else torch.baddbmm(Q, B, Q, beta=a, out=Q_memory[step % 2])
         if step + 1 < len(triples):
-            RZ = torch.baddbmm(R, R, B, beta=a)
-            R = torch.baddbmm(RZ, B, RZ, beta=a)
+            RZ = torch.baddbmm(R, R, B, beta=a, out=RZ_memory)
+            R = torch.baddbmm(RZ, B, RZ, beta=a, out=R_memory)
     assert Q is not None
     Q = Q if s is None else (Q / s).to(X.dtype)
-    return (X.mT @ Q.mT).mT if _lies_tall(X) else Q @ X
+    if _lies_tall(X):
+        return torch.bmm(X.mT, Q.mT, out=None if out is None else out.mT).mT
+    return torch.bmm(Q, X, out=out)
+
+
+def _memory_of_gram(X: Tensor) -> list[Tensor] | list[None]:
+    """Give kept memory for R, B, R Z and two Q, or None for each where new memory is as good."""
+    if not may_be_scratch(X):
+        return [None] * 5
+    shape = (len(X), X.shape[-2], X.shape[-2])
+    return [scratch(shape, f"quintic.{name}", like=X) for name in ("A", "B", "RZ", "Q even", "Q odd")]
 
 
 def _plus_diagonal(matrix: Tensor, value: float) -> Tensor:

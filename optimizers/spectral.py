@@ -94,7 +94,8 @@ class SpectralRule(ABC):
         is rounded before the norm is taken instead of after, as in torch.optim.Muon, in half the memory.
         """
         fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32 and self.factor(1, 1) is not None
-        is_half = self.compute_dtype == "bfloat16" and self.solver in BY_FROBENIUS
+        by_coefficients = SOLVERS[self.solver].takes_bases and self.solver_coefficients not in (None, "minimax")
+        is_half = self.compute_dtype == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
         return torch.bfloat16 if fits and is_half else parameter.dtype
 
     def factor(self, rows: int, columns: int) -> float | None:
