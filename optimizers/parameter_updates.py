@@ -30,7 +30,7 @@ def write_(
         if weight_decay != 0:
             torch._foreach_mul_(parameters, 1 - rate * weight_decay)
         torch._foreach_sub_(parameters, (rate * factor * directions.to(dtype)).to(dtype).unbind())
-    elif _is_flat(parameters, directions):
+    elif _is_fit_for_fused(parameters, directions):
         _write_fused_(parameters, directions, lr=lr * factor, weight_decay=weight_decay / factor)
     else:
         if weight_decay != 0:
@@ -38,9 +38,13 @@ def write_(
         torch._foreach_sub_(parameters, directions.to(parameters[0].dtype).unbind(), alpha=lr * factor)
 
 
-def _is_flat(parameters: list[Tensor], directions: Tensor) -> bool:
-    """Say whether the fused kernel, which takes entries as they lie in memory, does what is meant."""
-    if directions.device.type != "cpu" or torch.compiler.is_compiling():
+def _is_fit_for_fused(parameters: list[Tensor], directions: Tensor) -> bool:
+    """Say whether the fused kernel, which takes entries as they lie in memory, does what is meant.
+
+    In half precisions torch 2.13's leaves the decay out wherever it is vectorised.
+    """
+    is_whole = parameters[0].dtype in (torch.float32, torch.float64)
+    if directions.device.type != "cpu" or not is_whole or torch.compiler.is_compiling():
         return False
     return parameters[0].numel() > 0 and all(parameter.is_contiguous() for parameter in parameters)
 

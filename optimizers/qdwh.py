@@ -8,7 +8,8 @@ with the weights (ibid. eq. 3.4) that make the map of [ℓ, 1] largest at its lo
     c = a + b − 1,             ℓ <- ℓ (a + b ℓ²) / (1 + c ℓ²)
 
 It converges cubically: four steps from the default ℓ₀. ℓ₀ is given on the host and alone fixes the weights and their
-number; it is not estimated from the matrix. Steps with c > 100 go through QR or a Cholesky in twice the precision, the
+number; it is not estimated from the matrix. In float32 the last two, [0.56, 1] to one, are taken by products instead
+(`shortened_schedule`). Steps with c > 100 go through QR or a Cholesky in twice the precision, the
 others through Cholesky, which keeps the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35 (2013)
 A1325, section 3).
 

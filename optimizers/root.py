@@ -109,13 +109,8 @@ class RootRule(SpectralRule):
     ) -> tuple[Tensor, State]:
         """Do what `follow` does for matrices that lie apart, with their momenta in place."""
         followed = scratch(stack.shape, "root.followed", like=gradients[0])
-        heavy_ball_(
-            [state["momentum_buffer"] for state in states],
-            gradients,
-            momentum=hyperparameters["momentum"],
-            nesterov=self.nesterov,
-            followed=followed,
-        )
+        buffers, momentum = [state["momentum_buffer"] for state in states], hyperparameters["momentum"]
+        heavy_ball_(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=followed)
         suppress_outliers(followed, percentile=hyperparameters["percentile"], quantile=self.quantile, out=followed)
         return (followed if stack.dtype == followed.dtype else stack.copy_(followed)), {}
 
@@ -210,6 +205,9 @@ class Root(SpectralOptimizer):
 
     Groups with `algorithm="adamw"` are described at `SpectralOptimizer`.
 
+    Shapes, dtypes and a zero or non-finite gradient as for `Muon`; where most entries of V are zero, ε is zero and
+    nothing is clipped. How exact AdaNewton is, shape by shape, stands beside `coefficients.ROOT_TRIPLES`.
+
     Args:
         params: Matrices (two dimensions each), or groups.
         lr: Learning rate; a tensor of one element is read on its device.
@@ -231,7 +229,7 @@ class Root(SpectralOptimizer):
         differentiable: Not supported.
 
     Raises:
-        ValueError: An illegal value, or a parameter that is not a matrix or of no calibrated shape.
+        ValueError: As `Muon`, or a parameter of no calibrated shape.
     """
 
     rule_type: ClassVar[type[SpectralRule]] = RootRule
@@ -281,7 +279,7 @@ class Root(SpectralOptimizer):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; torch would round the triples to the dtype of their parameter, here they keep theirs."""
+        """Go on from a state; torch would round triples to the dtype of their parameter, here they keep theirs."""
         super().load_state_dict(state_dict)
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         here = chain.from_iterable(group["params"] for group in self.param_groups)
