@@ -57,10 +57,9 @@ def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
         f"ours, {compute_dtype}": lambda parameters: Muon(parameters, compute_dtype=compute_dtype),
         f"ours, {compute_dtype}, padded": lambda parameters: PaddingMuon(parameters, compute_dtype=compute_dtype),
     }
-    if compute_dtype == "float32":  # the Gram form has no bfloat16
-        contenders["ours, float32, gram"] = lambda parameters: Muon(
-            parameters, solver="gram", ns_coefficients=CLASSIC, compute_dtype="float32"
-        )
+    contenders[f"ours, {compute_dtype}, gram"] = lambda parameters: Muon(
+        parameters, solver="gram", ns_coefficients=CLASSIC, compute_dtype=compute_dtype
+    )
     zij, kozistr, heavyball = (_installed(name) for name in ("zij", "pytorch_optimizer", "heavyball"))
     if zij is not None:
         contenders["zij Muon"] = lambda parameters: zij.Muon(parameters)

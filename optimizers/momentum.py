@@ -30,6 +30,9 @@ def average_(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
     """Do what `average` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
+    if followed.dtype != buffers[0].dtype:
+        _average_and_round_(buffers, gradients, momentum=momentum, nesterov=nesterov, followed=followed)
+        return
     if nesterov and followed.device.type == "cpu" and buffers[0].numel() > STACKED_UP_TO:
         for buffer, gradient, ahead in zip(buffers, gradients, followed.unbind(), strict=True):
             buffer.lerp_(gradient, 1 - momentum)
@@ -45,6 +48,16 @@ def average_(
         followed.lerp_(stack_into(memory, buffers), momentum)
     else:
         torch._foreach_lerp_(list(followed.unbind()), buffers, momentum)
+
+
+def _average_and_round_(
+    buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
+) -> None:
+    """Round what is to follow matrix by matrix, while it is in the cache."""
+    ahead = scratch(buffers[0].shape, TEMPORARY, like=buffers[0])
+    for buffer, gradient, rounded in zip(buffers, gradients, followed.unbind(), strict=True):
+        buffer.lerp_(gradient, 1 - momentum)
+        rounded.copy_(torch.lerp(gradient, buffer, momentum, out=ahead) if nesterov else buffer)
 
 
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:

@@ -89,10 +89,9 @@ class MuonRule(SpectralRule):
         )
         return self.suppress(stack, hyperparameters), {}
 
-    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Multiply by the factor of the shape, in place: a direction belongs to its step alone."""
-        factor = SCALES[self.adjust_lr_fn](matrix.shape[-2], matrix.shape[-1])
-        return direction if factor == 1 else direction.mul_(factor)
+    def factor(self, rows: int, columns: int) -> float:
+        """Give the factor of the shape."""
+        return SCALES[self.adjust_lr_fn](rows, columns)
 
 
 MUON_HYPERPARAMETERS: Final = table_of(
@@ -122,6 +121,12 @@ class Muon(SpectralOptimizer):
     momentum buffer with the orthogonal factor; this one does not. Groups with `algorithm="adamw"` are described at
     `SpectralOptimizer`.
 
+    Parameters are [rows, columns], real floating point of any precision; the state of each is `momentum_buffer`, of its
+    shape and dtype. Five classic steps send singular values of at least 3e-3 ‖V‖_F into [.68, 1.21], smaller ones to up
+    to 485 times what they were; other solvers, and how exact they are, are in `polar`. A zero momentum gives no update,
+    so only decay moves the parameter; a non-finite gradient makes its own matrix non-finite, and its momentum from then
+    on, and no other matrix.
+
     Args:
         params: Matrices (two dimensions each), or groups.
         lr: Learning rate; a tensor of one element is read on its device.
@@ -140,7 +145,8 @@ class Muon(SpectralOptimizer):
         differentiable: Not supported.
 
     Raises:
-        ValueError: An illegal value, or a parameter that is not a matrix, with its shape.
+        ValueError: An illegal value, or a parameter that is not a matrix, with its shape; from `step`, a gradient
+            that is sparse or of another dtype.
     """
 
     rule_type: ClassVar[type[SpectralRule]] = MuonRule

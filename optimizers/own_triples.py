@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.quintic import normalised
+from optimizers.normalisation import normalised
 
 
 def iterated_by_own(

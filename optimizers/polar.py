@@ -78,6 +78,7 @@ def polar_factor(
     compute_dtype: str = "auto",
     l0: float | None = None,
     out: Tensor | None = None,
+    lends: bool = False,
 ) -> Tensor:
     """Give the orthogonal factor of the polar decomposition of each matrix of a batch.
 
@@ -96,12 +97,14 @@ def polar_factor(
             read none.
         compute_dtype: `auto` computes float64 input in float64, anything else in float32 on the CPU. On CUDA the
             iterations then take bfloat16, the arithmetic of torch.optim.Muon, but float16, three more bits, from the
-            Schatten-8 norm (`minimax`) and in Gram form, which has no bfloat16: there `auto` takes the plain form.
+            Schatten-8 norm (`minimax`) and in Gram form. In bfloat16 `auto` takes the plain form.
             `qdwh`, `zolo_pd` and `svd` have neither half.
         l0: In (0, 1]: singular values from ℓ₀ σ₁ up are meant to converge. For `minimax`, by default 3e-3; smaller
             serves wider spectra and costs exactness on narrow ones. For `qdwh` and `zolo_pd`, by default
             `rational.LOWEST`; a rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀.
         out: Receives the result and is returned. It may be `matrix`.
+        lends: Whether the result may be of the dtype of the arithmetic, and lie in memory that the next call in this
+            thread writes over: for a caller that reads it once, as an optimizer's step does, and saves two copies.
 
     Returns:
         A tensor with the shape, dtype and device of `matrix`. A zero matrix gives zero. `svd` treats singular values up
@@ -117,11 +120,14 @@ def polar_factor(
     if matrix.numel() == 0:
         result = matrix.clone()
     elif SOLVERS[solver].is_iterative:
-        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0)
+        lent = lends or out is not None
+        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0, lent)
     else:
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
         result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
-    return result.to(matrix.dtype) if out is None else out.copy_(result)
+    if out is not None:
+        return out.copy_(result)
+    return result if lends else result.to(matrix.dtype)
 
 
 def _check_matrix(matrix: Tensor) -> None:
@@ -147,6 +153,7 @@ def _polynomial(
     eps: float | Tensor,
     compute_dtype: str,
     l0: float | None,
+    lends: bool,
 ) -> Tensor:
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
@@ -158,9 +165,9 @@ def _polynomial(
         quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
         half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
-        if dtype == torch.bfloat16:
-            quintic = replace(quintic, in_gram_form=False)  # only `auto` comes here with it
-        result = iterated(wide, counts, quintic, eps=eps, dtype=dtype)
+        if dtype == torch.bfloat16 and solver == "auto":
+            quintic = replace(quintic, in_gram_form=False)  # which is never the less exact one
+        result = iterated(wide, counts, quintic, eps=eps, dtype=dtype, lends=lends)
     if rows > columns and dtype.itemsize == 2:
         result = result.mT.contiguous().mT  # turned here in half the bytes, else by whoever adds it to a tall parameter
     return result.mT if rows > columns else result

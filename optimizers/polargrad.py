@@ -121,8 +121,13 @@ class PolarGrad(SpectralOptimizer):
     The official code stops its QDWH solver after two steps, unconverged; the default here is exact, so learning rates
     of published curves do not carry over. `solver="qdwh"` with `ns_steps=2` stops where it does, nearly (its ℓ₀ is 2e-7
     instead of 1.2e-7, its bound of the norm tighter); with the default `ns_steps` it converges. `svd` is the default
-    because LAPACK's is faster on a CPU and gives the compact factor in float32 (docs/decisions/0102). Groups with
+    because it gives the compact factor of a rank-deficient gradient in float32, where QDWH turns rounding noise into
+    directions (docs/decisions/0102); at full rank QDWH is more exact and mostly faster. Groups with
     `algorithm="adamw"` are described at `SpectralOptimizer`.
+
+    A zero gradient, and with it a zero momentum, gives no update; a non-finite one a non-finite update of its own
+    matrix. Singular values s of the direction bias a step by about mean(s)², so with an iterative solver it is off by
+    twice the error that `polar` lists; `svd` and `qdwh` leave rounding.
 
     Args:
         params: Matrices (two dimensions each), or groups.

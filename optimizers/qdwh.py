@@ -8,7 +8,8 @@ with the weights (ibid. eq. 3.4) that make the map of [ℓ, 1] largest at its lo
     c = a + b − 1,             ℓ <- ℓ (a + b ℓ²) / (1 + c ℓ²)
 
 It converges cubically: four steps from the default ℓ₀. ℓ₀ is given on the host and alone fixes the weights and their
-number; it is not estimated from the matrix. Steps with c > 100 go through QR or a Cholesky in twice the precision, the
+number; it is not estimated from the matrix. In float32 the last two, [0.56, 1] to one, are taken by products instead
+(`shortened_schedule`). Steps with c > 100 go through QR or a Cholesky in twice the precision, the
 others through Cholesky, which keeps the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35 (2013)
 A1325, section 3).
 
@@ -24,9 +25,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from optimizers.rational import LOWEST, check_lowest, polar_by, resolvent
+from optimizers.coefficients import Triple
+from optimizers.minimax import optimal_quintic
+from optimizers.rational import LOWEST, check_lowest, dtype_of_solve, newton_schulz, polar_by, resolvent
 
 Weights = tuple[float, float, float]
+
+MOST_NARROW = 0.9
+"""ℓ above which the quintic of [ℓ, 1] is that of [0.9, 1]: an interval of one point has none."""
 
 
 @lru_cache
@@ -67,12 +73,50 @@ def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST, steps: int |
     Raises:
         ValueError: An l0 outside (0, 1].
     """
-    schedule = qdwh_schedule(l0, torch.finfo(dtype).eps)[:steps]
-    return polar_by(lambda X: _halley(X, schedule), matrix, dtype=dtype)
+    accuracy = torch.finfo(dtype).eps
+    schedule = qdwh_schedule(l0, accuracy)
+    if dtype == torch.float32 and (steps is None or steps >= len(schedule)):
+        solves, quintic, cubic = shortened_schedule(l0, accuracy)
+        return polar_by(lambda X: _polished(_halley(X, solves), quintic, cubic), matrix, dtype=dtype)
+    return polar_by(lambda X: _halley(X, schedule[:steps]), matrix, dtype=dtype)
+
+
+@lru_cache
+def shortened_schedule(l0: float, accuracy: float) -> tuple[tuple[Weights, ...], Triple, tuple[float, float]]:
+    """Give the first steps of the schedule, and a quintic and a cubic for what they leave instead of its last ones.
+
+    The quintic of least error E on [ℓ, 1], then 3/2 s − 1/2 s³, which sends [1 − E, 1 + E] into [1 − 3/2 E², 1] up to
+    E³, times 1 + 3/4 E²; the last step of `polar_by` squares the 3/4 E² that is left. Two solves fewer for three
+    products more, on a CPU a quarter of the time.
+
+    Args:
+        l0: Above 0, at most 1.
+        accuracy: As for `qdwh_schedule`.
+    """
+    schedule, lowest = qdwh_schedule(l0, accuracy), l0
+    for taken in range(len(schedule) + 1):
+        quintic = optimal_quintic(min(lowest, MOST_NARROW), 1.0)
+        error = 1 - sum(quintic)
+        if 1.5 * (0.75 * error**2) ** 2 <= accuracy / 2:
+            break
+        a, b, c = schedule[taken]
+        lowest = min(1.0, lowest * (a + b * lowest**2) / (1 + c * lowest**2))
+    centred = 1 + 0.75 * error**2
+    return schedule[:taken], quintic, (1.5 * centred, -0.5 * centred)
 
 
 def _halley(X: Tensor, schedule: tuple[Weights, ...]) -> Tensor:
+    dtype = X.dtype
     for a, b, c in schedule:
-        (solved,) = resolvent(X, [1 / c])
+        X = X.to(dtype_of_solve([1 / c], dtype))
+        (solved,) = resolvent(X, [1 / c], dtype=dtype)
         X = solved.mul_((a - b / c) / c).add_(X, alpha=b / c)
-    return X
+    return X.to(dtype)
+
+
+def _polished(X: Tensor, quintic: Triple, cubic: tuple[float, float]) -> Tensor:
+    a, b, c = quintic
+    A = (X.mT @ X).reshape(-1, X.shape[-1], X.shape[-1])
+    B = torch.baddbmm(A, A, A, beta=b, alpha=c)
+    flat = X.reshape(-1, *X.shape[-2:])
+    return newton_schulz(torch.baddbmm(flat, flat, B, beta=a).reshape(X.shape), *cubic)

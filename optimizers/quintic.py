@@ -3,6 +3,7 @@
     plain    A = X Xᵀ,  B = b A + c A²,  X <- a X + B X                      4 α + 2 for each step
     gram     R = X Xᵀ once, then on m × m alone:  Z = a I + b R + c R²,  Q <- Z Q,  R <- Z R Z,
              at last X <- Q X; begun anew (X, then R) after step 2            8 α + 28 for five steps
+             in bfloat16 after steps 2 and 4, of which the fifth is plain    12 α + 22
 
 in units of m³ flops with α = n / m, so the Gram form (Dao-AILab, gram-newton-schulz) pays above α = 1.5. Without the
 new beginning its rounding grows like that of a normal equation. A tall matrix Y = Xᵀ is iterated as it lies, A = Yᵀ Y,
@@ -18,6 +19,7 @@ folded into the first step as X / s, A / s², A² / s⁴: no further product, no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple
+from optimizers.normalisation import normalised, schatten_8, squares_survived, unit
 from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
 
 GRAM_FROM: Final = 1.5
@@ -41,6 +44,10 @@ the second cache of a server's core."""
 
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
+BFLOAT16_SLOPE: Final = 12.5
+"""Two steps of the classic triple (11.9) or of ROOT's. In bfloat16 segments of 2, 3 err 2 to 3 times as much as the
+plain form where κ >= 500, and with the slopes of `minimax` (34) give NaN; 2, 2, 1 err less than it there and more on
+Gaussian matrices: .012 instead of .011 (docs/decisions/0103)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,15 @@ class Quintic:
     in_gram_form: bool = False
 
 
-def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float | Tensor, dtype: torch.dtype) -> Tensor:
+def iterated(
+    matrix: Tensor,
+    counts: list[int],
+    quintic: Quintic,
+    *,
+    eps: float | Tensor,
+    dtype: torch.dtype,
+    lends: bool = False,
+) -> Tensor:
     """Normalise each matrix of [..., m, n], m <= n, and take its steps.
 
     Args:
@@ -68,22 +83,24 @@ def iterated(matrix: Tensor, counts: list[int], quintic: Quintic, *, eps: float 
         counts: Steps of each matrix of the flattened batch, at most as many as there are triples.
         quintic: What to iterate.
         eps: Norms below it count as it; broadcasts as [..., 1, 1].
-        dtype: Of the products; the norms are taken in float32 or float64.
+        dtype: Of the products; the norms are taken in float32 or float64, for bfloat16 input in bfloat16 from sums in
+            float32, as torch.optim.Muon takes them.
+        lends: Whether the result may lie in memory that the next call in this thread writes over.
 
     Returns:
         Shape of `matrix`, in `dtype`. Zero gives zero, a non-finite matrix one without a finite entry.
     """
+    shortness = None
     if quintic.by_schatten:
         start, shortness = unit(matrix, eps=eps)
         start = start * matrix.shape[-2] ** 0.25  # else A² underflows in float16
+        shortness = shortness.expand(*matrix.shape[:-2], 1, 1).reshape(-1, 1, 1)
     else:
         start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
-        shortness = torch.ones((), device=matrix.device)
     flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
     flat = flat if _lies_tall(flat) else flat.contiguous()
-    shortness = shortness.expand(*matrix.shape[:-2], 1, 1).reshape(-1, 1, 1)
     if len(set(counts)) == 1:
-        return _run(flat, shortness, quintic, counts[0]).reshape(matrix.shape)
+        return _run(flat, shortness, quintic, counts[0], lends).reshape(matrix.shape)
     unequal = _grouped if quintic.in_gram_form else _narrowing
     return unequal(flat, shortness, counts, quintic).reshape(matrix.shape)
 
@@ -94,60 +111,17 @@ def _frobenius_start(matrix: Tensor, eps: float | Tensor, safety: float, dtype: 
         return normalised(matrix, eps=eps, safety=safety, out=_memory_of_start(matrix))
     flat = matrix.reshape(-1, *matrix.shape[-2:])
     start = _memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
+    if flat.dtype == dtype == torch.bfloat16:  # in its own arithmetic a third of the time
+        norm = torch.linalg.vector_norm(flat, dim=(-2, -1), keepdim=True)
+        if squares_survived(norm):
+            return torch.div(flat, norm.clamp(min=eps) * safety, out=start)
     count = max(1, CACHED_ENTRIES // flat[0].numel())
     for part, target in zip(torch.split(flat, count), torch.split(start, count), strict=True):
         target.copy_(normalised(part, eps=eps, safety=safety, out=_memory_of_start(part)))
     return start
 
 
-def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float, out: Tensor | None = None) -> Tensor:
-    """Divide each matrix by safety · max(‖G‖_F, eps); 1e-30 and 1e30 survive. `out` is memory for it.
-
-    The detour through a power of two near the largest entry changes no digit of a matrix that did not need it, so
-    leaving it out where no matrix of the batch does keeps every matrix independent of the others, bit for bit.
-    """
-    wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
-    if _squares_survived(norm) and not isinstance(eps, Tensor):
-        return torch.div(wide, norm.clamp(min=eps) * safety, out=out)
-    shrunk, scale, norm = _shrunk(wide)
-    smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)  # `eps / scale` takes 1 / scale first
-    norm = torch.maximum(norm, smallest / scale)
-    return shrunk / (safety * torch.where(norm == 0, 1.0, norm))
-
-
-def unit(matrix: Tensor, *, eps: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Give G / ‖G‖_F, and max(1, eps / ‖G‖_F), by which a later normalisation is to fall short."""
-    shrunk, scale, norm = _shrunk(matrix.to(torch.promote_types(matrix.dtype, torch.float32)))
-    norm = torch.where(norm == 0, 1.0, norm)
-    smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)
-    return shrunk / norm, (smallest / scale / norm).clamp_min(1.0)
-
-
-def _squares_survived(norm: Tensor) -> bool:
-    """Say whether norms of float32 can be trusted; on a device that would mean to wait for it, so nothing is known."""
-    if norm.device.type != "cpu" or torch.compiler.is_compiling() or norm.numel() == 0:
-        return False
-    smallest, largest = norm.aminmax()  # NaN passes neither comparison
-    return bool(smallest > 1e-12) and bool(largest < 1e12)
-
-
-def schatten_8(square: Tensor) -> Tensor:
-    """Give (Σ σ⁸)^⅛, at least σ₁, from (X Xᵀ)²; [..., 1, 1], at least float32, 1 for zero."""
-    dtype = torch.promote_types(square.dtype, torch.float32)
-    bound: Tensor = torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True, dtype=dtype).sqrt().sqrt()
-    return torch.where(bound == 0, 1.0, bound)
-
-
-def _shrunk(wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give G / p, the power of two p near max|G| (1 for zero), and the norm of the former."""
-    largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
-    scale = torch.where(largest.isfinite() & (largest > 0), largest / (2 * largest.frexp().mantissa), 1.0)
-    shrunk = wide / scale
-    return shrunk, scale, torch.linalg.vector_norm(shrunk, dim=(-2, -1), keepdim=True)
-
-
-def _narrowing(start: Tensor, shortness: Tensor, counts: list[int], quintic: Quintic) -> Tensor:
+def _narrowing(start: Tensor, shortness: Tensor | None, counts: list[int], quintic: Quintic) -> Tensor:
     """Take each matrix its own number of steps: sorted, so that finished ones drop off the end."""
     order = sorted(range(len(counts)), key=lambda index: -counts[index])
     active, finished = start[order], []
@@ -155,7 +129,7 @@ def _narrowing(start: Tensor, shortness: Tensor, counts: list[int], quintic: Qui
         num_active = sum(count > step for count in counts)
         finished.append(active[num_active:])
         active = active[:num_active]
-        if step == 0 and quintic.by_schatten:
+        if step == 0 and shortness is not None:
             active = _first_step(active, shortness[order], triple)
         else:
             active = _plain(active, [triple])
@@ -163,34 +137,37 @@ def _narrowing(start: Tensor, shortness: Tensor, counts: list[int], quintic: Qui
     return torch.empty_like(ordered).index_copy_(0, torch.tensor(order, device=start.device), ordered)
 
 
-def _grouped(start: Tensor, shortness: Tensor, counts: list[int], quintic: Quintic) -> Tensor:
+def _grouped(start: Tensor, shortness: Tensor | None, counts: list[int], quintic: Quintic) -> Tensor:
     """Take the matrices of equal counts together, as the Gram form must, which has no iterate in between."""
     result = torch.empty_like(start)
     for count in set(counts):
         where = torch.tensor([index for index, other in enumerate(counts) if other == count], device=start.device)
-        result.index_copy_(0, where, _run(start[where], shortness[where], quintic, count))
+        short = None if shortness is None else shortness[where]
+        result.index_copy_(0, where, _run(start[where], short, quintic, count))
     return result
 
 
-def _run(start: Tensor, shortness: Tensor, quintic: Quintic, count: int) -> Tensor:
+def _run(start: Tensor, shortness: Tensor | None, quintic: Quintic, count: int, lends: bool = False) -> Tensor:
     triples = quintic.triples[:count]
     if quintic.in_gram_form:
-        return _gram(start, shortness if quintic.by_schatten else None, triples)
-    if quintic.by_schatten:
-        return _plain(_first_step(start, shortness, triples[0]), triples[1:])
-    return _plain(start, triples)
+        return _gram(start, shortness, triples, lends)
+    if shortness is not None:
+        return _plain(_first_step(start, shortness, triples[0]), triples[1:], lends)
+    return _plain(start, triples, lends)
 
 
-def _plain(start: Tensor, triples: Sequence[Triple]) -> Tensor:
+def _plain(start: Tensor, triples: Sequence[Triple], lends: bool = False) -> Tensor:
     lies_tall = _lies_tall(start)
     as_it_lies = start.mT if lies_tall else start
+    lends = lends and may_be_scratch(start)
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        result = _plain_steps(as_it_lies[0], lies_tall, triples, torch.mm, torch.addmm)[None]
+        result = _plain_steps(as_it_lies[0], lies_tall, triples, torch.mm, torch.addmm, lends)[None]
     elif start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
         each = [_plain_steps(matrix, lies_tall, triples, torch.mm, torch.addmm) for matrix in as_it_lies]
-        result = torch.stack(each)
+        memory = scratch(as_it_lies.shape, "quintic.results", like=start) if lends else None
+        result = torch.stack(each, out=memory)
     else:
-        result = _plain_steps(as_it_lies, lies_tall, triples, torch.bmm, torch.baddbmm)
+        result = _plain_steps(as_it_lies, lies_tall, triples, torch.bmm, torch.baddbmm, lends)
     return result.mT if lies_tall else result
 
 
@@ -200,10 +177,11 @@ def _plain_steps(
     triples: Sequence[Triple],
     multiply: Callable[..., Tensor],
     multiply_add: Callable[..., Tensor],
+    lends: bool = False,
 ) -> Tensor:
     A, B, *iterates = _memory(X)
     for step, (a, b, c) in enumerate(triples):
-        out = None if step == len(triples) - 1 else iterates[step % 2]
+        out = iterates[step % 2] if lends or step < len(triples) - 1 else None
         squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
         added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)
         X = multiply_add(X, *((X, added) if lies_tall else (added, X)), beta=a, out=out)
@@ -249,16 +227,41 @@ def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
     return torch.baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else torch.baddbmm(shrunk, B, X)
 
 
-def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple]) -> Tensor:
-    """Take the steps on the Gram matrix, in segments of 2, 3, 3, …; divide by Schatten-8 where `shortness` is given."""
-    X = _segment(X, triples[:FIRST_SEGMENT], shortness)
-    for start in range(FIRST_SEGMENT, len(triples), LATER_SEGMENTS):
-        X = _segment(X, triples[start : start + LATER_SEGMENTS], None)
+def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends: bool = False) -> Tensor:
+    """Take the steps on the Gram matrix, in segments; divide by Schatten-8 where `shortness` is given."""
+    start = 0
+    for place, length in enumerate(segments(triples, X.dtype)):
+        part = triples[start : start + length]
+        if length > 1:
+            keeps = may_be_scratch(X) and (lends or start + length < len(triples))
+            out = _memory_of(X, ("quintic.even", "quintic.odd")[place % 2], X.dtype) if keeps else None
+            X = _segment(X, part, shortness, out)
+        elif shortness is not None:
+            X = _first_step(X, shortness, part[0])
+        else:
+            X = _plain(X, part)
+        start, shortness = start + length, None
     return X
 
 
-def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None) -> Tensor:
-    R = X @ X.mT
+def segments(triples: Sequence[Triple], dtype: torch.dtype) -> list[int]:
+    """Give the number of steps in each segment of the Gram form; a segment of one is a plain step.
+
+    2, 3, 3, …, but in bfloat16 as many, up to two, as keep the product of their slopes a below `BFLOAT16_SLOPE`: Q is
+    as large as that, and its rounding, 2⁻⁹ of it, is what the Gram form adds.
+    """
+    lengths: list[int] = []
+    while (start := sum(lengths)) < len(triples):
+        longest = LATER_SEGMENTS if lengths and dtype != torch.bfloat16 else FIRST_SEGMENT
+        if dtype == torch.bfloat16 and math.prod(a for a, _, _ in triples[start : start + longest]) > BFLOAT16_SLOPE:
+            longest = 1
+        lengths.append(min(longest, len(triples) - start))
+    return lengths
+
+
+def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out: Tensor | None) -> Tensor:
+    R_memory, B_memory, RZ_memory, *Q_memory = _memory_of_gram(X)
+    R = torch.bmm(X, X.mT, out=R_memory)
     square, s = None, None
     if shortness is not None:
         square = R @ R
@@ -266,14 +269,27 @@ def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None) -> 
         R, square = (R / s**2).to(X.dtype), square / s**4
     Q = None
     for step, (a, b, c) in enumerate(triples):
-        B = torch.baddbmm(R, R, R, beta=b, alpha=c) if square is None else (b * R + c * square).to(X.dtype)
-        square = None
-        Q = _plus_diagonal(B, a) if Q is None else torch.baddbmm(Q, B, Q, beta=a)
+        if square is None:
+            B = torch.baddbmm(R, R, R, beta=b, alpha=c, out=B_memory)
+        else:
+            B, square = (b * R + c * square).to(X.dtype), None
+        Q = _plus_diagonal(B, a) if Q is None else torch.baddbmm(Q, B, Q, beta=a, out=Q_memory[step % 2])
         if step + 1 < len(triples):
-            RZ = torch.baddbmm(R, R, B, beta=a)
-            R = torch.baddbmm(RZ, B, RZ, beta=a)
+            RZ = torch.baddbmm(R, R, B, beta=a, out=RZ_memory)
+            R = torch.baddbmm(RZ, B, RZ, beta=a, out=R_memory)
     assert Q is not None
-    return (Q if s is None else (Q / s).to(X.dtype)) @ X
+    Q = Q if s is None else (Q / s).to(X.dtype)
+    if _lies_tall(X):
+        return torch.bmm(X.mT, Q.mT, out=None if out is None else out.mT).mT
+    return torch.bmm(Q, X, out=out)
+
+
+def _memory_of_gram(X: Tensor) -> list[Tensor] | list[None]:
+    """Give kept memory for R, B, R Z and two Q, or None for each where new memory is as good."""
+    if not may_be_scratch(X):
+        return [None] * 5
+    shape = (len(X), X.shape[-2], X.shape[-2])
+    return [scratch(shape, f"quintic.{name}", like=X) for name in ("A", "B", "RZ", "Q even", "Q odd")]
 
 
 def _plus_diagonal(matrix: Tensor, value: float) -> Tensor:

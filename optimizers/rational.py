@@ -19,7 +19,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.quintic import schatten_8, unit
+from optimizers.normalisation import schatten_8, unit
 
 LOWEST: Final = 2e-7
 """Default ℓ₀: singular values from ℓ₀ s up converge, so κ up to 1e6 with 4000 rows. Below it the factor falls short in
@@ -64,23 +64,35 @@ def polar_by(iterate: Callable[[Tensor], Tensor], matrix: Tensor, *, dtype: torc
     if start.shape[-2] >= REDUCE_FROM * start.shape[-1]:
         basis, start = torch.linalg.qr(start)
     gram = start.mT @ start
-    X = iterate(start / schatten_8(gram @ gram))
-    X = torch.baddbmm(_flat(X), _flat(X), _flat(X.mT @ X), beta=1.5, alpha=-0.5).reshape(X.shape)
+    X = newton_schulz(iterate(start / schatten_8(gram @ gram)), 1.5, -0.5)
     X = X if basis is None else basis @ X
     X = torch.where(finite, X, torch.nan).to(matrix.dtype)
     return X.mT if rows < columns else X
 
 
-def resolvent(X: Tensor, shifts: list[float]) -> list[Tensor]:
-    """Give X (XᵀX + c I)⁻¹ for each shift c > 0, in the shape and dtype of X."""
-    if min(shifts) >= CHOLESKY_FROM:
-        gram = X.mT @ X
-        return [_by_cholesky(X, gram, shift) for shift in shifts]
-    if X.dtype == torch.float32 and min(shifts) >= DOUBLE_CHOLESKY_FROM:
-        wide = X.double()
-        gram = wide.mT @ wide
-        return [_by_cholesky(wide, gram, shift).float() for shift in shifts]
-    return [_by_qr(X, shift) for shift in shifts]
+def resolvent(X: Tensor, shifts: list[float], *, dtype: torch.dtype) -> list[Tensor]:
+    """Give X (XᵀX + c I)⁻¹ for each shift c > 0.
+
+    Args:
+        X: Shape [..., rows, columns], rows >= columns, in `dtype` or more.
+        shifts: Above 0.
+        dtype: float32 or float64, whose accuracy is asked for.
+
+    Returns:
+        One tensor a shift, shape of X, in the dtype of `dtype_of_solve`.
+    """
+    exact = dtype_of_solve(shifts, dtype)
+    X = X.to(exact)
+    if min(shifts) < CHOLESKY_FROM and exact == dtype:
+        return [_by_qr(X, shift) for shift in shifts]
+    gram = X.mT @ X
+    return [_by_cholesky(X, gram, shift) for shift in shifts]
+
+
+def dtype_of_solve(shifts: list[float], dtype: torch.dtype) -> torch.dtype:
+    """Give the dtype in which the shifts are solved for the accuracy of `dtype`."""
+    in_double = dtype == torch.float32 and DOUBLE_CHOLESKY_FROM <= min(shifts) < CHOLESKY_FROM
+    return torch.float64 if in_double else dtype
 
 
 def _by_qr(X: Tensor, shift: float) -> Tensor:
@@ -99,6 +111,11 @@ def _by_cholesky(X: Tensor, gram: Tensor, shift: float) -> Tensor:
     half = torch.linalg.solve_triangular(factor.mT, X, upper=True, left=False)
     solved: Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
     return solved.div_(shift)
+
+
+def newton_schulz(X: Tensor, a: float, b: float) -> Tensor:
+    """Give X (a I + b XᵀX) for [..., rows, columns]."""
+    return torch.baddbmm(_flat(X), _flat(X), _flat(X.mT @ X), beta=a, alpha=b).reshape(X.shape)
 
 
 def _flat(matrix: Tensor) -> Tensor:

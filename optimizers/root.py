@@ -35,6 +35,7 @@ from optimizers.momentum import heavy_ball, heavy_ball_
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
 from optimizers.polar import polar_factor
+from optimizers.scratch import scratch
 from optimizers.spectral import Hyperparameters, SpectralRule, State
 from optimizers.spectral_optimizer import SPECTRAL, SpectralOptimizer
 from optimizers.spelling import refuse_unknown
@@ -107,20 +108,16 @@ class RootRule(SpectralRule):
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
         """Do what `follow` does for matrices that lie apart, with their momenta in place."""
-        heavy_ball_(
-            [state["momentum_buffer"] for state in states],
-            gradients,
-            momentum=hyperparameters["momentum"],
-            nesterov=self.nesterov,
-            followed=stack,
-        )
-        suppress_outliers(stack, percentile=hyperparameters["percentile"], quantile=self.quantile, out=stack)
-        return stack, {}
+        followed = scratch(stack.shape, "root.followed", like=gradients[0])
+        buffers, momentum = [state["momentum_buffer"] for state in states], hyperparameters["momentum"]
+        heavy_ball_(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=followed)
+        suppress_outliers(followed, percentile=hyperparameters["percentile"], quantile=self.quantile, out=followed)
+        return (followed if stack.dtype == followed.dtype else stack.copy_(followed)), {}
 
-    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, out: Tensor | None = None) -> Tensor:
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
         if self.coefficients == "table":
-            return super().direction(matrix, hyperparameters, out=out)
+            return super().direction(matrix, hyperparameters, lends=lends)
         return polar_factor(
             matrix,
             solver=self.solver,
@@ -128,7 +125,7 @@ class RootRule(SpectralRule):
             coefficients=hyperparameters["triples"],
             eps=hyperparameters["eps"],
             compute_dtype=self.compute_dtype,
-            out=out,
+            lends=lends,
         )
 
     def _fit(self, matrix: Tensor, state: State, hyperparameters: Hyperparameters) -> State:
@@ -155,9 +152,9 @@ class RootRule(SpectralRule):
         """Clip at the percentile of the magnitudes."""
         return suppress_outliers(matrix, percentile=hyperparameters["percentile"], quantile=self.quantile)
 
-    def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
+    def factor(self, rows: int, columns: int) -> float:
         """Make the update as large as AdamW's."""
-        return direction * match_rms_adamw_scale(matrix.shape[-2], matrix.shape[-1])
+        return match_rms_adamw_scale(rows, columns)
 
 
 ROOT_HYPERPARAMETERS: Final = table_of(
@@ -208,6 +205,9 @@ class Root(SpectralOptimizer):
 
     Groups with `algorithm="adamw"` are described at `SpectralOptimizer`.
 
+    Shapes, dtypes and a zero or non-finite gradient as for `Muon`; where most entries of V are zero, ε is zero and
+    nothing is clipped. How exact AdaNewton is, shape by shape, stands beside `coefficients.ROOT_TRIPLES`.
+
     Args:
         params: Matrices (two dimensions each), or groups.
         lr: Learning rate; a tensor of one element is read on its device.
@@ -229,7 +229,7 @@ class Root(SpectralOptimizer):
         differentiable: Not supported.
 
     Raises:
-        ValueError: An illegal value, or a parameter that is not a matrix or of no calibrated shape.
+        ValueError: As `Muon`, or a parameter of no calibrated shape.
     """
 
     rule_type: ClassVar[type[SpectralRule]] = RootRule
@@ -279,7 +279,7 @@ class Root(SpectralOptimizer):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; torch would round the triples to the dtype of their parameter, here they keep theirs."""
+        """Go on from a state; torch would round triples to the dtype of their parameter, here they keep theirs."""
         super().load_state_dict(state_dict)
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         here = chain.from_iterable(group["params"] for group in self.param_groups)

@@ -17,6 +17,9 @@ MAX_KEPT_BYTES: Final = 8 * 2**20
 """Of one use; where more is asked for, the arithmetic on it takes longer than the faults."""
 
 
+MAX_KEPT_VIEWS: Final = 1024
+"""Making a view takes as long as a product of 16 × 16, so those that were made are kept, up to this number."""
+
 TEMPORARY: Final = "temporary"
 """A use shared by stages of one step that never need it at once, momenta, start, direction: less to leave the cache."""
 
@@ -24,6 +27,7 @@ TEMPORARY: Final = "temporary"
 class _Kept(threading.local):
     def __init__(self) -> None:
         self.by_use: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
 
 
 _KEPT: Final = _Kept()
@@ -39,13 +43,19 @@ def scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype 
         dtype: Of the tensor.
     """
     dtype = like.dtype if dtype is None else dtype
+    if like.device.type == "cpu" and (known := _KEPT.views.get((use, dtype, tuple(shape)))) is not None:
+        return known
     size = torch.Size(shape)
     if like.device.type != "cpu" or size.numel() * dtype.itemsize > MAX_KEPT_BYTES:
         return torch.empty(size, dtype=dtype, device=like.device)
     memory = _KEPT.by_use.get((use, dtype))
     if memory is None or memory.numel() < size.numel():
         memory = _KEPT.by_use[use, dtype] = torch.empty(size.numel(), dtype=dtype)
-    return memory[: size.numel()].view(size)
+        _KEPT.views.clear()  # some are of the memory that is given up here
+    view = memory[: size.numel()].view(size)
+    if len(_KEPT.views) < MAX_KEPT_VIEWS:
+        _KEPT.views[use, dtype, tuple(size)] = view
+    return view
 
 
 def may_be_scratch(tensor: Tensor) -> bool:

@@ -53,8 +53,7 @@ SOLVERS: Final[dict[str, Solver]] = {
     "minimax": replace(QUINTIC, takes_lowest=True),
     "polar_express": QUINTIC,
     "adanewton": replace(QUINTIC, takes_coefficients=True),
-    # Not in bfloat16: the rounding of Q, 2⁻⁸ of up to 33 after two steps, carries iterates out of the interval to NaN.
-    "gram": replace(QUINTIC, half_dtypes=("float16",), takes_coefficients=True, takes_bases=True, takes_lowest=True),
+    "gram": replace(QUINTIC, takes_coefficients=True, takes_bases=True, takes_lowest=True),
     "auto": replace(QUINTIC, takes_coefficients=True, takes_bases=True, takes_lowest=True),
     "qdwh": Solver(takes_steps=True, takes_lowest=True),
     "zolo_pd": Solver(takes_lowest=True),

@@ -9,10 +9,10 @@ call: numbers, or tensors that broadcast over the leading dimensions, as [member
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from optimizers.stacking import stack_into
 
 State: TypeAlias = dict[str, Tensor]
 Hyperparameters: TypeAlias = Mapping[str, Any]
+
+BY_FROBENIUS: Final = ("newton_schulz", "polar_express", "adanewton")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,21 @@ class SpectralRule(ABC):
         has_own = self.solver == "adanewton" or self.solver_coefficients == "adanewton"
         return SOLVERS[self.solver].is_iterative and not has_own
 
+    def stacked_dtype(self, parameter: Tensor) -> torch.dtype:
+        """Give the dtype in which an optimizer stacks what there is to follow: the parameter's, or its solver's own.
+
+        The latter where the solver divides by Frobenius' norm in bfloat16 on a CPU and nothing else reads the stack: it
+        is rounded before the norm is taken instead of after, as in torch.optim.Muon, in half the memory.
+        """
+        fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32 and self.factor(1, 1) is not None
+        by_coefficients = SOLVERS[self.solver].takes_bases and self.solver_coefficients not in (None, "minimax")
+        is_half = self.compute_dtype == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
+        return torch.bfloat16 if fits and is_half else parameter.dtype
+
+    def factor(self, rows: int, columns: int) -> float | None:
+        """Give the length of an update where the shape alone decides it; None where `scaled` looks at the matrix."""
+        return None
+
     def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
         """Give the matrix whose direction is asked for, and the state with what has been accumulated on the way."""
         buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
@@ -99,13 +116,16 @@ class SpectralRule(ABC):
             gradients: One shape [rows, columns]; only read.
             states: Of each.
             hyperparameters: As for `update`.
-            stack: Memory [count, rows, columns] for what is to follow.
+            stack: Memory [count, rows, columns] for what is to follow, of `stacked_dtype`.
 
         Returns:
             What there is to follow, [count, rows, columns], and the stacked states that are still to be written.
         """
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
-        return self.follow(stack_into(stack, gradients), stacked, hyperparameters)
+        if stack.dtype == gradients[0].dtype:
+            return self.follow(stack_into(stack, gradients), stacked, hyperparameters)
+        followed, state = self.follow(torch.stack(gradients), stacked, hyperparameters)
+        return stack.copy_(followed), state
 
     def finish(
         self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
@@ -121,8 +141,8 @@ class SpectralRule(ABC):
         """Take the outliers away; none by default."""
         return matrix
 
-    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, out: Tensor | None = None) -> Tensor:
-        """Give the polar factor, in `out` where given."""
+    def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
+        """Give the polar factor; `lends` as for `polar_factor`."""
         solver = SOLVERS[self.solver]
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
@@ -134,13 +154,16 @@ class SpectralRule(ABC):
             solver=self.solver,
             coefficients=self.solver_coefficients,
             compute_dtype=self.compute_dtype,
-            out=out,
+            lends=lends,
             **iteration,
         )
 
-    @abstractmethod
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Give the direction its length; `matrix` is what it is the direction of."""
+        """Give the direction its length, in a new tensor; `matrix` is what it is the direction of."""
+        factor = self.factor(matrix.shape[-2], matrix.shape[-1])
+        if factor is None:
+            raise NotImplementedError(f"a rule has a factor or scales by itself: got {type(self).__name__}")
+        return direction * factor
 
 
 def apply_update(parameter: Tensor, update: Tensor, *, lr: float | Tensor, weight_decay: float | Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from torch.optim.optimizer import ParamsT
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_values
 from optimizers.matrix_views import as_matrices, check_view
-from optimizers.quintic import CACHED_ENTRIES
-from optimizers.scratch import TEMPORARY, scratch
+from optimizers.parameter_updates import write_
+from optimizers.scratch import scratch
 from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
 from optimizers.stacking import batches, merged, parted, stack_into, wide_shape
@@ -129,35 +129,38 @@ class SpectralOptimizer(Optimizer):
             for parameters, own, (update, state) in zip(batch, owned, results, strict=True):
                 for name, values in state.items():
                     torch._foreach_copy_([entry[name] for entry in own], list(values.unbind()))
-                _write(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"])
+                factor = rule.factor(*parameters[0].shape) if rule.is_staged else None
+                write_(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"], factor=factor or 1.0)
 
     def _staged(
         self, batch: list[list[Tensor]], owned: list[list[State]], group: dict[str, Any], rule: SpectralRule
     ) -> list[tuple[Tensor, State]]:
         """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
         followed = [
-            rule.follow_each(_gradients(stack, group), own, group, _memory(stack, place))
+            rule.follow_each(_gradients(stack, group), own, group, _memory(stack, place, rule.stacked_dtype(stack[0])))
             for place, (stack, own) in enumerate(zip(batch, owned, strict=True))
         ]
         stacks = [stack for stack, _ in followed]
         directions = self._directions(stacks, group, rule)
         each = zip(directions, followed, strict=True)
+        if rule.factor(1, 1) is not None:
+            return [(direction, state) for direction, (_, state) in each]  # the factor joins the learning rate
         return [rule.finish(direction, stack, state, group) for direction, (stack, state) in each]
 
     @staticmethod
     def _directions(stacks: list[Tensor], group: dict[str, Any], rule: SpectralRule) -> list[Tensor]:
+        lends = rule.factor(1, 1) is not None  # nothing but the write reads it
         if len(stacks) == 1:
-            out = scratch(stacks[0].shape, TEMPORARY, like=stacks[0])
-            return [rule.direction(stacks[0], group, out=out)]
+            return [rule.direction(stacks[0], group, lends=lends)]
         shape = (sum(map(len, stacks)), *wide_shape(stacks))
         memory = scratch(shape, "step.merged", like=stacks[0])
-        return parted(rule.direction(merged(stacks, memory), group), stacks)
+        return parted(rule.direction(merged(stacks, memory), group, lends=lends), stacks)
 
     @staticmethod
     def _updated(
         parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
     ) -> tuple[Tensor, State]:
-        gradient = stack_into(_memory(parameters, 0), _gradients(parameters, group))
+        gradient = stack_into(_memory(parameters, 0, parameters[0].dtype), _gradients(parameters, group))
         state = {name: torch.stack([entry[name] for entry in own]) for name in own[0]}
         return rule.update(gradient, state, group)
 
@@ -232,37 +235,10 @@ def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> d
     return state
 
 
-def _memory(parameters: list[Tensor], place: int) -> Tensor:
-    return scratch((len(parameters), *parameters[0].shape), f"step.followed.{place}", like=parameters[0])
+def _memory(parameters: list[Tensor], place: int, dtype: torch.dtype) -> Tensor:
+    return scratch((len(parameters), *parameters[0].shape), f"step.followed.{place}", like=parameters[0], dtype=dtype)
 
 
 def _gradients(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
-
-
-def _write(parameters: list[Tensor], update: Tensor, *, lr: float | Tensor, weight_decay: float) -> None:
-    """Do in place what `spectral.apply_update` does."""
-    rate = lr.reshape(()) if isinstance(lr, Tensor) else lr
-    directions = update.to(parameters[0].dtype)
-    if isinstance(rate, Tensor):
-        if weight_decay != 0:
-            torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-        torch._foreach_sub_(parameters, (rate * directions).to(parameters[0].dtype).unbind())
-        return
-    count = max(1, CACHED_ENTRIES // parameters[0].numel()) if update.device.type == "cpu" else len(parameters)
-    steps = list(directions.unbind())
-    for start in range(0, len(parameters), count):  # on a CPU so many at once as stay in its cache
-        some = parameters[start : start + count]
-        if weight_decay != 0:
-            torch._foreach_mul_(some, _factor(1 - rate * weight_decay, directions))
-        torch._foreach_sub_(some, steps[start : start + count], alpha=rate)
-
-
-def _factor(value: float, like: Tensor) -> float | Tensor:
-    """Give a factor for `torch._foreach_mul_`, which on a CPU casts a number anew for each tensor.
-
-    A half precision would round the tensor, where the number stays as it is.
-    """
-    is_cheaper = like.device.type == "cpu" and like.dtype.itemsize >= 4
-    return torch.tensor(value, dtype=torch.float64) if is_cheaper else value

@@ -132,9 +132,10 @@ def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST) -> Tensor
 
 
 def _rounds(X: Tensor, schedule: tuple[ZolotarevStep, ...]) -> Tensor:
+    dtype = X.dtype
     for step in schedule:
         total = X
-        for weight, solved in zip(step.weights, resolvent(X, list(step.shifts)), strict=True):
+        for weight, solved in zip(step.weights, resolvent(X, list(step.shifts), dtype=dtype), strict=True):
             total = total + weight * solved
         X = step.factor * total
-    return X
+    return X.to(dtype)

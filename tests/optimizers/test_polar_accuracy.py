@@ -13,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from optimizers.coefficients import CLASSIC, polar_express_triples
 from optimizers.diagnostics import polar_error
+from optimizers.minimax import minimax_triples
 from optimizers.muon import MuonRule
 from optimizers.polar import polar_factor
 from optimizers.polargrad import PolarGradRule
 from optimizers.qdwh import qdwh_schedule
+from optimizers.quintic import segments
 from optimizers.solvers import SOLVERS
 from optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
@@ -127,6 +129,25 @@ def test_the_gram_form_equals_its_base(base, steps, shape):
         torch.testing.assert_close(
             polar_factor(matrix, solver="gram", coefficients=base, steps=steps), plain, rtol=0, atol=1e-9
         )
+
+
+def test_in_bfloat16_the_gram_form_rounds_no_more_than_the_plain_form_where_spectra_are_wide():
+    for sigma, allowed in ((None, 1.7), (torch.logspace(0, -2.7, 96, dtype=torch.float64), 1.0)):
+        matrix = gaussian(96, 384) if sigma is None else with_spectrum(sigma, 96, 384)
+        exact = polar_factor(matrix, solver="newton_schulz")
+
+        def rounding(exact=exact, matrix=matrix, **how):
+            return (polar_factor(matrix, compute_dtype="bfloat16", **how) - exact).norm()
+
+        plain = rounding(solver="newton_schulz")
+        assert rounding(solver="gram", coefficients=CLASSIC) <= allowed * plain
+        assert rounding(solver="newton_schulz", steps=4) > 1.7 * plain  # another polynomial is told apart
+
+
+def test_in_bfloat16_segments_are_as_long_as_their_slopes_allow():
+    assert segments([CLASSIC] * 5, torch.bfloat16) == [2, 2, 1]
+    assert segments([CLASSIC] * 5, torch.float32) == [2, 3]
+    assert segments(minimax_triples(5), torch.bfloat16) == [1, 1, 2, 1]
 
 
 def test_the_gram_form_takes_triples_as_newton_schulz_does():
