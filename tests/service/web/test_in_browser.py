@@ -78,6 +78,7 @@ def test_a_campaign_is_followed_and_led_in_a_browser(tmp_path: Path) -> None:
             expect(page.locator("#answer")).to_contain_text("32 points")
             page.get_by_role("button", name="Submit").click()
             expect(page.get_by_role("heading", name="muon-or-adamw")).to_be_visible()
+            page.goto("about:blank")  # the page would be refused from now on
             key = bench.ledger.create_key(owner="local", role=Role.SUBMITTER)
             page.goto(address)
             page.get_by_label("API key").fill(key)
