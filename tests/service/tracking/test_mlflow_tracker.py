@@ -6,6 +6,7 @@ import math
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,18 @@ def test_writing_the_store_at_once_gives_what_mlflows_own_calls_give(
         Projector(ledger, connected(f"sqlite:///{path}", kind), "c").catch_up()
         shown.append(content(MlflowClient(tracking_uri=f"sqlite:///{path}")))
     assert shown[0] == shown[1]
+
+
+def test_a_page_that_is_being_read_does_not_hold_up_what_is_written(ledger: Ledger, store: str) -> None:
+    """A list of ten thousand runs takes a server seconds; the file was locked for writing meanwhile."""
+    tracker = connected(store, "stored")
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None)) as page:
+        page.execute("BEGIN")
+        count = "SELECT count(*) FROM runs"
+        assert page.execute(count).fetchone() == (0,)
+        Projector(ledger, tracker, "c").catch_up()
+        assert page.execute(count).fetchone() == (0,)  # it is still being read
+    assert_whole(MlflowClient(tracking_uri=store))
 
 
 def test_an_earlier_value_does_not_overwrite_the_latest_of_a_metric(store: str) -> None:
