@@ -28,7 +28,9 @@ def documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
 ) -> dict[str, bytes]:
     assert len(observations) == sum(trial.last_step // EVERY for trial in trials)
-    return {"best.yaml": f"{campaign.state} with {len(trials)} trials\n".encode(), "report.html": "<h1>ä</h1>".encode()}
+    told = f"{campaign.state} with {len(trials)} trials\n"
+    texts = {"best.yaml": told, "report.html": "<h1>ä</h1>", "description.md": f"Spectune: {told}"}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 class FlakyClient:
@@ -83,7 +85,18 @@ def attached(client: MlflowClient) -> dict[str, str]:
     return {name: Path(client.download_artifacts(run.info.run_id, name)).read_text(encoding="utf-8") for name in names}
 
 
-WHOLE = {"best.yaml": "SUCCEEDED with 4 trials\n", "report.html": "<h1>ä</h1>"}
+def note(client: MlflowClient) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    return str(run.data.tags["mlflow.note.content"])
+
+
+WHOLE = {
+    "best.yaml": "SUCCEEDED with 4 trials\n",
+    "report.html": "<h1>ä</h1>",
+    "description.md": "Spectune: SUCCEEDED with 4 trials\n",
+}
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 2])
@@ -120,6 +133,26 @@ def test_a_campaign_that_goes_on_gets_its_documents_anew_at_its_next_end(
     following.catch_up()
     following.attach()
     assert attached(client)["best.yaml"] == "CANCELLED with 4 trials\n"
+    assert note(client).startswith("Spectune: CANCELLED with 4 trials\n")
+
+
+def test_a_campaigns_run_is_described_with_links_that_hold_wherever_mlflow_is_unless_a_person_has_described_it(
+    ledger: Ledger, store: str, tmp_path: Path
+) -> None:
+    client = MlflowClient(tracking_uri=store)
+    following = projector(ledger, store, client, (tmp_path / "artifacts").as_uri())
+    following.catch_up()
+    following.attach()
+    assert note(client).startswith("Spectune: SUCCEEDED with 4 trials\n\n[Trials and their curves](#/experiments/")
+    assert "[The best, compared](#/compare-runs?" in note(client)
+    assert "/artifacts?" in note(client)
+    assert len(note(client)) < 8000
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    client.set_tag(run.info.run_id, "mlflow.note.content", "the one with the wrong data")
+    ledger.set_cursor(ATTACHMENTS, "c-1", 0)
+    following.attach()
+    assert note(client) == "the one with the wrong data"
 
 
 def test_documents_go_through_a_server_that_serves_artifacts(ledger: Ledger) -> None:
