@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -10,10 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import httpx
 import psutil
+from mlflow.tracking._tracking_service.utils import _get_store
 
 START_SECONDS = 90.0
 _STOP_SECONDS = 10.0
@@ -38,7 +41,7 @@ class PrivateMlflow:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="spectune-mlflow-"))
-        self.store = store or f"sqlite:///{self._folder / 'mlflow.sqlite'}"
+        self.store = store or f"sqlite:///{place_empty_store(self._folder / 'mlflow.sqlite')}"
         self._workers = workers
         self._arguments = arguments
         self._environment = dict(environment or {})
@@ -104,6 +107,23 @@ class PrivateMlflow:
         if self._process is not None:
             self.kill()
         shutil.rmtree(self._folder)
+
+
+def place_empty_store(path: Path) -> Path:
+    """Put a store on SQLite without a run somewhere; its tables are made once, for that takes seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_empty_store(), path)
+    return path
+
+
+@cache
+def _empty_store() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="spectune-mlflow-"))
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "mlflow.sqlite"
+    engine = _get_store(f"sqlite:///{path}").engine
+    engine.dispose()
+    return path
 
 
 def _free_port() -> int:

@@ -31,14 +31,10 @@ AWAY_SECONDS = (0.0, 60.0) if IS_THOROUGH else (0.0,)
 PATIENCE_SECONDS = 280.0 if IS_THOROUGH else 120.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PrivateMlflow]:
+@pytest.fixture
+def server(mlflow_server: PrivateMlflow) -> PrivateMlflow:
     """A server that all tests share; each has a campaign of its own in it."""
-    server = PrivateMlflow()
-    try:
-        yield server
-    finally:
-        server.remove()
+    return mlflow_server
 
 
 @pytest.fixture

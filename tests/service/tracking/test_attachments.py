@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from service.tracking.projector import Projector
 from tests.fakes.campaigns import EVERY, enter_campaign
-from tests.fakes.mlflow_server import PrivateMlflow
+from tests.fakes.mlflow_server import PrivateMlflow, place_empty_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -58,18 +57,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables exist: making them takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.sqlite"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_store, tmp_path / "mlflow.sqlite")
-    return f"sqlite:///{tmp_path / 'mlflow.sqlite'}"
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{place_empty_store(tmp_path / 'mlflow.sqlite')}"
 
 
 def projector(ledger: Ledger, uri: str, client: Any, location: str | None) -> Projector:
@@ -80,7 +70,7 @@ def projector(ledger: Ledger, uri: str, client: Any, location: str | None) -> Pr
 def attached(client: MlflowClient) -> dict[str, str]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign' and tags.campaign = 'c-1'")
     names = [each.path for each in client.list_artifacts(run.info.run_id)]
     return {name: Path(client.download_artifacts(run.info.run_id, name)).read_text(encoding="utf-8") for name in names}
 
@@ -155,13 +145,9 @@ def test_a_campaigns_run_is_described_with_links_that_hold_wherever_mlflow_is_un
     assert note(client) == "the one with the wrong data"
 
 
-def test_documents_go_through_a_server_that_serves_artifacts(ledger: Ledger) -> None:
-    server = PrivateMlflow()
-    try:
-        client = MlflowClient(tracking_uri=server.address)
-        following = projector(ledger, server.address, client, None)
-        following.catch_up()
-        following.attach()
-        assert attached(client) == WHOLE
-    finally:
-        server.remove()
+def test_documents_go_through_a_server_that_serves_artifacts(ledger: Ledger, mlflow_server: PrivateMlflow) -> None:
+    client = MlflowClient(tracking_uri=mlflow_server.address)
+    following = projector(ledger, mlflow_server.address, client, None)
+    following.catch_up()
+    following.attach()
+    assert attached(client) == WHOLE
