@@ -9,7 +9,7 @@ so that whatever else the machine does meets all of them; in each round every wa
     untracked   `spectune serve --no-tracking`
     healthy     the server answers
     down        it is down from the start, and comes when the campaign has ended
-    outage      it is killed -9 when half of the reports are there, and comes when the campaign has ended
+    outage      it is killed -9 in a batch when half of the reports are there, and comes when the campaign has ended
     refusing    it answers every third request with 500
     slow        it answers after ten seconds
 
@@ -40,14 +40,11 @@ from mlflow import MlflowClient
 from service.ledger import ServiceLedger
 from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT
-from tests.fakes.faulty_proxy import Fault, FaultyProxy
+from tests.fakes.ill_mlflow import WAYS, IllMlflow
 from tests.fakes.mlflow_content import assert_equals_ledger
-from tests.fakes.mlflow_server import PrivateMlflow
 from tests.integration.serving import Serving
 
 UNTRACKED: Final = "untracked"
-WAYS: Final = ("healthy", "down", "outage", "refusing", "slow")
-SLOW_SECONDS: Final = 10.0
 REPORTS: Final = 20
 _PATIENCE_SECONDS: Final = 600.0
 
@@ -68,41 +65,6 @@ def specification(*, num_trials: int, steps: int) -> dict[str, Any]:
     }
 
 
-class Ill:
-    """An MLflow server behind a way to it, which falls ill as it is told."""
-
-    def __init__(self) -> None:
-        self.server = PrivateMlflow()
-        self.proxy = FaultyProxy(self.server.port, self._fault)
-        self._way = ""
-
-    def begin(self, way: str) -> None:
-        """A campaign begins."""
-        self._way = way
-        self.proxy.delay_seconds = SLOW_SECONDS if way == "slow" else 0.0
-        if way == "down":
-            self.server.kill()
-
-    def half_way(self) -> None:
-        """Half of its reports are there."""
-        if self._way == "outage":
-            self.server.kill()
-
-    def end(self) -> None:
-        """It has ended: get well."""
-        if self._way in ("down", "outage"):
-            self.server.start()
-        self._way, self.proxy.delay_seconds = "", 0.0
-
-    def remove(self) -> None:
-        """End the server."""
-        self.proxy.close()
-        self.server.remove()
-
-    def _fault(self, number: int, path: str) -> Fault:
-        return Fault.REFUSED if self._way == "refusing" and number % 3 == 0 else Fault.NONE
-
-
 class Services:
     """A service without tracking and one with, on one machine.
 
@@ -111,10 +73,10 @@ class Services:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._ill = Ill()
+        self._ill = IllMlflow()
         self._services: dict[bool, Serving] = {}
         for is_tracked in (False, True):
-            environment = {"SPECTUNE_MLFLOW_URI": self._ill.proxy.address if is_tracked else ""}
+            environment = {"SPECTUNE_MLFLOW_URI": self._ill.address if is_tracked else ""}
             options = [] if is_tracked else ["--no-tracking"]
             self._services[is_tracked] = Serving(
                 folder / ("tracked" if is_tracked else UNTRACKED), *options, environment=environment

@@ -44,7 +44,8 @@ def _states(report: Report) -> list[TrialState]:
 
 
 def _table(arms: Sequence[ArmReport]) -> str:
-    rows = [("arm", *ARM_COLUMNS), ["---"] * (1 + len(ARM_COLUMNS)), *([arm.name, *arm_row(arm)] for arm in arms)]
+    columns = ("arm", *ARM_COLUMNS[:-1])  # the last is about a figure of the report
+    rows = [columns, ["---"] * len(columns), *([arm.name, *arm_row(arm)[:-1]] for arm in arms)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     more = len(arms) - _MOST_ARMS
     return "\n".join(lines[: _MOST_ARMS + 2]) + (f"\n\n{more} more arms are in `report.html`." if more > 0 else "")

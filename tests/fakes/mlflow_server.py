@@ -55,6 +55,11 @@ class PrivateMlflow:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it was not killed."""
+        return self._process is not None
+
+    @property
     def log(self) -> Path:
         """What it says."""
         return self._folder / "log"

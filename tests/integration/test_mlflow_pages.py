@@ -51,7 +51,8 @@ def described(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
 ) -> dict[str, bytes]:
     """Write the documents from few trials: what nobody has trained has no importances."""
-    documents = campaign_documents(campaign, trials[:16], observations, catalog=installed_catalog())
+    told = [each for each in observations if each.trial < 16]
+    documents = campaign_documents(campaign, trials[:16], told, catalog=installed_catalog())
     return {name: text.encode() for name, text in documents.items()}
 
 
