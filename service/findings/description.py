@@ -18,7 +18,7 @@ _MOST_VERDICTS: Final = 5
 
 
 def description(report: Report, specification: Specification, standings: Sequence[ArmStanding]) -> str:
-    """Describe a campaign, at rest or not.
+    """Describe a campaign, at rest or not; MLflow folds all but the first lines, so that the best comes first.
 
     Args:
         report: What it says about its optimizers.
@@ -29,11 +29,11 @@ def description(report: Report, specification: Specification, standings: Sequenc
     counts = [f"{sum(arm.num_trials[state] for arm in report.arms)} {state.lower()}" for state in _states(report)]
     parts = [f"Spectune: {aims} at step {report.steps}. {report.state}: {', '.join(counts) or 'no trial'}."]
     ordered = [report.arms[each.arm] for each in best_first(specification, standings)]
-    parts.append(_table(ordered))
     if len(specification.objectives) > 1:
         parts.append(f"{len(report.pareto)} points are dominated by no other.")
     elif ordered[0].best is not None:
         parts.append(f"Best: **{ordered[0].name}**, point {ordered[0].best.point}: {configuration(ordered[0].best)}")
+    parts.append(_table(ordered))
     lines = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])
     parts.append("\n".join(f"- {line}" for line in lines[:_MOST_VERDICTS]))
     return "\n\n".join(part for part in parts if part) + "\n"

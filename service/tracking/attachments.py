@@ -75,7 +75,8 @@ class MlflowAttachments:
         named = {"Trials and their curves": pages.trials, "The best, compared": pages.best}
         named["Report, best configuration and bundle"] = str(pages.run).replace("?", "/artifacts?", 1)
         told = " · ".join(f"[{name}]({page.lstrip('/')})" for name, page in named.items() if page)
-        self._client.set_tag(run.info.run_id, MLFLOW_RUN_NOTE, f"{text[:_LONGEST]}\n{told}\n")
+        first, gap, rest = text[:_LONGEST].partition("\n\n")
+        self._client.set_tag(run.info.run_id, MLFLOW_RUN_NOTE, f"{first.rstrip()}\n\n{told}\n{gap}{rest}".strip())
 
     def _run(self, campaign_id: str) -> tuple[Experiment, Run]:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)

@@ -76,7 +76,9 @@ def open_page(window: Any, address: str | None, text: str) -> None:
 def test_the_campaigns_page_is_that_of_its_run(window: Any, pages: tuple[CampaignPages, str]) -> None:
     open_page(window, pages[0].run, "About this run")
     window.get_by_text("num_trials/completed").first.wait_for()
-    window.get_by_role("link", name="Trials and their curves").wait_for()  # of the description
+    link = window.get_by_role("link", name="Trials and their curves")  # of the description
+    link.wait_for()
+    assert link.evaluate("link => link.href") == pages[0].trials
     text = window.inner_text("body")
     keep_picture(window, "run")
     assert "minimize validation_loss at step 200. SUCCEEDED: 16 completed." in text

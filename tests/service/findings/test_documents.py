@@ -44,7 +44,7 @@ def test_the_best_configuration_the_report_and_the_environment_are_there(tmp_pat
 
 def test_the_description_says_what_was_asked_how_each_arm_did_and_which_point_is_best(tmp_path: Path) -> None:
     arms = [{"name": "a_b", "optimizer": "muon"}, {"optimizer": "adamw"}]
-    first, _, *table, _, best = written(tmp_path, arms=arms)["description.md"].strip().split("\n")
+    first, _, best, _, *table = written(tmp_path, arms=arms)["description.md"].strip().split("\n")
     assert first == "Spectune: minimize `validation_loss` at step 200. SUCCEEDED: 12 completed."
     assert table[0].startswith("| arm | trials | completed | device seconds | best of the search |")
     assert table[2].startswith(f"| a_b | 6 | 6 | 6 | {value(0, 200, 12):.4g} |")  # the better arm comes first
