@@ -213,6 +213,7 @@ def measure(*, num_trials: int, num_rounds: int, num_workers: int) -> list[dict[
                 line.ours.append(time_ours(line, next(numbers)))
                 if line.server is not None:
                     line.callback.append(time_callback(line))
+                print(f"    {show(line.result())}", file=sys.stderr, flush=True)
         return [line.result() for line in lines]
 
 

@@ -18,6 +18,7 @@ from tests.integration.serving import Serving, wait_for
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(os.environ.get("SPECTUNE_FAULTS") != "1", reason="SPECTUNE_FAULTS=1 runs five whole campaigns"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
