@@ -18,7 +18,7 @@ import httpx
 import psutil
 from mlflow.tracking._tracking_service.utils import _get_store
 
-START_SECONDS = 90.0
+START_SECONDS = 150.0
 _STOP_SECONDS = 10.0
 
 
@@ -47,7 +47,11 @@ class PrivateMlflow:
         self._environment = dict(environment or {})
         self._process: psutil.Process | None = None
         self.port = _free_port()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def address(self) -> str:
