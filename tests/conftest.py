@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from mlflow import MlflowClient
 
-from service.tracking.mlflow_tracker import EXPERIMENT
 from tests.fakes.mlflow_server import PrivateMlflow
 
 MLFLOW_PASSWORD = "correct-horse-battery"
@@ -16,6 +14,10 @@ MLFLOW_PASSWORD = "correct-horse-battery"
 @pytest.fixture(scope="session")
 def mlflow_server() -> Iterator[PrivateMlflow]:
     """An MLflow server; each test has campaigns of its own in it, and who kills it starts it again."""
+    from mlflow import MlflowClient  # two seconds, of which other tests need know nothing
+
+    from service.tracking.mlflow_tracker import EXPERIMENT
+
     server = PrivateMlflow()
     MlflowClient(server.address).create_experiment(EXPERIMENT)  # by the server, which knows where its artifacts go
     try:

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 import httpx
 import psutil
-from mlflow.tracking._tracking_service.utils import _get_store
 
 START_SECONDS = 150.0
 _STOP_SECONDS = 10.0
@@ -130,8 +130,11 @@ def _empty_store() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="spectune-mlflow-"))
     atexit.register(shutil.rmtree, folder)
     path = folder / "mlflow.sqlite"
-    engine = _get_store(f"sqlite:///{path}").engine
-    engine.dispose()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's and SQLAlchemy's, of each other
+        from mlflow.tracking._tracking_service.utils import _get_store  # two seconds
+
+        _get_store(f"sqlite:///{path}").engine.dispose()
     return path
 
 
