@@ -24,7 +24,8 @@ test: install
 
 faults: install
 	SPECTUNE_FAULTS=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_stops.py \
-		tests/integration/test_mlflow_faults.py tests/integration/test_serve.py tests/integration/test_service_faults.py \
+		tests/integration/test_mlflow_faults.py tests/integration/test_ill_mlflow.py tests/integration/test_serve.py \
+		tests/integration/test_service_faults.py \
 		tests/integration/test_compose.py tests/service/api/test_fuzz.py tests/service/api/test_contract.py \
 		tests/service/ledger/test_reports_machine.py tests/trainers/test_fused_equals_solo.py \
 		tests/trainers/test_population_machine.py $(PYTEST_ARGS)

@@ -1,13 +1,20 @@
 """Time the way of metric points into MLflow: our projector beside Ray's MLflowLoggerCallback, the same points.
 
-    python -m benchmarks.tracking [--trials 100] [--rounds 3] [--json FILE]
+    python -m benchmarks.tracking [--trials 100] [--rounds 3] [--workers 4] [--json FILE]
 
-Trials of 20 and of 140 reports with seven metrics each go into the store of a file of this machine (as `spectune run`
-writes it) and over HTTP into a real `mlflow server` on SQLite and, where Debian's is installed, on PostgreSQL. In each
-round every line takes its turn; ours projects a campaign that stands in a ledger, reading it, making the runs and
-ending them included. Ray's callback writes one trial a round: it takes a request or more for every point, so that its
-rate does not depend on their number; the point `training_iteration` that it adds to each report is counted as one of
-its own. Of a line the median of the rounds is shown, of a ratio the median of the rounds' ratios.
+Trials of 20 and of 140 reports, each with the eleven metrics that a trial of muon reports, go into
+
+    a file                  as `spectune run` writes it
+    spectune serve's        a real `mlflow server` on SQLite, started as `spectune serve` starts it: a service writes
+                            the file of its own server, Ray's callback can only ask the server
+    mlflow server, SQLite   somebody else's, over HTTP, with as many workers as `mlflow server` starts by itself
+    mlflow server, Postgres where Debian's PostgreSQL is installed
+
+In each round every line takes its turn; ours projects a campaign that stands in a ledger, reading it, making the runs
+and ending them included. Ray's callback writes one trial of 20 reports a round: it takes a request or more for every
+point, so that its rate does not depend on their number; the point `training_iteration` that it adds to each report is
+counted as one of its own. What ours has written is counted afterwards, by asking the server. Of a line the median of
+the rounds is shown, of a ratio the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -29,19 +36,35 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-from benchmarks.driver import METRICS
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import parse
 from service.ledger import Ledger, entries
 from service.ledger.spool import Record
-from service.tracking.mlflow_tracker import MlflowTracker
+from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from service.tracking.naming import metric_name
 from service.tracking.projector import Projector
+from tests.fakes.mlflow_content import points_of, runs_of
 from tests.fakes.mlflow_server import PrivateMlflow
 from tests.fakes.postgres import PrivatePostgres, find_binaries
 
 NUM_REPORTS: Final = (20, 140)
+_REPORTS_OF_CALLBACK: Final = 20
+METRICS: Final = {
+    "loss": 0.5,
+    "validation_loss": 0.25,
+    "observed_loss": 0.4,
+    "lr": 0.01,
+    "step_time_seconds": 1e-4,
+    "throughput": 1e4,
+    "optimizer_share": 0.5,
+    "timing_valid": 0.0,
+    "spectral/nuclear_norm": 30.0,
+    "spectral/orthogonality_error": 0.01,
+    "spectral/update_rms": 0.2,
+}
 _PRODUCED_AT: Final = 1_700_000_000_000
 _CONFIG: Final = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.01}
 
@@ -52,8 +75,8 @@ class Line:
 
     Attributes:
         place: Where the points go.
-        address: MLflow's tracking address.
-        has_peer: Whether Ray's callback is timed beside.
+        address: Where ours writes.
+        server: Where Ray's callback writes, and where the points are counted; None for no server.
         num_reports: Of a trial.
         num_trials: Of ours.
         ours: Points a second in each round.
@@ -62,7 +85,7 @@ class Line:
 
     place: str
     address: str
-    has_peer: bool
+    server: str | None
     num_reports: int
     num_trials: int
     ours: list[float] = field(default_factory=list)
@@ -124,55 +147,73 @@ def time_ours(line: Line, number: int) -> float:
         tracker.experiment_id()  # the store is opened, which is not what is timed
         start = time.perf_counter()
         Projector(ledger, tracker, campaign_id).catch_up()
-        return line.num_trials * line.num_reports * len(METRICS) / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+    check(line, campaign_id)
+    return line.num_trials * line.num_reports * len(METRICS) / seconds
+
+
+def check(line: Line, campaign_id: str) -> None:
+    """Count what MLflow shows: runs that have ended, and the points of one of them."""
+    client = MlflowClient(line.server or line.address)
+    runs = runs_of(client, EXPERIMENT, campaign_id)
+    assert len(runs) == line.num_trials + 1, f"a run of each trial and the campaign's: got {len(runs)}"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    trial = next(run for run in runs if run.data.tags["kind"] == "trial")
+    found = points_of(client, trial, [metric_name(name) for name in METRICS])
+    assert len(found) == line.num_reports * len(METRICS), f"every point of a trial: got {len(found)}"
 
 
 def time_callback(line: Line) -> float:
-    """Have Ray's callback write a trial; give points a second."""
-    callback, trial = MLflowLoggerCallback(tracking_uri=line.address, experiment_name="ray"), RayTrial()
+    """Have Ray's callback write a trial of 20 reports; give points a second."""
+    callback, trial = MLflowLoggerCallback(tracking_uri=line.server, experiment_name="ray"), RayTrial()
     callback.setup()
     start = time.perf_counter()
     callback.log_trial_start(trial)
-    for iteration in range(1, line.num_reports + 1):
+    for iteration in range(1, _REPORTS_OF_CALLBACK + 1):
         callback.log_trial_result(iteration, trial, {**METRICS, "training_iteration": iteration})
     callback.log_trial_end(trial)
-    return line.num_reports * (len(METRICS) + 1) / (time.perf_counter() - start)
+    return _REPORTS_OF_CALLBACK * (len(METRICS) + 1) / (time.perf_counter() - start)
 
 
-def places(stack: ExitStack) -> Iterator[tuple[str, str, bool]]:
-    """Open the places that points go to; give name, address and whether the callback is timed there."""
+def places(stack: ExitStack, *, num_workers: int) -> Iterator[tuple[str, str, str | None]]:
+    """Open the places that points go to; give name, where ours writes, and the server."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    yield "a file of this machine", f"sqlite:///{folder / 'mlflow.sqlite'}", False
-    server = PrivateMlflow()
+    yield "a file", f"sqlite:///{folder / 'mlflow.sqlite'}", None
+    own = PrivateMlflow()
+    stack.callback(own.remove)
+    yield "spectune serve's", own.store, own.address
+    server = PrivateMlflow(workers=num_workers)
     stack.callback(server.remove)
-    yield "mlflow server on SQLite", server.address, True
+    yield "mlflow server, SQLite", server.address, server.address
     binaries = find_binaries()
     if binaries is None:
         print("No PostgreSQL is installed in /usr/lib/postgresql: its lines are left out.")
         return
     database = PrivatePostgres(binaries)
     stack.callback(database.remove)
-    server = PrivateMlflow(store=database.new_database().replace("postgresql:", "postgresql+psycopg:"))
+    store = database.new_database().replace("postgresql:", "postgresql+psycopg:")
+    server = PrivateMlflow(store=store, workers=num_workers)
     stack.callback(server.remove)
-    yield "mlflow server on PostgreSQL", server.address, True
+    yield "mlflow server, PostgreSQL", server.address, server.address
 
 
-def measure(*, num_trials: int, num_rounds: int) -> list[dict[str, Any]]:
+def measure(*, num_trials: int, num_rounds: int, num_workers: int) -> list[dict[str, Any]]:
     """Time every line in every round."""
     with ExitStack() as stack:
         lines = [
             Line(*place, num_reports, max(1, num_trials * NUM_REPORTS[0] // num_reports))
-            for place in places(stack)
+            for place in places(stack, num_workers=num_workers)
             for num_reports in NUM_REPORTS
         ]
         numbers = itertools.count()
         for line in lines:  # the first of each opens connections and files
-            time_ours(Line(line.place, line.address, line.has_peer, 2, 2), next(numbers))
+            time_ours(Line(line.place, line.address, line.server, 2, 2), next(numbers))
         for _ in range(num_rounds):
             for line in lines:
                 line.ours.append(time_ours(line, next(numbers)))
-                if line.has_peer:
+                if line.server is not None:
                     line.callback.append(time_callback(line))
+                print(f"    {show(line.result())}", file=sys.stderr, flush=True)
         return [line.result() for line in lines]
 
 
@@ -188,18 +229,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100, help="of 20 reports; of 140 there are a seventh as many")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=4, help="of `mlflow server`; four is its own choice")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Ray's of its own deprecations
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
-    results = measure(num_trials=arguments.trials, num_rounds=arguments.rounds)
+    results = measure(num_trials=arguments.trials, num_rounds=arguments.rounds, num_workers=arguments.workers)
     print(f"{'points/s into':28} {'trials':>6} {'reports':>8} {'points':>8} {'ours':>9} {'callback':>9} {'ratio':>7}")
     for result in results:
         print(show(result))
     if arguments.json is not None:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        told = {"machine": machine, "rounds": arguments.rounds, "lines": results}
+        told = {"machine": machine, "rounds": arguments.rounds, "workers": arguments.workers, "lines": results}
         arguments.json.write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -1,53 +1,52 @@
 """Time what tracking costs a campaign, and what an MLflow that is ill costs it: nothing, for training never waits.
 
-    python -m benchmarks.tracking_cost [--trials 8] [--steps 400] [--rounds 3] [--ways ...] [--json FILE]
+    python -m benchmarks.tracking_cost [--trials 4] [--steps 160] [--rounds 4] [--ways ...] [--json FILE]
 
-A small transformer, which keeps both cores busy, is trained by a real `spectune serve` in a process of its own. In each
-round every way takes its turn, with a data directory and a real `mlflow server` of its own on the same two cores:
+A small transformer, which keeps both cores busy, is trained by a real `spectune serve`: one with `--no-tracking`, and
+one that writes over HTTP into a real `mlflow server` on the same two cores. Their campaigns are short and take turns,
+so that whatever else the machine does meets all of them; in each round every way has one and `untracked` has two:
 
     untracked   `spectune serve --no-tracking`
     healthy     the server answers
     down        it is down from the start, and comes when the campaign has ended
-    outage      it is killed -9 when half the reports are there, and comes back after a minute
+    outage      it is killed -9 in a batch when half of the reports are there, and comes when the campaign has ended
     refusing    it answers every third request with 500
     slow        it answers after ten seconds
 
 Seconds go from the campaign's first report to its last, so that no start of Ray is in them; steps a second are those of
-all trials in that time, and the ratio is theirs to the untracked campaign's of the same round. When the campaign has
-ended, MLflow is waited for and compared with the ledger: runs, parameters and every point, no run twice, none RUNNING.
+all trials in that time, and a ratio is theirs to the mean of the untracked campaigns of the same round. When a campaign
+has ended the server gets well, is waited for and compared with the ledger: runs, parameters and every point, no run
+twice, none RUNNING. The table's spread is the standard error of the rounds' mean ratio.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any, Final
 
 from mlflow import MlflowClient
 
 from service.ledger import ServiceLedger
-from service.tracking.links import MLFLOW
+from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT
-from tests.fakes.faulty_proxy import Fault, FaultyProxy
+from tests.fakes.ill_mlflow import WAYS, IllMlflow
 from tests.fakes.mlflow_content import assert_equals_ledger
-from tests.fakes.mlflow_server import PrivateMlflow
 from tests.integration.serving import Serving
 
-WAYS: Final = ("untracked", "healthy", "down", "outage", "refusing", "slow")
-OUTAGE_SECONDS: Final = 60.0
-SLOW_SECONDS: Final = 10.0
+UNTRACKED: Final = "untracked"
 REPORTS: Final = 20
-_PATIENCE_SECONDS: Final = 900.0
+_PATIENCE_SECONDS: Final = 600.0
 
 
 def specification(*, num_trials: int, steps: int) -> dict[str, Any]:
@@ -66,85 +65,62 @@ def specification(*, num_trials: int, steps: int) -> dict[str, Any]:
     }
 
 
-class Ill:
-    """An MLflow server behind a way to it, which falls ill as it is told.
+class Services:
+    """A service without tracking and one with, on one machine.
 
     Args:
-        way: One of `WAYS`, but for `untracked`.
+        folder: Where both keep their data.
     """
 
-    def __init__(self, way: str) -> None:
-        self._way = way
-        self.server = PrivateMlflow()
-        delay_seconds = SLOW_SECONDS if way == "slow" else 0.0
-        self._proxy = FaultyProxy(self.server.port, self._fault, delay_seconds=delay_seconds)
-        self.address = self._proxy.address
-        self._back: threading.Timer | None = None
-        if way == "down":
-            self.server.kill()
+    def __init__(self, folder: Path) -> None:
+        self._ill = IllMlflow()
+        self._services: dict[bool, Serving] = {}
+        for is_tracked in (False, True):
+            environment = {"SPECTUNE_MLFLOW_URI": self._ill.address if is_tracked else ""}
+            options = [] if is_tracked else ["--no-tracking"]
+            self._services[is_tracked] = Serving(
+                folder / ("tracked" if is_tracked else UNTRACKED), *options, environment=environment
+            )
 
-    def half_way(self) -> None:
-        """Half of the reports are there."""
-        if self._way == "outage":
-            self.server.kill()
-            self._back = threading.Timer(OUTAGE_SECONDS, self.server.start)
-            self._back.start()
-
-    def campaign_has_ended(self) -> None:
-        """Get well, where that depends on it."""
-        if self._way == "down":
-            self.server.start()
-        if self._back is not None:
-            self._back.join()
+    def run(self, way: str, campaign: dict[str, Any]) -> dict[str, float]:
+        """Run a campaign; give its seconds, its steps a second and how many seconds later MLflow held everything."""
+        serving = self._services[way != UNTRACKED]
+        client, num_reports = serving.client(), len(campaign["arms"]) * campaign["search"]["points"] * REPORTS
+        serving.wait_until_ready()
+        self._ill.begin(way)
+        try:
+            campaign_id = client.submit(campaign)["id"]
+            with ServiceLedger.at(serving.data.ledger) as ledger:
+                _wait(lambda: ledger.campaign(campaign_id).sequence >= num_reports // 2)
+                self._ill.half_way()
+                _wait(lambda: ledger.campaign(campaign_id).state.is_terminal)
+                ended_at = time.monotonic()
+                told = _pace(ledger, campaign_id, num_reports)
+                self._ill.end()
+                if way != UNTRACKED:
+                    _wait(lambda: ledger.cursor(ATTACHMENTS, campaign_id) >= ledger.campaign(campaign_id).sequence)
+                    told["told_after"] = time.monotonic() - ended_at
+                    assert_equals_ledger(MlflowClient(self._ill.server.address), EXPERIMENT, ledger, campaign_id)
+                return told
+        finally:
+            self._ill.end()
 
     def remove(self) -> None:
-        """End the server."""
-        if self._back is not None:
-            self._back.join()
-        self._proxy.close()
-        self.server.remove()
-
-    def _fault(self, number: int, path: str) -> Fault:
-        return Fault.REFUSED if self._way == "refusing" and number % 3 == 0 else Fault.NONE
+        """End everything."""
+        for serving in self._services.values():
+            serving.remove()
+        self._ill.remove()
 
 
-def run(way: str, campaign: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Run a campaign; give its seconds, its steps a second and how many seconds later MLflow held everything."""
-    ill = None if way == "untracked" else Ill(way)
-    os.environ["SPECTUNE_MLFLOW_URI"] = "" if ill is None else ill.address
-    serving = Serving(folder, *(["--no-tracking"] if ill is None else []))
-    try:
-        client = serving.client()
-        campaign_id = client.submit(campaign)["id"]
-        with ServiceLedger.at(serving.data.ledger) as ledger:
-            return _watch(ledger, campaign_id, ill)
-    finally:
-        serving.remove()
-        if ill is not None:
-            ill.remove()
-
-
-def _watch(ledger: ServiceLedger, campaign_id: str, ill: Ill | None) -> dict[str, float]:
-    specified = ledger.campaign(campaign_id).specification
-    num_reports = len(specified["arms"]) * specified["search"]["points"] * REPORTS
-    _wait(lambda: ledger.campaign(campaign_id).sequence >= num_reports // 2)
-    if ill is not None:
-        ill.half_way()
-    _wait(lambda: ledger.campaign(campaign_id).state.is_terminal)
-    ended_at = time.monotonic()
+def _pace(ledger: ServiceLedger, campaign_id: str, num_reports: int) -> dict[str, float]:
     record, found = ledger.campaign(campaign_id), ledger.observations(campaign_id)
     assert record.state == "SUCCEEDED", f"the campaign must succeed: got {record.state}, {record.message}"
     assert len(found) == num_reports, f"{num_reports} reports were asked for: got {len(found)}"
     seconds = (max(each.produced_at for each in found) - min(each.produced_at for each in found)) / 1000
-    steps = sum(trial.last_step for trial in ledger.trials(campaign_id))
-    told = {"seconds": seconds, "steps_per_second": steps / seconds}
-    if ill is None:
-        return told
-    ill.campaign_has_ended()
-    _wait(lambda: ledger.cursor(MLFLOW, campaign_id) >= ledger.campaign(campaign_id).sequence)
-    told["told_after"] = time.monotonic() - ended_at
-    assert_equals_ledger(MlflowClient(ill.server.address), EXPERIMENT, ledger, campaign_id)
-    return told
+    return {
+        "seconds": seconds,
+        "steps_per_second": sum(each.last_step for each in ledger.trials(campaign_id)) / seconds,
+    }
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -157,37 +133,52 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 def measure(ways: list[str], campaign: dict[str, Any], *, num_rounds: int) -> list[dict[str, Any]]:
     """Run every way in every round; give a line for each: medians, and its ratio to untracked."""
-    rounds: list[dict[str, dict[str, float]]] = []
-    for number in range(num_rounds):
-        rounds.append({})
-        for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-            with tempfile.TemporaryDirectory() as folder:
-                rounds[-1][way] = run(way, campaign, Path(folder))
-            print(f"    round {number + 1}, {way}: {rounds[-1][way]}", file=sys.stderr, flush=True)
-    lines = []
-    for way in ways:
-        line: dict[str, Any] = {"way": way}
-        line |= {name: median(each[way][name] for each in rounds) for name in rounds[0][way]}
-        if "untracked" in ways:
-            ratios = [each[way]["steps_per_second"] / each["untracked"]["steps_per_second"] for each in rounds]
-            line |= {"ratio": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-        lines.append(line)
-    return lines
+    told: dict[str, list[list[dict[str, float]]]] = {way: [] for way in (UNTRACKED, *ways)}
+    with tempfile.TemporaryDirectory() as folder:
+        services = Services(Path(folder))
+        try:
+            for way in (UNTRACKED, "healthy"):
+                services.run(way, campaign)  # the first of each reads files that the others find in memory
+            for number in range(num_rounds):
+                for each in told.values():
+                    each.append([])
+                turned = ways[number % len(ways) :] + ways[: number % len(ways)]
+                middle = (len(ways) + 1) // 2
+                for way in (UNTRACKED, *turned[:middle], UNTRACKED, *turned[middle:]):
+                    told[way][-1].append(services.run(way, campaign))
+                    print(f"    round {number + 1}, {way}: {told[way][-1][-1]}", file=sys.stderr, flush=True)
+        finally:
+            services.remove()
+    return [_line(way, told[way], told[UNTRACKED]) for way in told]
+
+
+def _line(way: str, told: list[list[dict[str, float]]], untracked: list[list[dict[str, float]]]) -> dict[str, Any]:
+    line: dict[str, Any] = {"way": way}
+    line |= {name: median(each[name] for some in told for each in some) for name in told[0][0]}
+    ratios = [_mean_pace(one) / _mean_pace(other) for one, other in zip(told, untracked, strict=True)]
+    if way != UNTRACKED:
+        error = stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+        line |= {"ratio": mean(ratios), "error": error, "lowest": min(ratios), "highest": max(ratios)}
+    return line
+
+
+def _mean_pace(some: list[dict[str, float]]) -> float:
+    return mean(each["steps_per_second"] for each in some)
 
 
 def show(line: dict[str, Any]) -> str:
     """Write a line of the table."""
     told = f"{line['told_after']:.0f}" if "told_after" in line else ""
-    ratio = f"{line['ratio']:.3f} ({line['lowest']:.3f} to {line['highest']:.3f})" if "ratio" in line else ""
+    ratio = f"{line['ratio']:.3f} ± {line['error']:.3f}" if "ratio" in line else ""
     return f"{line['way']:10} {line['seconds']:9.1f} {line['steps_per_second']:9.1f} {told:>17} {ratio:>26}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -2,6 +2,7 @@
 
 campaign.yaml     the canonical specification; `spectune run campaign.yaml` asks for the same again
 best.yaml         the best configuration, and the Python that builds its optimizer; not there before a point completes
+description.md    the campaign in a few lines, which MLflow shows above its run
 report.json       the report for programs
 report.html       the report for people, one file that needs no net
 environment.txt   Python and every package that is installed, in the form of a constraints file
@@ -24,6 +25,7 @@ from service.campaign.report import make_report
 from service.campaign.specification import restore
 from service.errors import NothingToShowError
 from service.findings.best import best_text
+from service.findings.description import description
 from service.findings.page import report_page
 
 _log = logging.getLogger(__name__)
@@ -45,18 +47,19 @@ def campaign_documents(
     specification = restore(campaign.specification)
     report = make_report(specification, campaign, trials, observations, catalog=catalog)
 
+    standings = leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
+
     def best() -> str:
         if len(specification.objectives) > 1:
             raise NothingToShowError("with two objectives no point is the best")
-        mode = specification.objective.mode
-        standings = leaderboard(trials, num_arms=len(specification.arms), mode=mode)
-        return best_text(specification, list(standings), campaign_id=campaign.campaign_id) + "\n"
+        return best_text(specification, standings, campaign_id=campaign.campaign_id) + "\n"
 
     return write_each(
         campaign.campaign_id,
         {
             "campaign.yaml": lambda: yaml.safe_dump(dict(campaign.specification), sort_keys=False),
             "best.yaml": best,
+            "description.md": lambda: description(report, specification, standings),
             "report.json": lambda: json.dumps(report.document(), allow_nan=False, indent=1) + "\n",
             "report.html": lambda: report_page(report, specification, trials),
             "environment.txt": environment_lock,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from service.campaign.leaderboard import PointStanding
 from service.campaign.report import ArmReport, Report
 from service.campaign.sensitivity import Basin
 
@@ -14,7 +15,7 @@ _NONE = "–"
 def report_tables(report: Report) -> str:
     """Write every table that has a row."""
     tables = [
-        _table("Arms", ("arm", *_ARM_COLUMNS), [[arm.name, *_arm_row(arm)] for arm in report.arms]),
+        _table("Arms", ("arm", *ARM_COLUMNS), [[arm.name, *arm_row(arm)] for arm in report.arms]),
         _table("Best of the search", ("arm", "value", "configuration"), [_best_row(arm) for arm in report.arms]),
         _table(
             "Sensitivity: where points are nearly as good as the best",
@@ -30,10 +31,11 @@ def report_tables(report: Report) -> str:
     return "".join(tables)
 
 
-_ARM_COLUMNS = ("trials", "completed", "device seconds", "best of the search", "finals, mean ± 95 %", "seeds", "band")
+ARM_COLUMNS = ("trials", "completed", "device seconds", "best of the search", "finals, mean ± 95 %", "seeds", "band")
 
 
-def _arm_row(arm: ArmReport) -> list[str]:
+def arm_row(arm: ArmReport) -> list[str]:
+    """Give an arm's cells below `ARM_COLUMNS`."""
     finals = arm.finals
     told = _NONE if finals is None or finals.mean is None else f"{finals.mean:.4g}"
     if finals is not None and finals.half_width is not None:
@@ -43,7 +45,7 @@ def _arm_row(arm: ArmReport) -> list[str]:
         str(sum(arm.num_trials.values())),
         str(completed),
         f"{arm.device_seconds:.4g}",
-        _NONE if arm.best is None else f"{arm.best.value:.4g}",
+        _NONE if arm.best is None else _value(arm.best),
         told,
         _NONE if finals is None else f"{len(finals.values)} of {finals.num_seeds}",
         "95 %" if not arm.curve.reason else f"none: {arm.curve.reason}",
@@ -53,8 +55,16 @@ def _arm_row(arm: ArmReport) -> list[str]:
 def _best_row(arm: ArmReport) -> list[str]:
     if arm.best is None:
         return [arm.name, _NONE, "no point completed"]
-    config = ", ".join(f"{name} = {_shown(value)}" for name, value in sorted(arm.best.config.items()))
-    return [arm.name, f"{arm.best.value:.4g}", config]
+    return [arm.name, f"{arm.best.value:.4g}", configuration(arm.best)]
+
+
+def _value(point: PointStanding) -> str:
+    return f"{point.value:.4g}" + ("" if point.half_width is None else f" ± {point.half_width:#.2g}")
+
+
+def configuration(point: PointStanding) -> str:
+    """Write a point's hyperparameters in a line."""
+    return ", ".join(f"{name} = {_shown(value)}" for name, value in sorted(point.config.items()))
 
 
 def _sensitivity_rows(arm: ArmReport) -> list[list[str]]:

@@ -31,7 +31,8 @@ def ui_command(data: DataDirectory, *, mlflow: str) -> str:
         data: Where the store is.
         mlflow: The path of MLflow's command.
     """
-    return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(data.mlflow_uri)} --host 127.0.0.1 --port 5000"
+    command = f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.quote(mlflow)} ui"  # no processes for MLflow's own jobs
+    return f"{command} --backend-store-uri {shlex.quote(data.mlflow_uri)} --host 127.0.0.1 --port 5000"
 
 
 def run_page(experiment_id: str, run_id: str, *, address: str) -> str:

@@ -17,6 +17,7 @@ EXPERIMENT = "spectune"
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a warning a try; whoever follows says it
 
 
 class Runs(Protocol):

@@ -48,7 +48,7 @@ class MlflowPages:
             TrackingError: MLflow cannot be asked.
         """
         with self._asking() as experiment:
-            return CampaignPages() if experiment is None else self._pages(experiment, campaign)
+            return CampaignPages() if experiment is None else self.in_experiment(experiment, campaign)
 
     def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
         """Give the page of a trial's run; None where MLflow does not hold it yet.
@@ -63,17 +63,12 @@ class MlflowPages:
             found = self._find(experiment_id, f"{_runs_of(campaign)} and tags.trial = '{number}'", most=1)
             return links.run_page(experiment_id, found[0], address=self.address) if found else None
 
-    @contextmanager
-    def _asking(self) -> Iterator[Experiment | None]:
-        """Find the experiment that holds all campaigns, for questions about it."""
-        if (problem := problem_with(self.client.tracking_uri)) is not None:
-            raise TrackingError(problem)
-        try:
-            yield self.client.get_experiment_by_name(EXPERIMENT)
-        except MlflowException as error:
-            raise TrackingError(f"MLflow cannot say where a campaign's runs are: got {error}") from error
+    def in_experiment(self, experiment: Experiment, campaign: CampaignRecord) -> CampaignPages:
+        """Give a campaign's pages, where the experiment that holds all campaigns is known.
 
-    def _pages(self, experiment: Experiment, campaign: CampaignRecord) -> CampaignPages:
+        Raises:
+            MlflowException: MLflow cannot be asked.
+        """
         experiment_id = str(experiment.experiment_id)
         parents = self._find(experiment_id, f"{_runs_of(campaign)} and tags.kind = 'campaign'", most=1)
         if not parents:
@@ -96,6 +91,16 @@ class MlflowPages:
             trials=trials,
             best=links.compare_page(experiment_id, best, address=self.address) if len(best) > 1 else None,
         )
+
+    @contextmanager
+    def _asking(self) -> Iterator[Experiment | None]:
+        """Find the experiment that holds all campaigns, for questions about it."""
+        if (problem := problem_with(self.client.tracking_uri)) is not None:
+            raise TrackingError(problem)
+        try:
+            yield self.client.get_experiment_by_name(EXPERIMENT)
+        except MlflowException as error:
+            raise TrackingError(f"MLflow cannot say where a campaign's runs are: got {error}") from error
 
     def _find(self, experiment_id: str, condition: str, *, most: int, order: str | None = None) -> list[str]:
         order_by = None if order is None else [order]

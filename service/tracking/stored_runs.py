@@ -3,6 +3,10 @@
 MLflow's own calls enter one metric at a time and look up its latest value each time; here rows are entered together,
 with the meaning of MLflow's `SqlAlchemyStore`: a metric row that is there already is dropped, NaN is a flag, infinities
 are the largest numbers, and the latest value of a metric is the one that is largest by (step, timestamp, value).
+
+A server that serves the same file may run meanwhile: SQLite keeps the two apart, MLflow keeps nothing of a run in its
+memory, and both are of one installation, so that the tables are the same. The file's journal is a log written ahead, so
+that no page that is being read holds up what is written, nor the other way round.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from mlflow.entities import LifecycleStage, SourceType
@@ -18,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy import BigInteger, Connection, bindparam, func, tuple_, update
 from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.exc import OperationalError
 
 from service.campaign.records import Refusal
 from service.tracking.runs import Point, RunNews
@@ -38,6 +44,8 @@ class StoredRuns(ServedRuns):
     def __init__(self, store: Any) -> None:
         super().__init__(store)
         self._num_new = 0
+        with store.engine.connect() as connection, suppress(OperationalError):  # busy: the next that opens it does it
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
     def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.

@@ -27,7 +27,7 @@ class FaultyProxy:
         port: Of the server, on loopback.
         fault: Says what becomes of a request: its number from 1, and its path.
         before_cut: Called when the server has a request that is CUT.
-        delay_seconds: Before a request is handed on.
+        delay_seconds: Before a request is handed on; may be set anew.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class FaultyProxy:
         delay_seconds: float = 0.0,
     ) -> None:
         self._port, self._fault = port, fault
-        self._before_cut, self._delay_seconds = before_cut, delay_seconds
+        self._before_cut, self.delay_seconds = before_cut, delay_seconds
         self._lock = threading.Lock()
         self.paths: list[str] = []
         self.faults: list[Fault] = []
@@ -65,7 +65,7 @@ class FaultyProxy:
             self.faults.append(fault)
         if fault is Fault.REFUSED:
             return 500, "text/plain", b"the test refuses"
-        time.sleep(self._delay_seconds)
+        time.sleep(self.delay_seconds)
         upstream = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             kept = {name: value for name, value in headers.items() if name.lower() not in ("connection", "host")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlflow import MlflowClient
@@ -42,12 +42,18 @@ def content(client: MlflowClient, experiment: str, campaign_id: str) -> dict[str
     names = {run.info.run_id: run.info.run_name for run in runs}
     held = {}
     for run in runs:
-        tags = {key: names.get(value, value) for key, value in run.data.tags.items()}
+        tags = {key: _named(value, names) for key, value in run.data.tags.items()}
         times = (run.info.status, run.info.start_time, run.info.end_time, run.info.lifecycle_stage, run.info.user_id)
         latest = {name: repr(value) for name, value in run.data.metrics.items()}
         held[run.info.run_name] = (tags, run.data.params, times, latest, points_of(client, run, run.data.metrics))
     assert len(held) == len(runs), "no run is there twice"
     return held
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    for run_id, name in names.items():
+        text = text.replace(run_id, name)
+    return text
 
 
 def assert_equals_ledger(

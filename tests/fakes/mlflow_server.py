@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import httpx
 import psutil
 
-START_SECONDS = 90.0
+START_SECONDS = 150.0
 _STOP_SECONDS = 10.0
 
 
@@ -38,18 +41,27 @@ class PrivateMlflow:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="spectune-mlflow-"))
-        self.store = store or f"sqlite:///{self._folder / 'mlflow.sqlite'}"
+        self.store = store or f"sqlite:///{place_empty_store(self._folder / 'mlflow.sqlite')}"
         self._workers = workers
         self._arguments = arguments
         self._environment = dict(environment or {})
         self._process: psutil.Process | None = None
         self.port = _free_port()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was not killed."""
+        return self._process is not None
 
     @property
     def log(self) -> Path:
@@ -104,6 +116,26 @@ class PrivateMlflow:
         if self._process is not None:
             self.kill()
         shutil.rmtree(self._folder)
+
+
+def place_empty_store(path: Path) -> Path:
+    """Put a store on SQLite without a run somewhere; its tables are made once, for that takes seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_empty_store(), path)
+    return path
+
+
+@cache
+def _empty_store() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="spectune-mlflow-"))
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "mlflow.sqlite"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's and SQLAlchemy's, of each other
+        from mlflow.tracking._tracking_service.utils import _get_store  # two seconds
+
+        _get_store(f"sqlite:///{path}").engine.dispose()
+    return path
 
 
 def _free_port() -> int:

@@ -19,6 +19,7 @@ import yaml
 
 from service.data_directory import DataDirectory
 from service.ledger import Ledger
+from tests.fakes.mlflow_server import place_empty_store
 
 SPECTUNE = str(Path(sys.executable).parent / "spectune")
 
@@ -66,6 +67,8 @@ class Run:
         campaign = folder / "campaign.yaml"
         campaign.write_text(yaml.safe_dump(document), encoding="utf-8")
         self.data = DataDirectory(folder / "data")
+        if not self.data.mlflow_store.exists():
+            place_empty_store(self.data.mlflow_store)
         self._ledger: Ledger | None = None
         what = [str(campaign)] if resume is None else ["--resume", resume]
         command = [SPECTUNE, "run", *what, "--data-dir", str(self.data.root), "--json"]

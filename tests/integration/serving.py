@@ -20,6 +20,7 @@ from service.client import Client
 from service.data_directory import DataDirectory
 from service.launchers.marks import MARK, kill_marked
 from service.ray_head import MARK as RAY_MARK
+from tests.fakes.mlflow_server import place_empty_store
 from tests.integration.conftest import SPECTUNE
 
 DEADLINE_SECONDS = 120.0  # of a busy machine; what must be quick says so itself
@@ -33,6 +34,8 @@ class Serving:
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.data = DataDirectory(folder / "data" if data is None else data)
+        if not self.data.mlflow_store.exists():
+            place_empty_store(self.data.mlflow_store)
         self._environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

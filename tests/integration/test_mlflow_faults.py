@@ -31,14 +31,10 @@ AWAY_SECONDS = (0.0, 60.0) if IS_THOROUGH else (0.0,)
 PATIENCE_SECONDS = 280.0 if IS_THOROUGH else 120.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PrivateMlflow]:
+@pytest.fixture
+def server(mlflow_server: PrivateMlflow) -> PrivateMlflow:
     """A server that all tests share; each has a campaign of its own in it."""
-    server = PrivateMlflow()
-    try:
-        yield server
-    finally:
-        server.remove()
+    return mlflow_server
 
 
 @pytest.fixture
@@ -176,3 +172,25 @@ def test_a_server_that_answers_slowly(
 ) -> None:
     follow(ledger, campaign_id, way(delay_seconds=DELAY_SECONDS).address)
     assert_whole(server, ledger, campaign_id)
+
+
+def test_a_server_whose_file_is_written_beside_it_while_others_write_through_it(
+    server: PrivateMlflow, ledger: Ledger, campaign_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service writes the file of the server that it starts, where people make runs of their own meanwhile."""
+    monkeypatch.setattr("service.tracking.projector.BATCH", 5)  # a transaction for every five reports
+    client, theirs = MlflowClient(server.address), []
+    experiment = client.create_experiment(campaign_id)
+    following = follower(ledger, server.store)
+    following.start()
+    while not is_told(ledger, campaign_id) or len(theirs) < 3:
+        theirs.append(client.create_run(experiment).info.run_id)
+        for step in range(3):
+            client.log_metric(theirs[-1], "mine", float(step), step=step)
+        if IS_THOROUGH and len(theirs) == 2:
+            server.kill()
+            server.start()
+    following.end(timeout_seconds=60.0)
+    assert following.problem() is None
+    assert_whole(server, ledger, campaign_id)
+    assert [len(client.get_metric_history(run_id, "mine")) for run_id in theirs] == [3] * len(theirs)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from service.campaign.catalog import installed_catalog
+from service.campaign.records import CampaignRecord, Observation, TrialRecord
+from service.findings.documents import campaign_documents
 from service.ledger import Ledger
 from service.ports import CampaignPages
+from service.tracking.attachments import MlflowAttachments
 from service.tracking.mlflow_tracker import MlflowTracker
 from service.tracking.pages import MlflowPages
 from service.tracking.projector import Projector
@@ -24,22 +28,32 @@ ROWS = "[role=row] a[href*='/runs/']"
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CampaignPages, str]]:
+def pages(tmp_path_factory: pytest.TempPathFactory, mlflow_server: PrivateMlflow) -> tuple[CampaignPages, str]:
     """The pages of a campaign that a real server holds, and the page of its trial 7."""
-    server = PrivateMlflow()
-    try:
-        with Ledger.at(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
-            enter_campaign(ledger, "never-trained-1", num_trials=NUM_TRIALS)
-            enter_campaign(ledger, "another-1", num_trials=4)
-            for campaign_id in ("never-trained-1", "another-1"):
-                Projector(ledger, MlflowTracker.connect(server.address, address=server.address), campaign_id).catch_up()
-            found = MlflowPages.connect(server.address, address=server.address)
-            campaign = ledger.campaign("never-trained-1")
-            trial = found.of_trial(campaign, 7)
-            assert trial is not None
-            yield found.of_campaign(campaign), trial
-    finally:
-        server.remove()
+    address = mlflow_server.address
+    with Ledger.at(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
+        enter_campaign(ledger, "never-trained-1", num_trials=NUM_TRIALS)
+        enter_campaign(ledger, "another-1", num_trials=4)
+        tracker = MlflowTracker.connect(mlflow_server.store, address=address)
+        attachments = MlflowAttachments.connect(ledger, address, described)
+        for campaign_id in ("never-trained-1", "another-1"):
+            projector = Projector(ledger, tracker, campaign_id, attachments=attachments)
+            projector.catch_up()
+            projector.attach()
+        found = MlflowPages.connect(address, address=address)
+        campaign = ledger.campaign("never-trained-1")
+        trial = found.of_trial(campaign, 7)
+        assert trial is not None
+        return found.of_campaign(campaign), trial
+
+
+def described(
+    campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
+) -> dict[str, bytes]:
+    """Write the documents from few trials: what nobody has trained has no importances."""
+    told = [each for each in observations if each.trial < 16]
+    documents = campaign_documents(campaign, trials[:16], told, catalog=installed_catalog())
+    return {name: text.encode() for name, text in documents.items()}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +76,13 @@ def open_page(window: Any, address: str | None, text: str) -> None:
 def test_the_campaigns_page_is_that_of_its_run(window: Any, pages: tuple[CampaignPages, str]) -> None:
     open_page(window, pages[0].run, "About this run")
     window.get_by_text("num_trials/completed").first.wait_for()
+    link = window.get_by_role("link", name="Trials and their curves")  # of the description
+    link.wait_for()
+    assert link.evaluate("link => link.href") == pages[0].trials
     text = window.inner_text("body")
     keep_picture(window, "run")
+    assert "minimize validation_loss at step 200. SUCCEEDED: 16 completed." in text
+    assert window.locator("table", has_text="best of the search").count() == 1
     assert "never-trained-1" in text
     assert "Finished" in text
     assert "Child runs" in text

@@ -68,7 +68,9 @@ def test_the_campaign_succeeds_and_says_so_in_json(finished: Outcome) -> None:
 def test_what_it_leaves_lies_beside_its_run_the_bundle_whole(finished: Outcome) -> None:
     client, parent, children = in_mlflow(finished)
     names = {each.path for each in client.list_artifacts(parent.info.run_id)}
-    assert names == {"campaign.yaml", "best.yaml", "report.json", "report.html", "environment.txt", "bundle.zip"}
+    assert names == {
+        *("campaign.yaml", "best.yaml", "description.md", "report.json", "report.html", "environment.txt", "bundle.zip")
+    }
     bundle = read_bundle(Path(client.download_artifacts(parent.info.run_id, "bundle.zip")).read_bytes())
     assert sorted(trial.number for trial in bundle.trials) == sorted(children)
 

@@ -90,11 +90,11 @@ def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_fold
     assert told_in(ray_folder) == []
 
 
-def test_a_service_names_a_wrong_password_and_shows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_names_a_wrong_password_and_shows_none(
+    tmp_path: Path, guarded_mlflow: PrivateMlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its MLflow refuses it: /readyz and the log say why, and campaigns would go on."""
-    password = {"MLFLOW_AUTH_ADMIN_PASSWORD": "another-password", "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of a test"}
-    server = PrivateMlflow(arguments=("--app-name", "basic-auth"), environment=password)
-    monkeypatch.setenv("SPECTUNE_MLFLOW_URI", server.address)
+    monkeypatch.setenv("SPECTUNE_MLFLOW_URI", guarded_mlflow.address)
     monkeypatch.setenv("SPECTUNE_DATABASE_URL", "")
     serving = Serving(tmp_path)
     try:
@@ -104,6 +104,5 @@ def test_a_service_names_a_wrong_password_and_shows_none(tmp_path: Path, monkeyp
         assert "MLflow refuses the user or the password" in serving.log.read_text(encoding="utf-8")
     finally:
         serving.remove()
-        server.remove()
     assert told_in(tmp_path) == []
     assert not [name for name in os.listdir(tmp_path) if SECRET in name]

@@ -14,9 +14,9 @@ from service.campaign.catalog import installed_catalog
 from service.campaign.specification import parse
 from service.findings.documents import campaign_documents, environment_lock, write_each
 from service.ledger import Ledger
-from tests.fakes.campaigns import DOCUMENT, enter_campaign
+from tests.fakes.campaigns import DOCUMENT, enter_campaign, value
 
-NAMES = ["best.yaml", "campaign.yaml", "environment.txt", "report.html", "report.json"]
+NAMES = ["best.yaml", "campaign.yaml", "description.md", "environment.txt", "report.html", "report.json"]
 
 
 def written(folder: Path, **changes: object) -> dict[str, str]:
@@ -40,6 +40,16 @@ def test_the_best_configuration_the_report_and_the_environment_are_there(tmp_pat
     assert json.loads(found["report.json"])["campaign_id"] == "c-1"
     assert "<h1>c-1: validation_loss at step 200</h1>" in found["report.html"]
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?http", found["report.html"])
+
+
+def test_the_description_says_what_was_asked_how_each_arm_did_and_which_point_is_best(tmp_path: Path) -> None:
+    arms = [{"name": "a_b", "optimizer": "muon"}, {"optimizer": "adamw"}]
+    first, _, best, _, *table = written(tmp_path, arms=arms)["description.md"].strip().split("\n")
+    assert first == "Spectune: minimize `validation_loss` at step 200. SUCCEEDED: 12 completed."
+    assert table[0].startswith("| arm | trials | completed | device seconds | best of the search |")
+    assert table[2].startswith(f"| a_b | 6 | 6 | 6 | {value(0, 200, 12):.4g} |")  # the better arm comes first
+    assert table[3].startswith("| adamw | 6 | 6 |")
+    assert best == "Best: **a_b**, point 0: lr = 0.001, weight_decay = 0"
 
 
 def test_the_environment_names_every_package_with_its_version() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from service.tracking.projector import Projector
 from tests.fakes.campaigns import EVERY, enter_campaign
-from tests.fakes.mlflow_server import PrivateMlflow
+from tests.fakes.mlflow_server import PrivateMlflow, place_empty_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -28,7 +27,9 @@ def documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
 ) -> dict[str, bytes]:
     assert len(observations) == sum(trial.last_step // EVERY for trial in trials)
-    return {"best.yaml": f"{campaign.state} with {len(trials)} trials\n".encode(), "report.html": "<h1>ä</h1>".encode()}
+    told = f"{campaign.state} with {len(trials)} trials\n"
+    texts = {"best.yaml": told, "report.html": "<h1>ä</h1>", "description.md": f"Spectune: {told}"}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 class FlakyClient:
@@ -56,18 +57,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables exist: making them takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.sqlite"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_store, tmp_path / "mlflow.sqlite")
-    return f"sqlite:///{tmp_path / 'mlflow.sqlite'}"
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{place_empty_store(tmp_path / 'mlflow.sqlite')}"
 
 
 def projector(ledger: Ledger, uri: str, client: Any, location: str | None) -> Projector:
@@ -78,12 +70,23 @@ def projector(ledger: Ledger, uri: str, client: Any, location: str | None) -> Pr
 def attached(client: MlflowClient) -> dict[str, str]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign' and tags.campaign = 'c-1'")
     names = [each.path for each in client.list_artifacts(run.info.run_id)]
     return {name: Path(client.download_artifacts(run.info.run_id, name)).read_text(encoding="utf-8") for name in names}
 
 
-WHOLE = {"best.yaml": "SUCCEEDED with 4 trials\n", "report.html": "<h1>ä</h1>"}
+def note(client: MlflowClient) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    return str(run.data.tags["mlflow.note.content"])
+
+
+WHOLE = {
+    "best.yaml": "SUCCEEDED with 4 trials\n",
+    "report.html": "<h1>ä</h1>",
+    "description.md": "Spectune: SUCCEEDED with 4 trials\n",
+}
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 2])
@@ -120,15 +123,31 @@ def test_a_campaign_that_goes_on_gets_its_documents_anew_at_its_next_end(
     following.catch_up()
     following.attach()
     assert attached(client)["best.yaml"] == "CANCELLED with 4 trials\n"
+    assert note(client).startswith("Spectune: CANCELLED with 4 trials\n")
 
 
-def test_documents_go_through_a_server_that_serves_artifacts(ledger: Ledger) -> None:
-    server = PrivateMlflow()
-    try:
-        client = MlflowClient(tracking_uri=server.address)
-        following = projector(ledger, server.address, client, None)
-        following.catch_up()
-        following.attach()
-        assert attached(client) == WHOLE
-    finally:
-        server.remove()
+def test_a_campaigns_run_is_described_with_links_that_hold_wherever_mlflow_is_unless_a_person_has_described_it(
+    ledger: Ledger, store: str, tmp_path: Path
+) -> None:
+    client = MlflowClient(tracking_uri=store)
+    following = projector(ledger, store, client, (tmp_path / "artifacts").as_uri())
+    following.catch_up()
+    following.attach()
+    assert note(client).startswith("Spectune: SUCCEEDED with 4 trials\n\n[Trials and their curves](#/experiments/")
+    assert "[The best, compared](#/compare-runs?" in note(client)
+    assert "/artifacts?" in note(client)
+    assert len(note(client)) < 8000
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    client.set_tag(run.info.run_id, "mlflow.note.content", "the one with the wrong data")
+    ledger.set_cursor(ATTACHMENTS, "c-1", 0)
+    following.attach()
+    assert note(client) == "the one with the wrong data"
+
+
+def test_documents_go_through_a_server_that_serves_artifacts(ledger: Ledger, mlflow_server: PrivateMlflow) -> None:
+    client = MlflowClient(tracking_uri=mlflow_server.address)
+    following = projector(ledger, mlflow_server.address, client, None)
+    following.catch_up()
+    following.attach()
+    assert attached(client) == WHOLE

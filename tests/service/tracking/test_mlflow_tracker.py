@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from service.tracking.runs import Point, RunNews
 from service.tracking.served_runs import KnownRun, ServedRuns
 from service.tracking.stored_runs import StoredRuns
 from service.tracking.views import VIEW_TAG
+from tests.fakes.mlflow_server import place_empty_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -65,18 +66,9 @@ class FlakyStore:
         return call
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables exist: making them takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.sqlite"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path) -> str:
-    shutil.copy(empty_store, tmp_path / "mlflow.sqlite")
-    return f"sqlite:///{tmp_path / 'mlflow.sqlite'}"
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{place_empty_store(tmp_path / 'mlflow.sqlite')}"
 
 
 @pytest.fixture
@@ -194,16 +186,28 @@ def test_a_new_process_finds_the_runs_of_the_one_before(kind: str, ledger: Ledge
 
 
 def test_writing_the_store_at_once_gives_what_mlflows_own_calls_give(
-    ledger: Ledger, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.tracking.projector.BATCH", 3)  # so that latest values are overwritten, too
     shown = []
     for kind in ("served", "stored"):
-        path = shutil.copy(empty_store, tmp_path / f"{kind}.sqlite")
+        path = place_empty_store(tmp_path / f"{kind}.sqlite")
         ledger.set_cursor("mlflow", "c", 0)
         Projector(ledger, connected(f"sqlite:///{path}", kind), "c").catch_up()
         shown.append(content(MlflowClient(tracking_uri=f"sqlite:///{path}")))
     assert shown[0] == shown[1]
+
+
+def test_a_page_that_is_being_read_does_not_hold_up_what_is_written(ledger: Ledger, store: str) -> None:
+    """A list of ten thousand runs takes a server seconds; the file was locked for writing meanwhile."""
+    tracker = connected(store, "stored")
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None)) as page:
+        page.execute("BEGIN")
+        count = "SELECT count(*) FROM runs"
+        assert page.execute(count).fetchone() == (0,)
+        Projector(ledger, tracker, "c").catch_up()
+        assert page.execute(count).fetchone() == (0,)  # it is still being read
+    assert_whole(MlflowClient(tracking_uri=store))
 
 
 def test_an_earlier_value_does_not_overwrite_the_latest_of_a_metric(store: str) -> None:

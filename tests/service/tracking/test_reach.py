@@ -15,25 +15,15 @@ from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from service.tracking.pages import MlflowPages
 from service.tracking.projector import Projector
 from service.tracking.reach import problem_with
+from tests.conftest import MLFLOW_PASSWORD
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.mlflow_server import PrivateMlflow
 from tests.fakes.tls import https_before, make_authority
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
-PASSWORD = "correct-horse-battery"
+PASSWORD = MLFLOW_PASSWORD
 WRONG = "wrong-horse-battery"
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[PrivateMlflow]:
-    """A server that asks for a password and is called by another name than those it knows."""
-    server = PrivateMlflow(
-        arguments=("--app-name", "basic-auth", "--allowed-hosts", "127.0.0.1:*"),
-        environment={"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of a test"},
-    )
-    yield server
-    server.remove()
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +61,10 @@ RUNS = ["adamw/00001", "adamw/00003", "c-1", "muon/00000", "muon/00002"]
 
 
 @pytest.mark.usefixtures("admin")
-def test_a_server_with_a_password_is_written_and_linked_to(ledger: Ledger, guarded: PrivateMlflow) -> None:
-    assert problem_with(guarded.address) is None
-    assert project(ledger, guarded.address) == RUNS
-    pages = MlflowPages.connect(guarded.address, address="https://mlflow.example")
+def test_a_server_with_a_password_is_written_and_linked_to(ledger: Ledger, guarded_mlflow: PrivateMlflow) -> None:
+    assert problem_with(guarded_mlflow.address) is None
+    assert project(ledger, guarded_mlflow.address) == RUNS
+    pages = MlflowPages.connect(guarded_mlflow.address, address="https://mlflow.example")
     campaign = pages.of_campaign(ledger.campaign("c-1"))
     assert campaign.run is not None
     assert campaign.run.startswith("https://mlflow.example/#/experiments/")
@@ -83,24 +73,24 @@ def test_a_server_with_a_password_is_written_and_linked_to(ledger: Ledger, guard
 
 @pytest.mark.parametrize("password", [WRONG, None])
 def test_a_wrong_password_is_named_as_such_and_never_shown(
-    ledger: Ledger, guarded: PrivateMlflow, monkeypatch: pytest.MonkeyPatch, password: str | None
+    ledger: Ledger, guarded_mlflow: PrivateMlflow, monkeypatch: pytest.MonkeyPatch, password: str | None
 ) -> None:
     if password is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-    problem = problem_with(guarded.address)
+    problem = problem_with(guarded_mlflow.address)
     assert problem is not None
     assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in problem
     with pytest.raises(TrackingError, match="refuses the user or the password") as refused:
-        MlflowPages.connect(guarded.address, address=guarded.address).of_campaign(ledger.campaign("c-1"))
+        MlflowPages.connect(guarded_mlflow.address, address=guarded_mlflow.address).of_campaign(ledger.campaign("c-1"))
     with pytest.raises(Exception, match=r"401|authenticated") as failed:
-        project(ledger, guarded.address)
+        project(ledger, guarded_mlflow.address)
     assert WRONG not in f"{problem}{refused.value}{failed.value!r}"
 
 
 @pytest.mark.usefixtures("admin")
-def test_a_name_that_the_server_does_not_know_is_a_matter_of_its_allowed_hosts(guarded: PrivateMlflow) -> None:
-    problem = problem_with(guarded.address.replace("127.0.0.1", "localhost"))
+def test_a_name_that_the_server_does_not_know_is_a_matter_of_its_allowed_hosts(guarded_mlflow: PrivateMlflow) -> None:
+    problem = problem_with(guarded_mlflow.address.replace("127.0.0.1", "localhost"))
     assert problem is not None
     assert "--allowed-hosts" in problem
 
@@ -109,23 +99,23 @@ def test_a_name_that_the_server_does_not_know_is_a_matter_of_its_allowed_hosts(g
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"])
 def test_an_authority_of_ones_own_is_trusted_where_mlflows_variable_names_it(
     ledger: Ledger,
-    guarded: PrivateMlflow,
+    guarded_mlflow: PrivateMlflow,
     certificates: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
 ) -> None:
     trusted, own = certificates
     monkeypatch.setenv(variable, str(trusted))
-    with https_before(guarded.port, own) as address:
+    with https_before(guarded_mlflow.port, own) as address:
         assert problem_with(address) is None
         assert project(ledger, address) == RUNS
 
 
 @pytest.mark.usefixtures("admin")
 def test_a_certificate_that_is_not_trusted_is_named_as_such(
-    guarded: PrivateMlflow, certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    guarded_mlflow: PrivateMlflow, certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with https_before(guarded.port, certificates[1]) as address:
+    with https_before(guarded_mlflow.port, certificates[1]) as address:
         untrusted = problem_with(address)
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "missing.pem"))
         missing = problem_with(address)
