@@ -24,6 +24,7 @@ import torch
 
 from trainers import checkpoints
 from trainers.cohorts import Cohort, cohort_for
+from trainers.compiler import leave_compiler_unloaded
 from trainers.fused_step_check import FusionCheck, FusionSampler
 from trainers.plan import Plan, make_plan
 from trainers.setting import TrialSetting
@@ -173,6 +174,7 @@ class Slot:
     """
 
     def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
+        leave_compiler_unloaded()
         torch.set_num_threads(options.cpus)
         if 0.0 < options.gpus < 1.0:
             torch.cuda.set_per_process_memory_fraction(options.gpus)  # neighbours on the device need theirs

@@ -9,21 +9,28 @@ knows one signal only, so it asks the ledger whether it is to pause or to cancel
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from service.campaign.specification import parse
+from service.campaign.lifecycle import CampaignEvent
+from service.campaign.specification import parse, restore
 from service.data_directory import DataDirectory, write_whole
-from service.driver.attempt import Attempt
-from service.driver.decision import StopKind
+from service.driver.cluster import ray_for
 from service.driver.exit_codes import ExitCode
+from service.driver.stops import StopKind, StopRequests
 from service.errors import FencedError, SpecificationError
 from service.ledger import Ledger
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.driver.attempt import Attempt
 
 _log = logging.getLogger("service.driver")
 
@@ -47,21 +54,13 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses the loggers we turn off
-    data = DataDirectory(arguments.data_dir)
-    with _open_ledger(data) as ledger:
+    requests: StopRequests[Attempt] = StopRequests()
+    _hear_signals(requests, arguments)
+    if arguments.exit_file is None:
+        threading.Thread(target=_watch_owner, args=(requests,), name="owner-watch", daemon=True).start()
+    with _open_ledger(DataDirectory(arguments.data_dir)) as ledger:
         try:
-            attempt = Attempt(
-                ledger,
-                parse(ledger.campaign(arguments.campaign).specification),
-                data=data,
-                campaign_id=arguments.campaign,
-                number=arguments.attempt,
-                install_handlers=_install_handlers if arguments.in_cluster_of_cpus is None else _ask_when_told,
-                cluster_cpus=arguments.in_cluster_of_cpus,
-            )
-            if arguments.exit_file is None:
-                threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
-            return attempt.run()
+            return _attempt(ledger, arguments, requests)
         except SpecificationError:
             _log.exception("the specification is refused")
             return ExitCode.SPECIFICATION
@@ -73,27 +72,67 @@ def _run(arguments: argparse.Namespace) -> int:
             return ExitCode.INFRASTRUCTURE
 
 
+def _attempt(ledger: Ledger, arguments: argparse.Namespace, requests: StopRequests[Attempt]) -> ExitCode:
+    """Take the campaign, start Ray, and run the attempt.
+
+    Ray's processes take seconds to start and want no torch. Meanwhile another thread loads what the attempt needs,
+    except for what belongs to Ray: two threads must not load parts of one package that refer to each other.
+    """
+    number, campaign_id = arguments.attempt, arguments.campaign
+    ledger.claim_attempt(campaign_id, number)
+    ledger.move_campaign(campaign_id, CampaignEvent.CLAIM, reason="driver_started", attempt=number)
+    document = ledger.campaign(campaign_id).specification
+    loading = threading.Thread(target=_load, name="loading", daemon=True)
+    loading.start()
+    with ExitStack() as stack:
+        is_job = arguments.in_cluster_of_cpus is not None
+        stack.enter_context(ray_for(restore(document).resources, is_job=is_job))
+        _hear_signals(requests, arguments)  # Ray has installed its own handlers
+        loading.join()
+        from service.driver.attempt import Attempt
+
+        attempt = Attempt(
+            ledger,
+            parse(document),
+            data=DataDirectory(arguments.data_dir),
+            campaign_id=campaign_id,
+            number=number,
+            end_ray=stack.close,
+            cluster_cpus=arguments.in_cluster_of_cpus,
+        )
+        requests.reach(attempt)
+        return attempt.run()
+
+
+def _load() -> None:
+    for name in ("trainers.slot", "pandas", "optuna"):
+        importlib.import_module(name)
+
+
 def _open_ledger(data: DataDirectory) -> Ledger:
     url = Settings.from_environment().database_url
     return Ledger.at(data.ledger) if url is None else Ledger(url)
 
 
-def _install_handlers(attempt: Attempt) -> None:
-    signal.signal(signal.SIGINT, lambda *_: attempt.stop(StopKind.CANCEL))
-    signal.signal(signal.SIGTERM, lambda *_: attempt.stop(StopKind.PAUSE))
-
-
-def _ask_when_told(attempt: Attempt) -> None:
+def _hear_signals(requests: StopRequests[Attempt], arguments: argparse.Namespace) -> None:
+    if arguments.in_cluster_of_cpus is None:
+        signal.signal(signal.SIGINT, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.CANCEL)))
+        signal.signal(signal.SIGTERM, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.PAUSE)))
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: threading.Thread(target=attempt.stop_as_asked, daemon=True).start())
+        signal.signal(number, lambda *_: requests.ask(_ask_ledger))
 
 
-def _watch_owner(attempt: Attempt) -> None:
+def _ask_ledger(attempt: Attempt) -> None:
+    threading.Thread(target=attempt.stop_as_asked, daemon=True).start()
+
+
+def _watch_owner(requests: StopRequests[Attempt]) -> None:
     """Wait until standard input closes: the owner holds its other end as long as it lives."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     _log.warning("the owner of this driver is gone; the campaign pauses")
-    attempt.stop(StopKind.PAUSE)
+    requests.ask(lambda attempt: attempt.stop(StopKind.PAUSE))
 
 
 if __name__ == "__main__":
