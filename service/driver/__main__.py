@@ -75,8 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _attempt(ledger: Ledger, arguments: argparse.Namespace, requests: StopRequests[Attempt]) -> ExitCode:
     """Take the campaign, start Ray, and run the attempt.
 
-    Ray's processes take seconds to start and want no torch. Meanwhile another thread loads what the attempt needs,
-    except for what belongs to Ray: two threads must not load parts of one package that refer to each other.
+    Ray's processes take seconds to start and want neither torch nor Tune, which another thread loads meanwhile.
     """
     number, campaign_id = arguments.attempt, arguments.campaign
     ledger.claim_attempt(campaign_id, number)
@@ -105,8 +104,8 @@ def _attempt(ledger: Ledger, arguments: argparse.Namespace, requests: StopReques
 
 
 def _load() -> None:
-    for name in ("trainers.slot", "pandas", "optuna"):
-        importlib.import_module(name)
+    """Load what an attempt needs; of this, starting Ray loads only modules that wait for no other (decision 0307)."""
+    importlib.import_module("service.driver.attempt")
 
 
 def _open_ledger(data: DataDirectory) -> Ledger:

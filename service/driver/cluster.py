@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.node import Node
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
@@ -41,13 +42,39 @@ def ray_for(resources: ResourcesSection, *, is_job: bool) -> Iterator[None]:
     else:
         own = {"num_cpus": resources.workers * resources.cpus, "object_store_memory": _OBJECT_STORE_BYTES}
         no_gpus = {} if resources.gpus else {"num_gpus": 0}
-        ray.init(address="local", include_dashboard=False, **own, **no_gpus, **_QUIET)
+        with _bare_head():
+            ray.init(address="local", include_dashboard=False, **own, **no_gpus, **_QUIET)
     try:
         _refuse_what_fits_nowhere(resources)
         yield
     finally:
         gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
         ray.shutdown()
+
+
+class _BareNode(Node):  # type: ignore[misc]
+    """A head without the processes that serve people, grow a cluster and forward logs.
+
+    Nobody asks them anything here, and each is a second of a processor at the start of a campaign. `ray.init` has no
+    option for this (its `include_dashboard=False` starts the dashboard's process all the same, and waits for it).
+    """
+
+    def __init__(self, ray_params: Any, **options: Any) -> None:
+        ray_params.no_monitor, ray_params.include_log_monitor = True, False
+        super().__init__(ray_params, **options)
+
+    def start_api_server(self, **_: Any) -> None:
+        """Start no dashboard."""
+
+
+@contextmanager
+def _bare_head() -> Iterator[None]:
+    """Let `ray.init` start a head with the processes alone that it needs."""
+    ray._private.node.Node = _BareNode
+    try:
+        yield
+    finally:
+        ray._private.node.Node = Node
 
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
