@@ -33,9 +33,16 @@ if TYPE_CHECKING:
 TRACKING_LEASE_SECONDS = 300.0  # a window through a slow MLflow takes a minute; a restarted service keeps its name
 
 
-def embedded_campaign(data: DataDirectory, ledger: Ledger, campaign_id: str) -> EmbeddedCampaign:
+def embedded_launcher(data: DataDirectory) -> SubprocessLauncher:
+    """Wire drivers that belong to this process."""
+    return SubprocessLauncher(data)
+
+
+def embedded_campaign(
+    data: DataDirectory, ledger: Ledger, campaign_id: str, launcher: SubprocessLauncher
+) -> EmbeddedCampaign:
     """Wire a campaign that this process owns."""
-    return EmbeddedCampaign(ledger, SubprocessLauncher(data), data=data, campaign_id=campaign_id)
+    return EmbeddedCampaign(ledger, launcher, data=data, campaign_id=campaign_id)
 
 
 def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Projection:

@@ -67,6 +67,8 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
             options: What is the same for all trials.
         """
         assert options is not None, "run_slots gives them: got None"
+        if options.working_folder:
+            os.chdir(options.working_folder)  # Ray may have started this process before there was such a folder
         self._slot_name = config["slot"]
         self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
         self._is_known = False

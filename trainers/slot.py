@@ -135,6 +135,7 @@ class SlotOptions:
         cpus: Threads to train with.
         gpus: The part of a GPU to train on; 0 for none.
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
+        working_folder: Where the code of trials finds itself; empty where that is its machine's business.
     """
 
     checkpoints: str
@@ -143,6 +144,7 @@ class SlotOptions:
     cpus: int
     gpus: float = 0.0
     verify_fusion: bool = False
+    working_folder: str = ""
 
     @property
     def num_devices(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -135,6 +136,7 @@ class Attempt:
                 cpus=resources.cpus,
                 gpus=resources.gpus,
                 verify_fusion=self._specification.verify_fusion,
+                working_folder="" if os.environ.get("RAY_ADDRESS") else os.getcwd(),
             ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,
