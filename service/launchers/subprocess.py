@@ -54,7 +54,6 @@ class SubprocessDriver:
         assert self._process.stdin is not None, "only a driver with an owner stands by"
         with suppress(BrokenPipeError):
             self._process.stdin.write(b"\n")
-            self._process.stdin.flush()
         return self._process.poll() is None
 
     def request_stop(self) -> None:
@@ -73,6 +72,8 @@ class SubprocessDriver:
             os.killpg(self._process.pid, signal.SIGKILL)
         kill_marked(self._mark)
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
@@ -192,6 +193,7 @@ class SubprocessLauncher:
             stdin=subprocess.DEVNULL if self._outlives_owner else subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
+            bufsize=0,  # what a lost driver did not take is not written again when its pipe is closed
             env=self._environment() | {MARK: mark},
             cwd=folder,
             start_new_session=True,
