@@ -168,7 +168,8 @@ def service_reconciler(
     data: DataDirectory, ledger: ServiceLedger, settings: Settings, launcher: LastingLauncher, *, holder: str
 ) -> Reconciler:
     """Wire the reconciler of a service that calls itself `holder`, as no other replica does."""
-    capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running)
+    num_gpus = installed_catalog().num_gpus if settings.num_gpus is None else settings.num_gpus
+    capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running, num_gpus=num_gpus)
     return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=holder)
 
 
