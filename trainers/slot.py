@@ -123,6 +123,10 @@ class SlotReport:
     plans: dict[int, Plan] = field(default_factory=dict)
     checks: dict[int, FusionCheck] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Say little: Tune writes out every result for a log of its own that is off."""
+        return f"SlotReport({self.number}, {len(self.members)} members)"
+
 
 @dataclass(frozen=True)
 class SlotOptions:
