@@ -33,9 +33,16 @@ if TYPE_CHECKING:
 TRACKING_LEASE_SECONDS = 300.0  # a window through a slow MLflow takes a minute; a restarted service keeps its name
 
 
-def embedded_campaign(data: DataDirectory, ledger: Ledger, campaign_id: str) -> EmbeddedCampaign:
+def embedded_launcher(data: DataDirectory) -> SubprocessLauncher:
+    """Wire drivers that belong to this process."""
+    return SubprocessLauncher(data)
+
+
+def embedded_campaign(
+    data: DataDirectory, ledger: Ledger, campaign_id: str, launcher: SubprocessLauncher
+) -> EmbeddedCampaign:
     """Wire a campaign that this process owns."""
-    return EmbeddedCampaign(ledger, SubprocessLauncher(data), data=data, campaign_id=campaign_id)
+    return EmbeddedCampaign(ledger, launcher, data=data, campaign_id=campaign_id)
 
 
 def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Projection:
@@ -161,7 +168,8 @@ def service_reconciler(
     data: DataDirectory, ledger: ServiceLedger, settings: Settings, launcher: LastingLauncher, *, holder: str
 ) -> Reconciler:
     """Wire the reconciler of a service that calls itself `holder`, as no other replica does."""
-    capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running)
+    num_gpus = installed_catalog().num_gpus if settings.num_gpus is None else settings.num_gpus
+    capacity = Capacity(num_cpus=settings.num_cpus, max_running=settings.max_running, num_gpus=num_gpus)
     return Reconciler(ledger, launcher, data=data, capacity=capacity, holder=holder)
 
 

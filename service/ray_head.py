@@ -90,7 +90,7 @@ class RayHead:
             raise DataDirectoryError(f"Ray's folder belongs to somebody else: got {folder}")
         command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
-        command += [f"--num-cpus={self._num_cpus}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+        command += [f"--num-cpus={self._num_cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
         command += [f"{option}={ports[name]}" for name, option in _PORTS.items()]
         self._process.start(command, ports=ports, environment=self._environment(), folder=self._data.root)

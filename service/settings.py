@@ -10,6 +10,7 @@ SPECTUNE_MLFLOW_PAGES   where people open that MLflow; without it at the same ad
 SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may name tasks of their own
 SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text
 SPECTUNE_CPUS           CPUs that all running campaigns share; without it those of this machine
+SPECTUNE_GPUS           GPUs that they share; without it those of this machine, or in a cluster as many as Ray has free
 SPECTUNE_MAX_RUNNING    campaigns that run at the same time, 8 without it
 SPECTUNE_URL, SPECTUNE_API_KEY   the server that the client verbs speak to, and with what key
 """
@@ -44,6 +45,7 @@ class Settings:
         task_modules: Modules whose tasks campaigns may name.
         corpora: Folders below which campaigns may read text.
         num_cpus: CPUs that running campaigns share.
+        num_gpus: GPUs that they share; None where nothing was said.
         max_running: Campaigns that run at the same time.
     """
 
@@ -54,6 +56,7 @@ class Settings:
     task_modules: tuple[str, ...] = ()
     corpora: tuple[Path, ...] = ()
     num_cpus: int = 1
+    num_gpus: int | None = None
     max_running: int = 8
 
     @classmethod
@@ -71,6 +74,7 @@ class Settings:
             task_modules=_modules(environment.get("SPECTUNE_TASK_MODULES", "")),
             corpora=_folders(environment.get("SPECTUNE_CORPORA", "")),
             num_cpus=_count(environment, "SPECTUNE_CPUS", os.cpu_count() or 1),
+            num_gpus=_count(environment, "SPECTUNE_GPUS", 0) if environment.get("SPECTUNE_GPUS") else None,
             max_running=_count(environment, "SPECTUNE_MAX_RUNNING", 8),
         )
 

@@ -14,6 +14,7 @@ One line a file:
     divergence      when a trial is beyond hope
     step_timing     how long steps take
     cohorts         trials in training in one process, whichever engine trains them
+    compiler        spares a worker torch's compiler
     checkpoints     the states of a slot's trials in a file whose entries are whole or refused
     slot            a worker that trains cohorts, told by verdicts what to do
     ray_cohort      the slot as Ray Tune sees it

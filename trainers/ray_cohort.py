@@ -48,6 +48,13 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
+    """Say what a slot needs, and on which machines it is not to be."""
+    bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
+    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"}]} if avoid else {}
+    return tune.PlacementGroupFactory([bundle], **elsewhere)
+
+
 class CohortSlot(tune.Trainable):  # type: ignore[misc]
     """The slot as Ray Tune sees it: a class trainable whose result carries the slot's report."""
 
@@ -60,6 +67,8 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
             options: What is the same for all trials.
         """
         assert options is not None, "run_slots gives them: got None"
+        if options.working_folder:
+            os.chdir(options.working_folder)  # Ray may have started this process before there was such a folder
         self._slot_name = config["slot"]
         self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
         self._is_known = False

@@ -24,6 +24,7 @@ import torch
 
 from trainers import checkpoints
 from trainers.cohorts import Cohort, cohort_for
+from trainers.compiler import leave_compiler_unloaded
 from trainers.fused_step_check import FusionCheck, FusionSampler
 from trainers.plan import Plan, make_plan
 from trainers.setting import TrialSetting
@@ -122,6 +123,10 @@ class SlotReport:
     plans: dict[int, Plan] = field(default_factory=dict)
     checks: dict[int, FusionCheck] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Say little: Tune writes out every result for a log of its own that is off."""
+        return f"SlotReport({self.number}, {len(self.members)} members)"
+
 
 @dataclass(frozen=True)
 class SlotOptions:
@@ -134,6 +139,7 @@ class SlotOptions:
         cpus: Threads to train with.
         gpus: The part of a GPU to train on; 0 for none.
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
+        working_folder: Where the code of trials finds itself; empty where that is its machine's business.
     """
 
     checkpoints: str
@@ -142,6 +148,7 @@ class SlotOptions:
     cpus: int
     gpus: float = 0.0
     verify_fusion: bool = False
+    working_folder: str = ""
 
     @property
     def num_devices(self) -> float:
@@ -173,6 +180,7 @@ class Slot:
     """
 
     def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
+        leave_compiler_unloaded()
         torch.set_num_threads(options.cpus)
         if 0.0 < options.gpus < 1.0:
             torch.cuda.set_per_process_memory_fraction(options.gpus)  # neighbours on the device need theirs

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, cast
 
+_CLUSTERS = ("RAY_ADDRESS", "SPECTUNE_RAY_ADDRESS")  # where workers run on other machines than this one
+
 
 class Hyperparameter(Protocol):
     """What is asked of one hyperparameter of an optimizer."""
@@ -110,5 +112,5 @@ def installed_catalog() -> Catalog:
         tasks=tuple(TASKS),
         describe_task=describe_task,
         check_schedule=check_schedule,
-        num_gpus=None if os.environ.get("RAY_ADDRESS") else torch.cuda.device_count(),
+        num_gpus=None if any(map(os.environ.get, _CLUSTERS)) else torch.cuda.device_count(),
     )

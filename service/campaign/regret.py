@@ -13,8 +13,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv
-
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode
 from service.campaign.records import Phase, TrialRecord
@@ -67,6 +65,8 @@ def stop_regret(trials: Sequence[TrialRecord], *, best: float | None, mode: Mode
 
 def rate_interval(num_hits: int, num_tries: int) -> tuple[float, float]:
     """Give the 95 % interval of a rate from at least one try."""
+    from scipy.special import betaincinv  # a third of a second of imports
+
     num_others = num_tries - num_hits
     low = 0.0 if num_hits == 0 else float(betaincinv(num_hits, num_others + 1, _TAIL))
     high = 1.0 if num_others == 0 else float(betaincinv(num_hits + 1, num_others, 1 - _TAIL))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
@@ -178,6 +178,16 @@ def parse(document: object, *, catalog: Catalog | None = None) -> Specification:
         SpecificationError: With every problem that was found.
     """
     return Specification(**read_sections(document, catalog=catalog or installed_catalog()))
+
+
+def foreseen_resources(document: object) -> ResourcesSection | None:
+    """Tell what a campaign's workers would need, before anything else of its document is checked; None if in doubt."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
+        return None
+    try:
+        return ResourcesSection.model_validate(document.get("resources") or {})
+    except ValidationError:
+        return None
 
 
 def restore(document: Mapping[str, Any]) -> Specification:

@@ -45,6 +45,12 @@ class Submission:
         resources = self.campaign.specification["resources"]
         return int(resources["workers"]) * int(resources["cpus"])
 
+    @property
+    def num_gpus(self) -> float:
+        """The GPUs, and parts of them, that it holds while it runs."""
+        resources = self.campaign.specification["resources"]
+        return int(resources["workers"]) * float(resources.get("gpus", 0.0))
+
 
 @dataclass(frozen=True)
 class BestTrial:

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from scipy.special import stdtr, stdtrit
-
 from service.campaign.outcomes import Mode
 
 LEVEL = 0.05
@@ -79,6 +77,8 @@ def paired_p(differences: Sequence[float]) -> float:
     mean, spread = fmean(differences), stdev(differences)
     if spread == 0:
         return 1.0 if mean == 0 else 0.0
+    from scipy.special import stdtr  # a third of a second of imports, which the start of a campaign need not wait for
+
     num = len(differences)
     return float(2 * stdtr(num - 1, -abs(mean) * math.sqrt(num) / spread))
 
@@ -100,7 +100,7 @@ def interval_half_width(spread: float, *, num_seeds: int) -> float:
         spread: Sample standard deviation of the values.
         num_seeds: At least 2.
     """
-    return float(stdtrit(num_seeds - 1, 1 - LEVEL / 2)) * spread / math.sqrt(num_seeds)
+    return _t_quantile(num_seeds - 1, 1 - LEVEL / 2) * spread / math.sqrt(num_seeds)
 
 
 def detectable_difference(spread: float, *, num_seeds: int, num_tests: int = 1) -> float:
@@ -112,8 +112,14 @@ def detectable_difference(spread: float, *, num_seeds: int, num_tests: int = 1) 
         num_tests: Pairs tested at once.
     """
     degrees = num_seeds - 1
-    quantiles = stdtrit(degrees, 1 - LEVEL / (2 * num_tests)) + stdtrit(degrees, POWER)
-    return float(quantiles) * spread / math.sqrt(num_seeds)
+    quantiles = _t_quantile(degrees, 1 - LEVEL / (2 * num_tests)) + _t_quantile(degrees, POWER)
+    return quantiles * spread / math.sqrt(num_seeds)
+
+
+def _t_quantile(degrees: int, probability: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
 
 
 def seeds_needed(difference: float, spread: float, *, num_tests: int = 1) -> int | None:

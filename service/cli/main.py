@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -77,6 +78,8 @@ def main() -> None:
         _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
+    finally:
+        gc.freeze()  # on its way out the interpreter would look for garbage in all of torch and MLflow: half a second
 
 
 def _refuse(title: str, lines: list[str], status: int) -> None:

@@ -6,19 +6,20 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from service.app import embedded_campaign, embedded_pages, embedded_projection
+from service.app import embedded_campaign, embedded_launcher, embedded_pages, embedded_projection
 from service.campaign import naming
 from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
 from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
-from service.campaign.specification import Specification, parse
+from service.campaign.specification import Specification, foreseen_resources, parse
 from service.campaign_file import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
@@ -27,6 +28,7 @@ from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
+from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
 from service.tracking.follower import is_behind
 
@@ -64,20 +66,23 @@ def run(
         raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
     console = Console(stderr=as_json)
     data = DataDirectory(data_dir.resolve())
-    if campaign_file is not None:
-        specification = parse(_with_absolute_folders(read_document(campaign_file)))
-        campaign_id = naming.campaign_id(specification.name, suffix=format(time.time_ns() // 1_000_000, "x"))
-    else:
-        assert resume is not None
-        campaign_id, specification = resume, parse(_recorded(data, resume).specification)
-    data.check_writable()
-    data.create()
-    start = time.monotonic()
-    with data.locked(), _open_ledger(data) as ledger, Interrupts() as interrupts:
+    launcher = embedded_launcher(data)
+    with ExitStack() as stack:
+        if campaign_file is not None:
+            campaign_id, specification = _read(campaign_file, launcher, stack)
+        else:
+            assert resume is not None
+            campaign_id, specification = resume, parse(_recorded(data, resume).specification)
+        data.check_writable()
+        data.create()
+        start = time.monotonic()
+        stack.enter_context(data.locked())
+        ledger = stack.enter_context(_open_ledger(data))
+        interrupts = stack.enter_context(Interrupts())
         orphans = settle_orphans(ledger, data)
         for orphan in orphans:
             console.print(f"campaign {orphan} had lost its process and was brought to rest", highlight=False)
-        campaign = embedded_campaign(data, ledger, campaign_id)
+        campaign = embedded_campaign(data, ledger, campaign_id, launcher)
         if resume is not None:
             campaign.resume()
         else:
@@ -107,6 +112,21 @@ def run(
         outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
         sys.stdout.write(json.dumps(outcome) + "\n")
     raise typer.Exit(_exit_status(record.state))
+
+
+def _read(campaign_file: Path, launcher: SubprocessLauncher, stack: ExitStack) -> tuple[str, Specification]:
+    """Read a new campaign and name it; checking it loads torch, and meanwhile a driver starts Ray.
+
+    Raises:
+        SpecificationError: The campaign is refused; nothing is created.
+    """
+    document = _with_absolute_folders(read_document(campaign_file))
+    suffix = format(time.time_ns() // 1_000_000, "x")
+    resources = foreseen_resources(document)
+    if resources is not None and not os.environ.get("RAY_ADDRESS") and "torch" not in sys.modules:
+        stack.enter_context(launcher.standing_by(naming.campaign_id(document["name"], suffix=suffix), resources))
+    specification = parse(document)
+    return naming.campaign_id(specification.name, suffix=suffix), specification
 
 
 def _recorded(data: DataDirectory, campaign_id: str) -> CampaignRecord:

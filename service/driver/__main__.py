@@ -3,27 +3,38 @@
 The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIGTERM (pause), and pauses when its
 standard input closes, which is how it notices that its owner is gone. With `--exit-file` it needs no owner: it goes on,
 and leaves its exit code in that file. With `--in-cluster-of-cpus` it is a job of a Ray cluster, which it joins; a job
-knows one signal only, so it asks the ledger whether it is to pause or to cancel.
+knows one signal only, so it asks the ledger whether it is to pause or to cancel. With `--standby` there may be no such
+campaign yet: it starts the Ray that the given resources need, and waits for a byte on its standard input first.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from service.campaign.specification import parse
+from service.campaign.lifecycle import CampaignEvent
+from service.campaign.sections import ResourcesSection
+from service.campaign.specification import parse, restore
 from service.data_directory import DataDirectory, write_whole
-from service.driver.attempt import Attempt
-from service.driver.decision import StopKind
+from service.driver.cluster import ray_for
 from service.driver.exit_codes import ExitCode
+from service.driver.stops import StopKind, StopRequests
 from service.errors import FencedError, SpecificationError
 from service.ledger import Ledger
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.driver.attempt import Attempt
 
 _log = logging.getLogger("service.driver")
 
@@ -36,6 +47,7 @@ def main() -> int:
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--exit-file", type=Path)
     parser.add_argument("--in-cluster-of-cpus", type=int)
+    parser.add_argument("--standby", type=ResourcesSection.model_validate_json)
     arguments = parser.parse_args()
     code = _run(arguments)
     if arguments.exit_file is not None:
@@ -47,56 +59,138 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses the loggers we turn off
-    data = DataDirectory(arguments.data_dir)
-    with _open_ledger(data) as ledger:
-        try:
-            attempt = Attempt(
-                ledger,
-                parse(ledger.campaign(arguments.campaign).specification),
-                data=data,
-                campaign_id=arguments.campaign,
-                number=arguments.attempt,
-                install_handlers=_install_handlers if arguments.in_cluster_of_cpus is None else _ask_when_told,
-                cluster_cpus=arguments.in_cluster_of_cpus,
-            )
-            if arguments.exit_file is None:
-                threading.Thread(target=_watch_owner, args=(attempt,), name="owner-watch", daemon=True).start()
-            return attempt.run()
-        except SpecificationError:
-            _log.exception("the specification is refused")
-            return ExitCode.SPECIFICATION
-        except FencedError:
-            _log.exception("another driver has this campaign")
-            return ExitCode.FENCED
-        except Exception:
-            _log.exception("the attempt failed")
-            return ExitCode.INFRASTRUCTURE
+    try:
+        return _stand_by(arguments) if arguments.standby is not None else _begin(arguments)
+    except SpecificationError:
+        _log.exception("the specification is refused")
+        return ExitCode.SPECIFICATION
+    except FencedError:
+        _log.exception("another driver has this campaign")
+        return ExitCode.FENCED
+    except Exception:
+        _log.exception("the attempt failed")
+        return ExitCode.INFRASTRUCTURE
 
 
-def _open_ledger(data: DataDirectory) -> Ledger:
+def _begin(arguments: argparse.Namespace) -> ExitCode:
+    """Take the campaign, start Ray, and run the attempt."""
+    requests = _hear_stops(arguments)
+    if arguments.exit_file is None:
+        _watch_owner(requests)
+    with _open_ledger(arguments) as ledger:
+        document = _claim(ledger, arguments)
+        with _started_ray(restore(document).resources, arguments, requests) as ray_stack:
+            return _attempt(ledger, document, arguments, requests, ray_stack)
+
+
+def _stand_by(arguments: argparse.Namespace) -> ExitCode:
+    """Start Ray, wait until the owner says that the campaign exists, take it, and run the attempt."""
+    requests = _hear_stops(arguments)
+    with _started_ray(arguments.standby, arguments, requests) as ray_stack:
+        if not os.read(sys.stdin.fileno(), 1):
+            return ExitCode.CANCELLED  # there is no such campaign
+        _watch_owner(requests)
+        _move_in(arguments)
+        with _open_ledger(arguments) as ledger:
+            return _attempt(ledger, _claim(ledger, arguments), arguments, requests, ray_stack)
+
+
+def _claim(ledger: Ledger, arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Take the campaign and read its specification."""
+    ledger.claim_attempt(arguments.campaign, arguments.attempt)
+    ledger.move_campaign(arguments.campaign, CampaignEvent.CLAIM, reason="driver_started", attempt=arguments.attempt)
+    return ledger.campaign(arguments.campaign).specification
+
+
+@contextmanager
+def _started_ray(
+    resources: ResourcesSection, arguments: argparse.Namespace, requests: StopRequests[Attempt]
+) -> Iterator[ExitStack]:
+    """Start Ray while another thread loads torch and Tune, of which its processes know nothing; closing it ends Ray."""
+    loading = threading.Thread(target=_load, name="loading", daemon=True)
+    loading.start()
+    with ExitStack() as stack:
+        stack.enter_context(ray_for(resources, is_job=arguments.in_cluster_of_cpus is not None))
+        _hear_signals(requests, arguments)  # Ray has installed its own handlers
+        loading.join()
+        yield stack
+
+
+def _attempt(
+    ledger: Ledger,
+    document: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    requests: StopRequests[Attempt],
+    ray_stack: ExitStack,
+) -> ExitCode:
+    from service.driver.attempt import Attempt  # loaded while Ray started
+
+    attempt = Attempt(
+        ledger,
+        parse(document),
+        data=DataDirectory(arguments.data_dir),
+        campaign_id=arguments.campaign,
+        number=arguments.attempt,
+        end_ray=ray_stack.close,
+        cluster_cpus=arguments.in_cluster_of_cpus,
+    )
+    requests.reach(attempt)
+    return attempt.run()
+
+
+def _move_in(arguments: argparse.Namespace) -> None:
+    """Write to the campaign's log from now on, and work in its folder, as a driver does that starts with a campaign."""
+    log = DataDirectory(arguments.data_dir).driver_log(arguments.campaign, arguments.attempt)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    os.chdir(log.parent)
+
+
+def _load() -> None:
+    """Load what an attempt needs; of this, starting Ray loads only modules that wait for no other (decision 0307)."""
+    importlib.import_module("service.driver.attempt")
+
+
+def _open_ledger(arguments: argparse.Namespace) -> Ledger:
     url = Settings.from_environment().database_url
-    return Ledger.at(data.ledger) if url is None else Ledger(url)
+    return Ledger.at(DataDirectory(arguments.data_dir).ledger) if url is None else Ledger(url)
 
 
-def _install_handlers(attempt: Attempt) -> None:
-    signal.signal(signal.SIGINT, lambda *_: attempt.stop(StopKind.CANCEL))
-    signal.signal(signal.SIGTERM, lambda *_: attempt.stop(StopKind.PAUSE))
+def _hear_stops(arguments: argparse.Namespace) -> StopRequests[Attempt]:
+    requests: StopRequests[Attempt] = StopRequests()
+    _hear_signals(requests, arguments)
+    return requests
 
 
-def _ask_when_told(attempt: Attempt) -> None:
+def _hear_signals(requests: StopRequests[Attempt], arguments: argparse.Namespace) -> None:
+    if arguments.in_cluster_of_cpus is None:
+        signal.signal(signal.SIGINT, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.CANCEL)))
+        signal.signal(signal.SIGTERM, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.PAUSE)))
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: threading.Thread(target=attempt.stop_as_asked, daemon=True).start())
+        signal.signal(number, lambda *_: requests.ask(_ask_ledger))
 
 
-def _watch_owner(attempt: Attempt) -> None:
-    """Wait until standard input closes: the owner holds its other end as long as it lives."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    _log.warning("the owner of this driver is gone; the campaign pauses")
-    attempt.stop(StopKind.PAUSE)
+def _ask_ledger(attempt: Attempt) -> None:
+    threading.Thread(target=attempt.stop_as_asked, daemon=True).start()
+
+
+def _watch_owner(requests: StopRequests[Attempt]) -> None:
+    """Pause when standard input closes: the owner holds its other end as long as it lives."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        _log.warning("the owner of this driver is gone; the campaign pauses")
+        requests.ask(lambda attempt: attempt.stop(StopKind.PAUSE))
+
+    threading.Thread(target=watch, name="owner-watch", daemon=True).start()
 
 
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
+    gc.freeze()  # on its way out the interpreter would look for garbage in all of torch and Ray: half a second
     sys.exit(code)

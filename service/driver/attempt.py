@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -13,12 +14,11 @@ from service.campaign.specification import Specification
 from service.data_directory import DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
-from service.driver.cluster import ray_for
 from service.driver.conductor import ActorBoard, Conductor
-from service.driver.decision import StopKind
 from service.driver.dispatcher import Dispatcher
 from service.driver.exit_codes import ExitCode
 from service.driver.lanes import Lanes
+from service.driver.stops import StopKind
 from service.driver.tune_driver import run_slots
 from service.driver.verdicts import start_board
 from service.driver.writer import Writer
@@ -47,7 +47,7 @@ class Attempt:
         data: Where files are.
         campaign_id: Which campaign.
         number: Which attempt.
-        install_handlers: Installs signal handlers; called again after Ray has installed its own.
+        end_ray: Ends the Ray that runs around the attempt, or leaves it; called where the outcome must wait for that.
         cluster_cpus: How many CPUs of the Ray cluster whose job this is may be used; None for a Ray of one's own.
     """
 
@@ -59,7 +59,7 @@ class Attempt:
         data: DataDirectory,
         campaign_id: str,
         number: int,
-        install_handlers: Callable[[Attempt], None],
+        end_ray: Callable[[], None],
         cluster_cpus: int | None = None,
     ) -> None:
         self._ledger = ledger
@@ -67,7 +67,7 @@ class Attempt:
         self._data = data
         self._campaign_id = campaign_id
         self._number = number
-        self._install_handlers = install_handlers
+        self._end_ray = end_ray
         self._is_job = cluster_cpus is not None
         self._num_workers = _num_workers(specification.resources, cluster_cpus)
         self._conductor: Conductor | None = None
@@ -90,16 +90,11 @@ class Attempt:
         self.stop(StopKind.CANCEL if state is CampaignState.CANCELLING else StopKind.PAUSE)
 
     def run(self) -> ExitCode:
-        """Run the attempt to its end.
+        """Run the attempt, which has the campaign already, to its end.
 
         Raises:
-            FencedError: Another driver has the campaign.
+            FencedError: Another driver has taken the campaign.
         """
-        self._install_handlers(self)
-        self._ledger.claim_attempt(self._campaign_id, self._number)
-        self._ledger.move_campaign(
-            self._campaign_id, CampaignEvent.CLAIM, reason="driver_started", attempt=self._number
-        )
         import_earlier_spools(self._ledger, self._campaign_id, attempt=self._number, spool=self._data.spool)
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
@@ -112,22 +107,20 @@ class Attempt:
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
-        with ray_for(self._specification.resources, is_job=self._is_job):
-            self._install_handlers(self)
-            board = start_board()
-            conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
-            conductor.start(first)
-            self._conductor = conductor
-            writer.on_stops = conductor.stop_trials
-            if self._stop is not None:
-                conductor.stop(self._stop)
-            if not conductor.is_over():
-                self._run_slots(conductor, board)
-            conductor.close()
-            spool.close()
-            is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
-            if self._stop is None:  # what is done is done, and need not wait until Ray's own processes have ended
-                return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
+        board = start_board()
+        conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
+        conductor.start(first)
+        self._conductor = conductor
+        writer.on_stops = conductor.stop_trials
+        if self._stop is not None:
+            conductor.stop(self._stop)
+        if not conductor.is_over():
+            self._run_slots(conductor, board)
+        conductor.close()
+        spool.close()
+        is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
+        if self._stop is not None:  # else what is done is done, and need not wait until Ray's own processes have ended
+            self._end_ray()
         return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
@@ -143,6 +136,7 @@ class Attempt:
                 cpus=resources.cpus,
                 gpus=resources.gpus,
                 verify_fusion=self._specification.verify_fusion,
+                working_folder="" if os.environ.get("RAY_ADDRESS") else os.getcwd(),
             ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,

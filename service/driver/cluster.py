@@ -10,16 +10,24 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray._private.node import Node
+from ray._private.services import get_node
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
 from service.errors import Problem, SpecificationError
 
+_log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 120.0
+_LOOK_SECONDS = 0.1
+_TRIES = 5
 _OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
 
 
@@ -41,13 +49,73 @@ def ray_for(resources: ResourcesSection, *, is_job: bool) -> Iterator[None]:
     else:
         own = {"num_cpus": resources.workers * resources.cpus, "object_store_memory": _OBJECT_STORE_BYTES}
         no_gpus = {} if resources.gpus else {"num_gpus": 0}
-        ray.init(address="local", include_dashboard=False, **own, **no_gpus, **_QUIET)
+        _start_own(**own, **no_gpus)
     try:
         _refuse_what_fits_nowhere(resources)
         yield
     finally:
         gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
         ray.shutdown()
+
+
+class _BareNode(Node):  # type: ignore[misc]
+    """A head without the processes that serve people, grow a cluster and forward logs.
+
+    Nobody asks them anything here, and each is a second of a processor at the start of a campaign. `ray.init` has no
+    option for this (its `include_dashboard=False` starts the dashboard's process all the same, and waits for it).
+    """
+
+    def __init__(self, ray_params: Any, **options: Any) -> None:
+        ray_params.no_monitor, ray_params.include_log_monitor = True, False
+        try:
+            super().__init__(ray_params, **options)
+        except Exception:
+            self.kill_all_processes(check_alive=False, allow_graceful=False)
+            raise
+
+    def start_api_server(self, **_: Any) -> None:
+        """Start no dashboard."""
+
+    def start_ray_processes(self) -> None:
+        """Start the others, and wait for the raylet, which ends where its agents take longer than it bears (15 s)."""
+        super().start_ray_processes()
+        (raylet,) = self.all_processes["raylet"]
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(RuntimeError):
+                get_node(self.gcs_address, self._node_id)
+                return
+            if raylet.process.poll() is not None:
+                raise _NotStartedError(f"the raylet ended while it started: got {raylet.process.returncode}")
+            time.sleep(_LOOK_SECONDS)
+
+
+class _NotStartedError(Exception):
+    """Ray did not start on this machine, which may be overloaded."""
+
+
+def _start_own(**options: Any) -> None:
+    """Start a Ray of one's own; on an overloaded machine it may take more than one try."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with _bare_head():
+                ray.init(address="local", include_dashboard=False, **options, **_QUIET)
+        except _NotStartedError as error:
+            if not tries_left:
+                raise
+            _log.warning("Ray is started once more: %s", error)
+        else:
+            return
+
+
+@contextmanager
+def _bare_head() -> Iterator[None]:
+    """Let `ray.init` start a head with the processes alone that it needs."""
+    ray._private.node.Node = _BareNode
+    try:
+        yield
+    finally:
+        ray._private.node.Node = Node
 
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from ray import cloudpickle
 
-from service.driver.decision import Decision, StopKind
+from service.driver.decision import Decision
 from service.driver.dispatcher import Dispatcher
+from service.driver.stops import StopKind
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
 from trainers.slot import SlotReport, Verdict

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from service.driver.arm_trial import ArmTrial
 from service.ledger.spool import Record
 from trainers.slot import Verdict
-
-
-class StopKind(StrEnum):
-    """What a stop means for the trials that are not done."""
-
-    CANCEL = "cancel"  # they are cancelled
-    PAUSE = "pause"  # they wait for the next attempt
-    LIMIT = "limit"  # they are cancelled: a budget is spent or the target is reached
 
 
 @dataclass

@@ -18,11 +18,12 @@ from service.driver.arm_trial import ArmTrial, with_objectives
 from service.driver.arms import Arm, Fate
 from service.driver.assignments import MakeAssignment
 from service.driver.chronicle import Chronicle
-from service.driver.decision import Decision, SlotState, StopKind
+from service.driver.decision import Decision, SlotState
 from service.driver.failures import Failures
 from service.driver.lanes import Lanes
 from service.driver.lessons import Lessons
 from service.driver.seating import Seating
+from service.driver.stops import StopKind
 from trainers.slot import Ending, MemberReport, SlotReport, Verdict
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation

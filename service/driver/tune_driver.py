@@ -6,18 +6,20 @@ result to the conductor, and nothing here decides anything. Tune's own retries, 
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from service.driver.conductor import Conductor
-from trainers.ray_cohort import CohortSlot
+from trainers.ray_cohort import CohortSlot, placement
 from trainers.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
@@ -139,7 +141,8 @@ def run_slots(
         folder: Where Tune keeps its own files; may be deleted at any moment.
         stop_asked_at: When a stop was asked for.
     """
-    _tell_no_secrets()
+    _leave_environments_alone()
+    _leave_mlflow_unloaded()
     equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
     trainable = tune.with_resources(equipped, lambda config: placement(options, config["avoid"]))
     tuner = tune.Tuner(
@@ -162,16 +165,22 @@ def run_slots(
     tuner.fit()
 
 
-def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
-    """Say what a slot needs, and on which machines it is not to be."""
-    bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
-    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"}]} if avoid else {}
-    return tune.PlacementGroupFactory([bundle], **elsewhere)
+def _leave_environments_alone() -> None:
+    """Give Tune's workers no runtime environment: they have their node's variables, or those of our own job.
 
-
-def _tell_no_secrets() -> None:
-    """Keep Tune from handing AWS keys to its workers in their runtime environment, which Ray writes into its logs.
-
-    A worker has its node's environment, and with it the keys that are there.
+    One of their own would keep them out of the processes that Ray starts in advance, and start each of them twice, the
+    first time to set it up. It would also hold the AWS keys of this process, and Ray writes it into its logs.
     """
-    ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
+    DEFAULT_ENV_VARS.clear()
+    ENV_VARS_TO_PROPAGATE.clear()
+
+
+def _leave_mlflow_unloaded() -> None:
+    """Let Tune know its own MLflow logger, for which it looks among our callbacks, without MLflow: two seconds."""
+    if "mlflow" in sys.modules:
+        return
+    sys.modules["mlflow"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
+    try:
+        importlib.import_module("ray.air.integrations.mlflow")
+    finally:
+        del sys.modules["mlflow"]

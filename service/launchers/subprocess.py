@@ -12,15 +12,20 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
 
 import psutil
 
+from service.campaign.sections import ResourcesSection
 from service.data_directory import DataDirectory
 from service.driver.environment import driver_environment
 from service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name
 
 KILLED = -9
+_FIRST = 1  # the attempt that a driver may stand by for
 
 
 class SubprocessDriver:
@@ -44,6 +49,13 @@ class SubprocessDriver:
         """Return the exit code (negative for a signal), or None while the driver lives."""
         return self._process.poll()
 
+    def begin(self) -> bool:
+        """Tell a driver that stands by that its campaign exists; False where it has ended."""
+        assert self._process.stdin is not None, "only a driver with an owner stands by"
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"\n")
+        return self._process.poll() is None
+
     def request_stop(self) -> None:
         """Ask the driver to cancel the campaign cleanly."""
         with suppress(ProcessLookupError):
@@ -60,6 +72,8 @@ class SubprocessDriver:
             os.killpg(self._process.pid, signal.SIGKILL)
         kill_marked(self._mark)
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
@@ -126,32 +140,64 @@ class SubprocessLauncher:
         self._data = data
         self._database_url = database_url
         self._outlives_owner = outlives_owner
+        self._standby: SubprocessDriver | None = None
+        self._standby_for = ""
 
     def problem(self) -> str | None:
         """Say why nothing can be launched just now: nothing ever stands in the way of a process."""
         return None
 
+    @contextmanager
+    def standing_by(self, campaign_id: str, resources: ResourcesSection) -> Iterator[None]:
+        """Have a driver start its Ray while its campaign is still being checked; it ends if that is never launched.
+
+        Args:
+            campaign_id: Of the campaign that there may be.
+            resources: What its workers need.
+        """
+        options = ["--standby", resources.model_dump_json()]
+        self._standby = self._start(campaign_id, _FIRST, options, output=subprocess.DEVNULL, folder=Path("/"))
+        self._standby_for = campaign_id
+        try:
+            yield
+        finally:
+            if self._standby is not None:
+                self._standby.kill()
+                self._standby = None
+
     def launch(self, campaign_id: str, attempt: int) -> SubprocessDriver:
         """Start the driver of an attempt; what it prints goes to its log in the data directory."""
+        if self._standby is not None and (campaign_id, attempt) == (self._standby_for, _FIRST):
+            standby, self._standby = self._standby, None
+            if standby.begin():
+                return standby
+            standby.kill()  # it has ended already, for whatever reason
         log = self._data.driver_log(campaign_id, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
+        options = []
+        if self._outlives_owner:
+            options += ["--exit-file", str(self._data.driver_exit(campaign_id, attempt))]
+        with log.open("ab") as output:
+            return self._start(campaign_id, attempt, options, output=output, folder=log.parent)
+
+    def _start(
+        self, campaign_id: str, attempt: int, options: list[str], *, output: int | IO[bytes], folder: Path
+    ) -> SubprocessDriver:
         mark = self._mark(campaign_id, attempt)
         # A folder named like one of our packages in the user's working directory must not shadow it: -P keeps the
         # directory off the driver's path, and Ray puts the driver's own onto its workers' path.
         command = [sys.executable, "-P", "-m", "service.driver", "--data-dir", str(self._data.root)]
-        command += ["--campaign", campaign_id, "--attempt", str(attempt)]
-        if self._outlives_owner:
-            command += ["--exit-file", str(self._data.driver_exit(campaign_id, attempt))]
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL if self._outlives_owner else subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment() | {MARK: mark},
-                cwd=log.parent,
-                start_new_session=True,
-            )
+        command += ["--campaign", campaign_id, "--attempt", str(attempt), *options]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if self._outlives_owner else subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            bufsize=0,  # what a lost driver did not take is not written again when its pipe is closed
+            env=self._environment() | {MARK: mark},
+            cwd=folder,
+            start_new_session=True,
+        )
         return SubprocessDriver(process, mark)
 
     def find(self, campaign_id: str, attempt: int) -> AdoptedDriver | None:

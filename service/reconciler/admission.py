@@ -1,7 +1,7 @@
 """Whose turn it is: the highest priority first, then the owner who holds the fewest CPUs, then who came first.
 
 The queue is strict: what does not fit holds back what stands behind it, so that a large campaign is never starved by
-small ones. One that is larger than the whole service runs alone.
+small ones. One that is larger than the whole service runs alone. GPUs are counted where it is known how many there are.
 """
 
 from __future__ import annotations
@@ -13,13 +13,30 @@ from datetime import UTC, datetime
 
 from service.campaign.submission import Submission
 
+_ROUNDING = 1e-6  # of a GPU: three times 0.1 and 0.7 are one
+
 
 @dataclass(frozen=True)
 class Capacity:
-    """What all running campaigns share."""
+    """What all running campaigns share; `num_gpus` is None where nobody has said how many there are."""
 
     num_cpus: int
     max_running: int
+    num_gpus: float | None = None
+
+
+@dataclass
+class _Held:
+    """What those hold that run: how many they are, the CPUs of each owner, and all GPUs."""
+
+    num_running: int
+    cpus: Counter[str]
+    gpus: float
+
+    def add(self, submission: Submission, capacity: Capacity) -> None:
+        self.num_running += 1
+        self.cpus[submission.owner] += _share(submission, capacity)
+        self.gpus += _gpu_share(submission, capacity)
 
 
 @dataclass(frozen=True)
@@ -53,9 +70,9 @@ def admit(queued: Sequence[Submission], running: Sequence[Submission], *, capaci
         capacity: What all share.
         now: Milliseconds since the epoch by the database's clock.
     """
-    held: Counter[str] = Counter()
+    held = _Held(0, Counter(), 0.0)
     for submission in running:
-        held[submission.owner] += _share(submission, capacity)
+        held.add(submission, capacity)
     pausing = [each for each in queued if each.not_before > now]
     ready = [each for each in queued if each.not_before <= now]
     launched: list[Submission] = []
@@ -63,33 +80,40 @@ def admit(queued: Sequence[Submission], running: Sequence[Submission], *, capaci
     while ready:
         turn = min(ready, key=lambda each: _rank(each, held))
         ready.remove(turn)
-        obstacle = _obstacle(turn, held, len(running) + len(launched), capacity)
+        obstacle = _obstacle(turn, held, capacity)
         if obstacle is not None:
             behind = sorted(ready, key=lambda each: _rank(each, held))
             waiting.append(Place(turn, 1, obstacle))
             waiting += [Place(each, place, "waits for its turn") for place, each in enumerate(behind, start=2)]
             break
-        held[turn.owner] += _share(turn, capacity)
+        held.add(turn, capacity)
         launched.append(turn)
     waiting += [Place(each, None, f"waits until {_time(each.not_before)} after a lost attempt") for each in pausing]
     return Admission(tuple(launched), tuple(waiting))
 
 
-def _rank(submission: Submission, held: Counter[str]) -> tuple[int, int, int, str]:
+def _rank(submission: Submission, held: _Held) -> tuple[int, int, int, str]:
     campaign = submission.campaign
-    return (-submission.priority, held[submission.owner], campaign.created_at, campaign.campaign_id)
+    return (-submission.priority, held.cpus[submission.owner], campaign.created_at, campaign.campaign_id)
 
 
 def _share(submission: Submission, capacity: Capacity) -> int:
     return min(submission.num_cpus, capacity.num_cpus)
 
 
-def _obstacle(submission: Submission, held: Counter[str], num_running: int, capacity: Capacity) -> str | None:
-    used = held.total()
-    if num_running >= capacity.max_running:
-        return f"the service runs {num_running} campaigns already, its most"
+def _gpu_share(submission: Submission, capacity: Capacity) -> float:
+    return submission.num_gpus if capacity.num_gpus is None else min(submission.num_gpus, capacity.num_gpus)
+
+
+def _obstacle(submission: Submission, held: _Held, capacity: Capacity) -> str | None:
+    used = held.cpus.total()
+    if held.num_running >= capacity.max_running:
+        return f"the service runs {held.num_running} campaigns already, its most"
     if used + _share(submission, capacity) > capacity.num_cpus:
         return f"needs {submission.num_cpus} CPUs, {used} of {capacity.num_cpus} are in use"
+    gpus = _gpu_share(submission, capacity)
+    if capacity.num_gpus is not None and gpus and held.gpus + gpus > capacity.num_gpus + _ROUNDING:
+        return f"needs {submission.num_gpus:g} GPUs, {held.gpus:g} of {capacity.num_gpus:g} are in use"
     return None
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from service.errors import TrackingError
 from service.tracking.breaker import Breaker
@@ -49,6 +50,7 @@ class Projection:
             TrackingError: The tracker lags behind the ledger.
         """
         self._ending.set()
+        _hurry(self._thread)
         while self._thread.is_alive() and not give_up():
             self._thread.join(0.1)
         if self._thread.is_alive():
@@ -89,3 +91,10 @@ def _yield_processor() -> None:
     """Let this thread, and those that it starts, run when nothing trains: training never waits for tracking."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), YIELDING)
+
+
+def _hurry(thread: threading.Thread) -> None:
+    """Let a thread that yielded go on like others, where that is allowed: nothing trains any more."""
+    if sys.platform == "linux" and thread.native_id is not None:
+        with suppress(OSError):  # only root may, or the thread has ended
+            os.setpriority(os.PRIO_PROCESS, thread.native_id, 0)

@@ -12,9 +12,10 @@ from service.campaign.budget import SpendingLimit
 from service.campaign.specification import Specification, parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
-from service.driver.decision import Decision, StopKind
+from service.driver.decision import Decision
 from service.driver.dispatcher import Dispatcher
 from service.driver.lanes import Lanes
+from service.driver.stops import StopKind
 from service.ledger.spool import Record
 from trainers.fused_step_check import FusionCheck
 from trainers.plan import Plan

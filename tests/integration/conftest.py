@@ -96,13 +96,13 @@ class Run:
         """Find the processes that train."""
         return [each for each in self.descendants() if "CohortSlot" in _command(each)]
 
-    def wait_for(self, condition: Callable[[Run], Any], *, timeout_seconds: float = 90.0) -> Any:
+    def wait_for(self, condition: Callable[[Run], Any], *, timeout_seconds: float = 240.0) -> Any:
         """Wait until a condition holds and return what it gave."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             if found := condition(self):
                 return found
-            time.sleep(0.05)
+            time.sleep(0.1)
         self.process.send_signal(signal.SIGINT)
         stdout, stderr = self.process.communicate(timeout=60)
         raise AssertionError(f"waited in vain; the command said:\n{stdout}\n{stderr}")

@@ -66,7 +66,7 @@ def disturbed(fault: str, moment: Moment, folder: Path) -> Outcome:
     if fault == "machine killed":
         return without_machine(asked, moment, folder)
     run = Run(asked, folder, **injected(folder))
-    run.wait_for(lambda run: run.num_observations() >= moment.num_observations, timeout_seconds=240)
+    run.wait_for(lambda run: run.num_observations() >= moment.num_observations)
     family = run.descendants()
     strike(run, fault, moment)
     outcome = run.finish()
@@ -82,7 +82,7 @@ def without_machine(asked: dict[str, Any], moment: Moment, folder: Path) -> Outc
     """Run a campaign in a cluster of two machines and kill the raylet of one of them."""
     with TwoNodes() as nodes:
         run = Run(asked, folder, **nodes.variables)
-        run.wait_for(lambda run: run.num_observations() >= moment.num_observations, timeout_seconds=240)
+        run.wait_for(lambda run: run.num_observations() >= moment.num_observations)
         family = nodes.kill_second()
         outcome = run.finish()
         assert_gone(family)

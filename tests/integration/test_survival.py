@@ -26,6 +26,8 @@ LONG: dict[str, Any] = DOCUMENT | {
     "stopping": {"rule": "none"},
 }
 
+SHORT: dict[str, Any] = DOCUMENT | {"search": {"sampler": "random", "points": 1}, "stopping": {"rule": "none"}}
+
 
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=10)
@@ -34,7 +36,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 
 def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> None:
     run = Run(LONG, tmp_path)
-    run.wait_for(lambda run: run.num_observations() > 40)
+    run.wait_for(lambda run: run.num_observations() > 20)
     family = run.descendants()
     run.process.send_signal(signal.SIGINT)
     asked_at = time.monotonic()
@@ -67,7 +69,7 @@ def test_a_killed_command_leaves_no_process_and_the_next_one_brings_its_campaign
     assert {trial.state for trial in trials} <= {"COMPLETED", "PENDING"}
     assert len({(each.trial, each.step) for each in observations}) == len(observations)
 
-    assert Run(DOCUMENT, tmp_path).finish().exit_status == 0
+    assert Run(SHORT, tmp_path).finish().exit_status == 0
     client = MlflowClient(tracking_uri=killed.data.mlflow_uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

@@ -20,6 +20,12 @@ ROOT = Path(__file__).parents[2]
 MEMORY_BYTES = 100 * 2**20
 LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for another name of the address by which others reach this machine
 
+VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_period_ms": "500",  # a machine is given up after five; Ray's own 3 s only make the test wait
+}
+
 
 class TwoNodes:
     """A cluster of two machines with one CPU each, while the context lasts.
@@ -36,7 +42,7 @@ class TwoNodes:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=os.environ | token | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+            env=os.environ | token | VARIABLES,
         )
         assert self._process.stdout is not None
         told = json.loads(self._process.stdout.readline())
@@ -65,7 +71,8 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     machine = {"num_cpus": 1, "object_store_memory": MEMORY_BYTES, "node_ip_address": LOOPBACK}
-    cluster = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
+    nobody_asks = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    cluster = Cluster(initialize_head=True, head_node_args=machine | nobody_asks)
     second = cluster.add_node(**machine)
     (raylet,) = second.all_processes["raylet"]
     print(json.dumps({"address": cluster.address, "raylet": raylet.process.pid}), flush=True)

@@ -13,9 +13,9 @@ from service.campaign.specification import parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.environment import driver_environment, own_ray_environment, worker_environment
-from service.driver.tune_driver import placement
 from service.errors import SpecificationError
 from tests.fakes.slots import specification
+from trainers.ray_cohort import placement
 from trainers.slot import SlotOptions
 
 

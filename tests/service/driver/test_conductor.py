@@ -13,9 +13,10 @@ from service.campaign.lifecycle import TrialState
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import MAX_BARREN_LOSSES, Conductor
-from service.driver.decision import Decision, StopKind
+from service.driver.decision import Decision
 from service.driver.dispatcher import Dispatcher
 from service.driver.lanes import Lanes
+from service.driver.stops import StopKind
 from service.driver.writer import Writer
 from service.errors import FencedError, LedgerError
 from service.ledger import Ledger, ServiceLedger

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.campaign.records import Observation, TrialRecord
-from service.driver.decision import StopKind
 from service.driver.dispatcher import MAX_LOSSES
+from service.driver.stops import StopKind
 from service.ledger import Ledger
 from tests.fakes.slots import STEPS, Simulation, objective, specification
 from trainers.fused_step_check import FusionCheck

@@ -13,9 +13,16 @@ NOW = 1_000_000
 
 
 def submission(
-    campaign_id: str, *, owner: str = "me", priority: int = 0, cpus: int = 1, at: int = 0, not_before: int = 0
+    campaign_id: str,
+    *,
+    owner: str = "me",
+    priority: int = 0,
+    cpus: int = 1,
+    at: int = 0,
+    not_before: int = 0,
+    gpus: float = 0,
 ) -> Submission:
-    resources = {"resources": {"workers": cpus, "cpus": 1}}
+    resources = {"resources": {"workers": cpus, "cpus": 1, "gpus": gpus}}
     place: dict[str, Any] = {"name": "x", "reason": "", "message": "", "since": 0, "attempt": 0, "sequence": 1}
     campaign = CampaignRecord(
         campaign_id=campaign_id, state=CampaignState.QUEUED, created_at=at, specification=resources, **place
@@ -69,3 +76,21 @@ def test_what_pauses_after_a_lost_attempt_holds_back_nobody_and_has_no_place() -
     admission = admit(queued, [], capacity=Capacity(1, 8), now=NOW)
     assert names(admission) == ["next"]
     assert waits(admission) == {"lost": (None, "waits until 00:16:45 UTC after a lost attempt")}
+
+
+def test_gpus_are_shared_out_like_cpus_where_it_is_known_how_many_there_are() -> None:
+    queued = [submission("whole", cpus=2, gpus=1, at=1), submission("none", at=2)]
+    running = [submission("r", cpus=3, gpus=0.1)]
+    admission = admit(queued, running, capacity=Capacity(16, 8, num_gpus=2), now=NOW)
+    assert names(admission) == []
+    assert waits(admission)["whole"] == (1, "needs 2 GPUs, 0.3 of 2 are in use")
+    assert names(admit(queued, running, capacity=Capacity(16, 8), now=NOW)) == ["whole", "none"]
+
+
+def test_parts_of_a_gpu_fill_it_and_more_than_there_are_wait_for_nobody_else() -> None:
+    running = [submission("r", cpus=3, gpus=0.1)]
+    parts = [submission("parts", cpus=7, gpus=0.1)]
+    assert names(admit(parts, running, capacity=Capacity(16, 8, num_gpus=1), now=NOW)) == ["parts"]
+    large = [submission("large", cpus=2, gpus=1)]
+    assert names(admit(large, [], capacity=Capacity(16, 8, num_gpus=1), now=NOW)) == ["large"]
+    assert names(admit(large, running, capacity=Capacity(16, 8, num_gpus=1), now=NOW)) == []
