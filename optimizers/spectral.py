@@ -159,11 +159,11 @@ class SpectralRule(ABC):
         )
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Give the direction its length, in a new tensor; `matrix` is what it is the direction of."""
+        """Give the direction, which belongs to its step alone, its length in place; it is the direction of `matrix`."""
         factor = self.factor(matrix.shape[-2], matrix.shape[-1])
         if factor is None:
             raise NotImplementedError(f"a rule has a factor or scales by itself: got {type(self).__name__}")
-        return direction * factor
+        return direction if factor == 1 else direction.mul_(factor)
 
 
 def apply_update(parameter: Tensor, update: Tensor, *, lr: float | Tensor, weight_decay: float | Tensor) -> Tensor:

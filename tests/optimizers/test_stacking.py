@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -48,6 +48,7 @@ def trained(kind, shapes, *, merge, foreach=None, order=None, dtype=torch.float6
 @every_kind
 @settings(max_examples=8, deadline=None)
 @given(shapes=shape_lists, seed=st.integers(0, 9))
+@example(shapes=[(1, 2), (2, 1)], seed=0)  # two stacks in one batch
 def test_no_merge_and_no_order_changes_a_result(kind, shapes, seed):
     alone = trained(kind, shapes, merge="equal", foreach=False)
     order = torch.randperm(len(shapes), generator=torch.Generator().manual_seed(seed)).tolist()
