@@ -20,7 +20,7 @@ import uvicorn
 from service import app
 from service.api import create_application
 from service.api.connections import BoundedConnection
-from service.api.context import Context
+from service.api.context import LOCAL_OWNER, Context
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.submission import LIVE
 from service.data_directory import DataDirectory
@@ -78,6 +78,8 @@ def serve(
     lock = _alone(data, address) if alone else data.replicated(served_at=address)
     with lock as is_last, app.service_ledger(data, settings) as ledger:
         check_door(ledger, host)
+        if alone:
+            ledger.take_over(owner=LOCAL_OWNER)
         holder = app.holder_of(data, address)
         ray = None
         if settings.ray_address is None and with_ray:

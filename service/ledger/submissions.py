@@ -34,6 +34,7 @@ from service.ledger.tables import (
 )
 
 LEADER = "reconciler"
+_NEW = {"priority": 0, "version": 1, "num_failures": 0, "not_before": 0, "waiting_for": ""}
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,24 @@ class SubmissionLedger(LeaseLedger):
                 if known is not None:
                     return known
             self._create_campaign(connection, campaign_id, name, specification)
-            values: dict[str, Any] = {"campaign_id": campaign_id, "owner": owner, "priority": priority, "version": 1}
-            values |= {"num_failures": 0, "not_before": 0, "waiting_for": ""}
-            connection.execute(insert(submissions).values(values))
+            place = {"campaign_id": campaign_id, "owner": owner}
+            connection.execute(insert(submissions).values({**place, **_NEW, "priority": priority}))
         return campaign_id
+
+    def take_over(self, *, owner: str) -> int:
+        """Enter campaigns that were run without the service as an owner's, if nobody runs them any more.
+
+        Returns:
+            How many there were; those that have not ended belong to the command that runs them.
+        """
+        at_rest = [state for state in CampaignState if state not in LIVE]
+        known = select(submissions.c.campaign_id)
+        fresh = select(campaigns.c.id).where(campaigns.c.state.in_(at_rest), campaigns.c.id.not_in(known))
+        with self._transaction() as connection:
+            found = [{"campaign_id": row.id, "owner": owner, **_NEW} for row in connection.execute(fresh)]
+            if found:
+                connection.execute(insert(submissions), found)
+        return len(found)
 
     def submission(self, campaign_id: str) -> Submission:
         """Read one submission.

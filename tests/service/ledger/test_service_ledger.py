@@ -55,6 +55,20 @@ def test_a_campaign_of_run_is_none_of_the_service(ledger: ServiceLedger) -> None
         ledger.submission("c")
 
 
+def test_campaigns_of_run_that_rest_are_taken_over_once_and_those_that_run_are_not(ledger: ServiceLedger) -> None:
+    submit(ledger, "own")
+    events = {"ended": CampaignEvent.FAIL, "paused": CampaignEvent.PAUSE, "runs": None}
+    for campaign_id, event in events.items():
+        ledger.create_campaign(campaign_id, name="x", specification=SPECIFICATION)
+        if event is not None:
+            ledger.move_campaign(campaign_id, event, reason="x")
+    assert (ledger.take_over(owner="me"), ledger.take_over(owner="you")) == (2, 0)
+    taken = {each.campaign_id: each.owner for each in ledger.submissions(limit=10)}
+    assert taken == {"own": "me", "ended": "me", "paused": "me"}
+    ledger.set_going("paused", CampaignEvent.RESUME)
+    assert [each.campaign_id for each in ledger.live_submissions()] == ["own", "paused"]
+
+
 def test_the_same_key_and_request_give_the_same_campaign_and_another_request_is_refused(ledger: ServiceLedger) -> None:
     key = IdempotencyKey("k", "same")
     assert submit(ledger, "c", idempotency=key) == "c"
