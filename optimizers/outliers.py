@@ -70,11 +70,15 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
     check_percentile(percentile)
     refuse_unknown("quantile", quantile, QUANTILES)
     entries = matrix.flatten(start_dim=-2)
-    largest = torch.maximum(entries.amax(dim=-1, keepdim=True), -entries.amin(dim=-1, keepdim=True))
     stride = sampling_stride(*matrix.shape[-2:]) if quantile == "sampled" else 1
     read = entries[..., ::stride]
     memory = scratch(read.shape, "outliers.magnitudes", like=matrix) if may_be_scratch(matrix) else None
-    threshold = _threshold(torch.abs(read, out=memory), largest, percentile, interpolate=stride == 1)
+    magnitudes = torch.abs(read, out=memory)
+    if stride == 1:
+        threshold, largest = _threshold(magnitudes, percentile, interpolate=True)
+    else:
+        largest = torch.maximum(entries.amax(dim=-1, keepdim=True), -entries.amin(dim=-1, keepdim=True))
+        threshold, _ = _threshold(magnitudes, percentile, interpolate=False, largest=largest)
     return threshold.add(largest, alpha=0).unsqueeze(-1)  # 0 · ∞ is NaN
 
 
@@ -128,30 +132,37 @@ def percentile_problem(value: float) -> str | None:
     return "must lie in (0, 1]"
 
 
-def _threshold(magnitudes: Tensor, largest: Tensor, percentile: float | Tensor, *, interpolate: bool) -> Tensor:
-    if isinstance(percentile, Tensor):
-        own = percentile.to(magnitudes.device).squeeze(-1)
-        return torch.where(own == 1, largest, _at_rank_of_each(magnitudes, own, interpolate))
-    if percentile == 1:
-        return largest
-    rank = percentile * (magnitudes.shape[-1] - 1)
-    return _at_rank(magnitudes, rank if interpolate else round(rank))
+def _threshold(
+    magnitudes: Tensor, percentile: float | Tensor, *, interpolate: bool, largest: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Give the percentile, and the largest magnitude: `largest` where it is known already."""
+    if not isinstance(percentile, Tensor) and percentile != 1:
+        rank = percentile * (magnitudes.shape[-1] - 1)
+        return _at_rank(magnitudes, rank if interpolate else round(rank), largest)
+    largest = magnitudes.amax(dim=-1, keepdim=True) if largest is None else largest
+    if not isinstance(percentile, Tensor):
+        return largest, largest
+    own = percentile.to(magnitudes.device).squeeze(-1)
+    return torch.where(own == 1, largest, _at_rank_of_each(magnitudes, own, interpolate)), largest
 
 
-def _at_rank(magnitudes: Tensor, rank: float) -> Tensor:
+def _at_rank(magnitudes: Tensor, rank: float, largest: Tensor | None) -> tuple[Tensor, Tensor]:
     """Select the shorter side, and on it two neighbouring ranks: half the time of a kthvalue for each of them.
 
-    `torch.quantile` sorts, is many times slower and refuses 2²⁴ entries.
+    The side from above holds the largest, NaN included. `torch.quantile` sorts, is many times slower and refuses 2²⁴
+    entries.
     """
     below, above = math.floor(rank), math.ceil(rank)
     from_above = 2 * below >= magnitudes.shape[-1]
     count = magnitudes.shape[-1] - below if from_above else above + 1
     side = magnitudes.topk(count, dim=-1, largest=from_above, sorted=False).values
+    if largest is None:
+        largest = (side if from_above else magnitudes).amax(dim=-1, keepdim=True)
     if below == above:
-        return side.amin(dim=-1, keepdim=True) if from_above else side.amax(dim=-1, keepdim=True)
+        return (side.amin(dim=-1, keepdim=True) if from_above else side.amax(dim=-1, keepdim=True)), largest
     neighbours: Tensor = side.topk(2, dim=-1, largest=not from_above).values
     first, second = neighbours[..., :1], neighbours[..., 1:]
-    return first.lerp(second, rank - below) if from_above else second.lerp(first, rank - below)
+    return (first.lerp(second, rank - below) if from_above else second.lerp(first, rank - below)), largest
 
 
 def _at_rank_of_each(magnitudes: Tensor, percentile: Tensor, interpolate: bool) -> Tensor:

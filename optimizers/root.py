@@ -108,12 +108,12 @@ class RootRule(SpectralRule):
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
         """Do what `follow` does for matrices that lie apart, with their momenta in place."""
-        is_own = stack.dtype == gradients[0].dtype
-        followed = stack if is_own else scratch(stack.shape, "root.followed", like=gradients[0])
+        is_rounded = stack.dtype != gradients[0].dtype
+        followed = scratch(stack.shape, "root.followed", like=gradients[0]) if is_rounded else stack
         buffers, momentum = [state["momentum_buffer"] for state in states], hyperparameters["momentum"]
         heavy_ball_(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=followed)
         suppress_outliers(followed, percentile=hyperparameters["percentile"], quantile=self.quantile, out=followed)
-        return (stack if is_own else stack.copy_(followed)), {}
+        return (stack.copy_(followed) if is_rounded else stack), {}
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
