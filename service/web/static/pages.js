@@ -35,10 +35,11 @@ function follow(address) {
   const redraw = throttled(() => htmx.trigger(document.body, "redraw"), DRAWN_EVERY_MS);
   const settle = throttled(() => htmx.trigger(document.body, "settled"), DRAWN_EVERY_MS);
   const events = new EventSource(address);
+  let hasNews = false;
   const kinds = ["observation", "trial_moved", "trial_created", "trial_lost", "campaign_moved", "campaign_changed"];
-  for (const kind of kinds) events.addEventListener(kind, () => { show(); redraw(); });
+  for (const kind of kinds) events.addEventListener(kind, () => { hasNews = true; show(); redraw(); });
   events.addEventListener("campaign_moved", settle);
-  events.addEventListener("error", () => { show(); redraw(); settle(); });
+  events.addEventListener("error", () => { if (hasNews) { show(); redraw(); settle(); } });  // the stream has ended
 }
 
 function say(text) {
@@ -53,6 +54,9 @@ document.addEventListener("DOMContentLoaded", () => {
   draw(document);
   const place = document.querySelector("[data-events]");
   if (place !== null) follow(place.dataset.events);
+});
+document.addEventListener("htmx:beforeSwap", (event) => {  // a browser has few contexts to draw in
+  for (const figure of event.detail.target.querySelectorAll(".figure")) if (window.Plotly) Plotly.purge(figure);
 });
 document.addEventListener("htmx:load", (event) => { localize(event.target); draw(event.target); });
 document.addEventListener("htmx:afterRequest", (event) => {
