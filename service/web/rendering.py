@@ -31,9 +31,7 @@ _NONE = "–"
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Answer with a page, or a part of one."""
     token, is_known = token_of(request), KEY_COOKIE in request.cookies
-    content = _templates.get_template(template).render(
-        token=token, has_cookie=is_known, path=request.url.path, status=status, **values
-    )
+    content = _templates.get_template(template).render(token=token, has_cookie=is_known, status=status, **values)
     return HTMLResponse(content, status_code=status, headers=HEADERS)
 
 

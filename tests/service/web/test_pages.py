@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 from service.api.access import KEY_COOKIE, TOKEN_HEADER
 from service.campaign.lifecycle import CampaignEvent
 from service.ledger.access import Role
+from service.settings import Settings
+from service.web import add_pages
 from service.web.routes import ASSETS, ROUTES
-from tests.service.api.conftest import Bench
+from tests.service.api.conftest import Bench, make_bench
+from tests.service.api.test_tracking import FakePages
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -66,10 +70,21 @@ def test_a_running_campaign_is_shown_with_its_arms_figures_and_what_may_be_done(
     assert [trace["y"] for trace in progress["data"] if trace["mode"] == "lines"] == [[3.0, 1.0], [2.0]]
     assert sorted(trace["y"] for trace in curves["data"]) == [[1.0], [2.0], [3.0]]
     assert "no verdicts" in bench.client.get(base + "/findings").text
-    assert (
-        "not there yet" in bench.client.get(base + "/tracking").text
-        or "no tracker" in bench.client.get(base + "/tracking").text
-    )
+    assert "MLflow: this service keeps no tracker" in bench.client.get(base + "/tracking").text
+
+
+def test_pages_lead_into_mlflow_and_say_why_where_they_cannot(tmp_path: Path) -> None:
+    pages = FakePages()
+    with make_bench(tmp_path, Settings(), pages=pages) as tracked:
+        add_pages(tracked.application)
+        campaign_id = tracked.submit()
+        tracked.add_trials(campaign_id, [1.0])
+        parts = [f"/campaigns/{campaign_id}/tracking", f"/campaigns/{campaign_id}/trials/0/tracking"]
+        links = [re.findall(r'href="([^"]+)"', tracked.client.get(part).text) for part in parts]
+        home = f"http://mlflow/#/{campaign_id}"
+        assert links == [[home, "http://mlflow/#/trials"], [f"{home}/0"]]
+        pages.is_away = True
+        assert all("MLflow: MLflow does not answer" in tracked.client.get(part).text for part in parts)
 
 
 def test_trials_are_filtered_ordered_and_paged(bench: Bench) -> None:
