@@ -30,11 +30,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, Final
 
+import psutil
 from mlflow import MlflowClient
 
 from service.ledger import ServiceLedger
@@ -91,11 +93,13 @@ class Services:
         try:
             campaign_id = client.submit(campaign)["id"]
             with ServiceLedger.at(serving.data.ledger) as ledger:
-                _wait(lambda: ledger.campaign(campaign_id).sequence >= num_reports // 2)
+                _wait(lambda: len(ledger.observations(campaign_id)) > 0)
+                work = ProcessorTime(lambda: self._processes(serving))
+                _wait(lambda: work.look() and len(ledger.observations(campaign_id)) >= num_reports // 2)
                 self._ill.half_way()
-                _wait(lambda: ledger.campaign(campaign_id).state.is_terminal)
+                _wait(lambda: work.look() and ledger.campaign(campaign_id).state.is_terminal)
                 ended_at = time.monotonic()
-                told = _pace(ledger, campaign_id, num_reports)
+                told = _pace(ledger, campaign_id, num_reports) | {"service_and_mlflow": work.part()}
                 self._ill.end()
                 if way != UNTRACKED:
                     _wait(lambda: ledger.cursor(ATTACHMENTS, campaign_id) >= ledger.campaign(campaign_id).sequence)
@@ -105,11 +109,45 @@ class Services:
         finally:
             self._ill.end()
 
+    def _processes(self, serving: Serving) -> Iterator[psutil.Process]:
+        yield psutil.Process(serving.process.pid)
+        yield from self._ill.server.processes()
+
     def remove(self) -> None:
         """End everything."""
         for serving in self._services.values():
             serving.remove()
         self._ill.remove()
+
+
+class ProcessorTime:
+    """The processors' time of some processes, as a part of what all processors have; those that end are counted too.
+
+    Args:
+        processes: Gives those that live.
+    """
+
+    def __init__(self, processes: Callable[[], Iterator[psutil.Process]]) -> None:
+        self._processes = processes
+        self._began_at = self._seen_at = time.monotonic()
+        self._first: dict[psutil.Process, float] = {}
+        self._last: dict[psutil.Process, float] = {}
+        self.look()
+        self._first = dict(self._last)
+
+    def look(self) -> bool:
+        """Read the clocks of those that live; true, so that a wait may look as it goes."""
+        self._seen_at = time.monotonic()
+        for process in self._processes():
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                self._last[process] = times.user + times.system
+        return True
+
+    def part(self) -> float:
+        """Give the part of all processors' time between the first look and the last."""
+        used = sum(seconds - self._first.get(process, 0.0) for process, seconds in self._last.items())
+        return used / ((os.cpu_count() or 1) * (self._seen_at - self._began_at))
 
 
 def _pace(ledger: ServiceLedger, campaign_id: str, num_reports: int) -> dict[str, float]:
@@ -159,7 +197,12 @@ def _line(way: str, told: list[list[dict[str, float]]], untracked: list[list[dic
     if way != UNTRACKED:
         error = stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
         line |= {"ratio": mean(ratios), "error": error, "lowest": min(ratios), "highest": max(ratios)}
+        line["share"] = _mean_share(told) - _mean_share(untracked)
     return line
+
+
+def _mean_share(told: list[list[dict[str, float]]]) -> float:
+    return mean(each["service_and_mlflow"] for some in told for each in some)
 
 
 def _mean_pace(some: list[dict[str, float]]) -> float:
@@ -170,7 +213,8 @@ def show(line: dict[str, Any]) -> str:
     """Write a line of the table."""
     told = f"{line['told_after']:.0f}" if "told_after" in line else ""
     ratio = f"{line['ratio']:.3f} ± {line['error']:.3f}" if "ratio" in line else ""
-    return f"{line['way']:10} {line['seconds']:9.1f} {line['steps_per_second']:9.1f} {told:>17} {ratio:>26}"
+    share = f"{line['share']:.2%}" if "share" in line else ""
+    return f"{line['way']:10} {line['seconds']:9.1f} {line['steps_per_second']:9.1f} {told:>17} {ratio:>26} {share:>8}"
 
 
 def main() -> None:
@@ -186,7 +230,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     campaign = specification(num_trials=arguments.trials, steps=arguments.steps)
     lines = measure(arguments.ways, campaign, num_rounds=arguments.rounds)
-    print(f"{'MLflow':10} {'seconds':>9} {'steps/s':>9} {'told after, s':>17} {'ratio to untracked':>26}")
+    print(f"{'MLflow':10} {'seconds':>9} {'steps/s':>9} {'told after, s':>17} {'ratio to untracked':>26} {'share':>8}")
     for line in lines:
         print(show(line))
     if arguments.json is not None:

@@ -99,10 +99,18 @@ class PrivateMlflow:
                 return
         raise TimeoutError(f"the MLflow server did not start: got {self.log.read_text(encoding='utf-8')}")
 
+    def processes(self) -> list[psutil.Process]:
+        """List its processes, none where it was killed or died."""
+        parent = self._process  # another thread may kill it
+        try:
+            return [parent, *parent.children(recursive=True)] if parent is not None else []
+        except psutil.NoSuchProcess:
+            return []
+
     def kill(self) -> None:
         """Kill every process of it at once; what is in its store stays."""
         assert self._process is not None
-        family = [self._process, *self._process.children(recursive=True)]
+        family = self.processes()
         for process in family:
             try:
                 process.kill()
