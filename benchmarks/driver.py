@@ -30,7 +30,7 @@ from service.driver.lanes import Lanes
 from service.driver.writer import Writer
 from service.ledger import Ledger
 from service.ledger.spool import Spool
-from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
+from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 METRICS = {
     "loss": 0.5,

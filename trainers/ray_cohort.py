@@ -11,7 +11,8 @@ import ray
 from ray import cloudpickle, tune
 from ray.exceptions import RayError
 
-from trainers.slot import BoardLostError, Slot, SlotOptions, Verdict
+from trainers.messages import Verdict
+from trainers.slot import BoardLostError, Slot, SlotOptions
 
 
 class ActorVerdicts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import SeedHistory
 from service.campaign.records import Phase, TrialRecord
-from trainers.slot import Ending, MemberReport
+from trainers.messages import Ending, MemberReport
 
 if TYPE_CHECKING:
     from service.driver.arms import Arm

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from service.campaign.specification import Specification
 from service.driver.arm_trial import ArmTrial
+from trainers.messages import Assignment
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
-from trainers.slot import Assignment
 from trainers.tasks import task_from_options
 
 

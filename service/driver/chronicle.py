@@ -8,8 +8,8 @@ from service.driver.arm_trial import ArmTrial
 from service.ledger import entries
 from service.ledger.spool import Record
 from trainers.fused_step_check import FusionCheck
+from trainers.messages import MemberReport
 from trainers.plan import Plan
-from trainers.slot import MemberReport
 
 
 class Chronicle:

@@ -22,7 +22,7 @@ from service.driver.dispatcher import Dispatcher
 from service.driver.stops import StopKind
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
-from trainers.slot import SlotReport, Verdict
+from trainers.messages import SlotReport, Verdict
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
 _CHECK_SECONDS = 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from service.driver.arm_trial import ArmTrial
 from service.ledger.spool import Record
-from trainers.slot import Verdict
+from trainers.messages import Verdict
 
 
 @dataclass

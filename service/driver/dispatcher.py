@@ -24,7 +24,7 @@ from service.driver.lanes import Lanes
 from service.driver.lessons import Lessons
 from service.driver.seating import Seating
 from service.driver.stops import StopKind
-from trainers.slot import Ending, MemberReport, SlotReport, Verdict
+from trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
 

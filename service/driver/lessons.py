@@ -13,7 +13,7 @@ from service.driver.decision import SlotState
 from service.driver.failures import Failures, is_out_of_memory
 from service.driver.lanes import Lanes
 from service.ledger.spool import Record
-from trainers.slot import Ending, MemberReport, SlotReport
+from trainers.messages import Ending, MemberReport, SlotReport
 
 
 class Lessons:

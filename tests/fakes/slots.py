@@ -18,8 +18,8 @@ from service.driver.lanes import Lanes
 from service.driver.stops import StopKind
 from service.ledger.spool import Record
 from trainers.fused_step_check import FusionCheck
+from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 from trainers.plan import Plan
-from trainers.slot import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 STEPS = 90
 

@@ -14,9 +14,10 @@ import pytest
 from tests.fakes.verdict_source import ScriptedVerdicts
 from trainers import checkpoints
 from trainers.lane_step import LaneStep
+from trainers.messages import Assignment, Ending, MemberReport, Verdict
 from trainers.schedules import Schedule
 from trainers.setting import TrialSetting
-from trainers.slot import Assignment, BoardLostError, Ending, MemberReport, Slot, SlotOptions, Verdict
+from trainers.slot import BoardLostError, Slot, SlotOptions
 from trainers.tasks import task_from_options
 
 GO_ON = Verdict()

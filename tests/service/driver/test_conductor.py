@@ -22,7 +22,7 @@ from service.errors import FencedError, LedgerError
 from service.ledger import Ledger, ServiceLedger
 from service.ledger.spool import Record, Spool, read
 from tests.fakes.slots import specification
-from trainers.slot import Ending, MemberReport, SlotReport, Verdict
+from trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 
 class FakeBoard:
