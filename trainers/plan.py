@@ -1,10 +1,10 @@
 """How many trials of a structure to train together: found out by trying, on copies of one trial that never move.
 
 One trial alone is timed in the solo engine; a long step ends the matter. Then 2, 4, 8 ... are timed in the population
-engine, as long as a step costs each trial less than 1 / 1.1 of the best before (one doubling may fail that, two in a
-row end it: fusing has a cost of its own, which few trials may not carry), memory allows, and the time set aside for
-trying lasts. The copies have a learning rate of zero, so none can diverge. A plan of one is a good answer where one is
-fastest.
+engine, each in turns with the one alone, for the pace of a shared machine changes from second to second. They go on as
+long as they gain 1.1 times the best before (one doubling may fail that, two in a row end it: fusing has a cost of its
+own, which few trials may not carry), memory allows, and the time set aside for trying lasts. The copies have a learning
+rate of zero, so none can diverge. A plan of one is a good answer where one is fastest.
 
 Memory is that of one more trial, measured between one and two on CUDA; on a CPU, where nothing tells a peak, it is the
 bytes of weights, gradient, update, optimizer state and what the backward pass keeps. At most 80 % of it is planned for.
@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -40,8 +41,12 @@ PATIENCE = 2
 LONG_STEP_SECONDS = 0.2
 """A step of one trial alone above which nothing is tried: it is arithmetic, which fusing does not save."""
 MEMORY_SHARE = 0.8
-TRY_SECONDS = 1.0
-"""For all measurements together; the one that is under way is finished."""
+TRY_SHARE = 0.02
+"""For all measurements together, of what all trials would take one by one; the measurement under way is finished."""
+TRY_SECONDS = (1.0, 10.0)
+"""The least and the most for them, whatever the share."""
+ROUNDS = 3
+"""Of one alone and a number together, in turns."""
 _MOST_STEPS = 5
 _STRETCH_SECONDS = 0.02
 _ENDLESS = 10**6
@@ -54,7 +59,8 @@ class Plan:
     Attributes:
         num_members: So many.
         why: A sentence.
-        seconds: Of a step for each trial, by the number of trials measured; empty where nothing was.
+        seconds: Of a step for each trial, by the number of trials measured, at the pace of the one alone; empty where
+            nothing was.
         member_bytes: Memory of one more trial, None where nothing was measured.
     """
 
@@ -103,35 +109,79 @@ def make_plan(setting: TrialSetting, *, most: int, clock: Callable[[], float] = 
     if limit == 1:
         return Plan(1, "no more are asked for" if most == 1 else "memory was found to bear no more")
     still = _still(setting)
-    alone = SoloTrial(still)
-    seconds = min(_seconds_of(alone.advance, step, still, clock) for step in (1, 2))  # the first one warms up
+    alone = _Stepper(SoloTrial(still).advance, setting.device, clock)
+    seconds = min(alone.seconds(1), alone.seconds(1))  # the first one warms up
     if seconds > LONG_STEP_SECONDS:  # before anything is copied: a model this large may not fit twice
         return Plan(
             1, f"a step of one alone takes {seconds:.2g} s, more than {LONG_STEP_SECONDS:g} s: it fills its device"
         )
     problem = fusion_problem(setting.task)
-    return Plan(1, problem) if problem is not None else _measured(still, alone, limit, clock)
+    if problem is not None:
+        return Plan(1, problem)
+    least, at_most = TRY_SECONDS
+    return _measured(still, alone, limit, min(max(TRY_SHARE * seconds * setting.steps * most, least), at_most))
 
 
-def _measured(setting: TrialSetting, alone: SoloTrial, limit: int, clock: Callable[[], float]) -> Plan:
+def _measured(setting: TrialSetting, alone: _Stepper, limit: int, try_seconds: float) -> Plan:
+    clock = alone.clock
     began = clock()
     member_bytes = _member_bytes(setting)
     bearable = max(int(MEMORY_SHARE * _free_bytes(setting.device) / max(member_bytes, 1)), 1)
-    seconds = {1: _timed(alone.advance, setting, clock)}
+    gains, alone_seconds = {1: 1.0}, alone.seconds(alone.stretch())
     best, failed, number, why = 1, 0, 1, ""
     while not why:
         number = min(2 * number, limit)
         if number > bearable:
             why = f"{number} would not fit into {MEMORY_SHARE:.0%} of the memory that is free"
-        elif clock() - began > TRY_SECONDS and number > 2:
-            why = f"trying ended after {TRY_SECONDS:g} s"
+        elif clock() - began > try_seconds and number > 2:
+            why = f"trying ended after {try_seconds:.2g} s"
         else:
-            seconds[number] = _timed(_together(setting, number), setting, clock) / number
-            gains = GAIN * seconds[number] <= seconds[best] and known_bound(setting) is None
-            failed = 0 if gains else failed + 1
+            together = _Stepper(_together(setting, number), setting.device, clock)
+            pairs = _in_turns(alone, together)
+            gains[number] = number * median(one / other for one, other in pairs)
+            alone_seconds = min(alone_seconds, *(one for one, _ in pairs))
+            is_gain = gains[number] >= GAIN * gains[best] and known_bound(setting) is None
+            failed = 0 if is_gain else failed + 1
             best = best if failed else number
             why = _end(setting, number, limit, failed)
-    return Plan(best, why, seconds, member_bytes)
+    return Plan(best, why, {each: alone_seconds / gain for each, gain in gains.items()}, member_bytes)
+
+
+class _Stepper:
+    """Trials that take steps, timed.
+
+    Args:
+        advance: Trains them until a step.
+        device: Theirs.
+        clock: Seconds.
+    """
+
+    def __init__(self, advance: Callable[[int], Any], device: str, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._advance = advance
+        self._device = device
+        self._step = 0
+
+    def seconds(self, num_steps: int) -> float:
+        """Take steps; give the seconds of one."""
+        _wait(self._device)
+        started = self.clock()
+        self._step += num_steps
+        self._advance(self._step)
+        _wait(self._device)
+        return (self.clock() - started) / num_steps
+
+    def stretch(self) -> int:
+        """Give how many steps to time at once: few of long ones, which are their own measure."""
+        seconds = self.seconds(1)
+        return min(max(int(_STRETCH_SECONDS / max(seconds, 1e-9)), 1), _MOST_STEPS)
+
+
+def _in_turns(alone: _Stepper, together: _Stepper) -> list[tuple[float, float]]:
+    """Time both in turns; give the seconds of a step of each in every round."""
+    together.seconds(2)  # the first ones make what later ones use
+    lengths = alone.stretch(), together.stretch()
+    return [(alone.seconds(lengths[0]), together.seconds(lengths[1])) for _ in range(ROUNDS)]
 
 
 def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
@@ -157,27 +207,6 @@ def _together(setting: TrialSetting, number: int) -> Callable[[int], Any]:
     for trial in range(number):
         population.admit(trial, dataclasses.replace(setting, seed=setting.seed + trial))
     return lambda until_step: population.advance(dict.fromkeys(range(number), until_step))
-
-
-def _timed(advance: Callable[[int], Any], setting: TrialSetting, clock: Callable[[], float]) -> float:
-    """Give the seconds of a step: the best of three stretches of some, after the first steps, which do not count.
-
-    Long steps are their own measure: stretches of many would leave no time for trying larger numbers.
-    """
-    warm = 3  # one more than a trial alone may have taken already
-    first_seconds = _seconds_of(advance, warm, setting, clock) / warm
-    length = min(max(int(_STRETCH_SECONDS / max(first_seconds, 1e-9)), 1), _MOST_STEPS)
-    return min(_seconds_of(advance, warm + length * (stretch + 1), setting, clock) / length for stretch in range(3))
-
-
-def _seconds_of(
-    advance: Callable[[int], Any], until_step: int, setting: TrialSetting, clock: Callable[[], float]
-) -> float:
-    _wait(setting.device)
-    started = clock()
-    advance(until_step)
-    _wait(setting.device)
-    return clock() - started
 
 
 def _wait(device: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import ClassVar
@@ -85,6 +86,21 @@ def test_a_trial_with_long_steps_is_planned_alone_after_two_of_them(setting: Set
 def test_a_first_step_that_is_slow_does_not_count(setting: Settings) -> None:
     times = chain([0.0, 3.0], count(3.0, 0.001))
     assert make_plan(setting(), most=2, clock=lambda: float(next(times))).seconds != {}
+
+
+def test_a_machine_that_slows_down_meanwhile_does_not_hide_the_gain(setting: Settings) -> None:
+    times = _slowing_down(after_looks=8, factor=5.0)
+    plan = make_plan(setting(optimizer="muon"), most=16, clock=lambda: next(times))
+    assert plan.num_members > 1
+
+
+def _slowing_down(*, after_looks: int, factor: float) -> Iterator[float]:
+    """Tell the time of a machine that does everything more slowly from some look at its clock on."""
+    now, seen = 0.0, time.perf_counter()
+    for look in count():
+        passed, seen = time.perf_counter() - seen, time.perf_counter()
+        now += passed * (factor if look > after_looks else 1.0)
+        yield now
 
 
 def test_the_document_is_plain(setting: Settings) -> None:
