@@ -14,7 +14,9 @@ the same code, two at a time where they have processes for it.
     spectune      `spectune run`: ledger, MLflow, leaderboard, everything on
 
 A time is wall time by the number of trials. Ray's clock starts when its cluster is up, Spectune's with its process, and
-is read twice: when the campaign has ended, and when MLflow holds every point of it.
+is read twice: when the campaign has ended, and when MLflow holds every point of it. `whole` is the ratio to
+reuse_actors with clocks alike, from the start of either process: it flatters us where trials are tiny, for there its
+start is spread over fewer of them.
 """
 
 from __future__ import annotations
@@ -89,8 +91,8 @@ def make_trial(config: dict[str, Any]) -> Any:
 # Ray Tune
 
 
-def run_callback(problem: str, num_trials: int, folder: Path) -> float:
-    """Run Ray Tune as people use it; give its seconds."""
+def run_callback(problem: str, num_trials: int, folder: Path) -> tuple[float, float]:
+    """Run Ray Tune as people use it; give its seconds, and when it ended."""
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -104,8 +106,8 @@ def run_callback(problem: str, num_trials: int, folder: Path) -> float:
     return _fit(train, problem, num_trials, folder, callbacks=[callback], reuse_actors=False)
 
 
-def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> float:
-    """Run Ray Tune tuned by hand; give its seconds."""
+def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> tuple[float, float]:
+    """Run Ray Tune tuned by hand; give its seconds, and when it ended."""
     from ray import tune
 
     class Trainable(tune.Trainable):  # type: ignore[misc]
@@ -125,7 +127,7 @@ def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> float:
 
 def _fit(
     trainable: Any, problem: str, num_trials: int, folder: Path, *, callbacks: list[Any], reuse_actors: bool
-) -> float:
+) -> tuple[float, float]:
     import ray
     from ray import tune
 
@@ -143,11 +145,11 @@ def _fit(
     )
     start = time.perf_counter()
     results = tuner.fit()
-    seconds = time.perf_counter() - start
+    seconds, ended_at = time.perf_counter() - start, time.time()
     ray.shutdown()
     assert len(results) == num_trials, f"{num_trials} trials were asked for: got {len(results)}"
     assert not results.errors, f"a trial failed: got {results.errors[0]}"
-    return seconds
+    return seconds, ended_at
 
 
 # Spectune
@@ -191,16 +193,17 @@ def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, f
 # Table
 
 
-SIDES: Final[dict[str, Callable[[str, int, Path], float]]] = {
+SIDES: Final[dict[str, Callable[[str, int, Path], tuple[float, float]]]] = {
     "callback": run_callback,
     "reuse_actors": run_reuse_actors,
 }
 
 
-def _side_in_own_process(side: str, problem: str, num_trials: int) -> float:
-    """Run a side of Ray in a process of its own, for it changes its environment."""
+def _side_in_own_process(side: str, problem: str, num_trials: int) -> tuple[float, float]:
+    """Run a side of Ray in a process of its own, for it changes its environment; give both its times."""
     command = [sys.executable, "-m", "benchmarks.campaign", "--side", side, "--problems", problem]
     loggers = {} if side == "callback" else {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+    began_at = time.time()
     done = subprocess.run(
         [*command, "--baseline-trials", str(num_trials)],
         check=True,
@@ -208,7 +211,8 @@ def _side_in_own_process(side: str, problem: str, num_trials: int) -> float:
         text=True,
         env={**os.environ, **loggers},
     )
-    return float(done.stdout.strip().splitlines()[-1])
+    seconds, ended_at = map(float, done.stdout.strip().splitlines()[-1].split())
+    return seconds, ended_at - began_at
 
 
 def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
@@ -217,7 +221,9 @@ def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[
     line: dict[str, Any] = {"problem": problem, "trials": num_trials, "baseline_trials": num_baseline_trials}
     for side in SIDES:
         print(f"    {side}, {problem}", file=sys.stderr)
-        line[f"{side}_ms"] = 1e3 * _side_in_own_process(side, problem, num_baseline_trials) / num_baseline_trials
+        since_cluster, since_start = _side_in_own_process(side, problem, num_baseline_trials)
+        line[f"{side}_ms"] = 1e3 * since_cluster / num_baseline_trials
+        line[f"{side}_whole_ms"] = 1e3 * since_start / num_baseline_trials
     with tempfile.TemporaryDirectory() as folder:
         seconds = run_spectune(PROBLEMS[problem], num_trials, Path(folder))
     line["spectune_ms"] = 1e3 * seconds["campaign"] / num_trials
@@ -225,6 +231,7 @@ def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[
     line["against_callback"] = line["callback_ms"] / line["spectune_ms"]
     line["against_callback_tracked"] = line["callback_ms"] / line["spectune_tracked_ms"]
     line["against_reuse_actors"] = line["reuse_actors_ms"] / line["spectune_ms"]
+    line["against_reuse_actors_whole"] = line["reuse_actors_whole_ms"] / line["spectune_ms"]
     return line
 
 
@@ -239,18 +246,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.side is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(SIDES[arguments.side](arguments.problems[0], arguments.baseline_trials, Path(folder)))
+            print(*SIDES[arguments.side](arguments.problems[0], arguments.baseline_trials, Path(folder)))
         return
     lines = [
         measure(problem, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials)
         for problem in arguments.problems
     ]
-    print("ms per trial   callback  reuse_actors  spectune  until tracked | callback/ours  tracked  reuse_actors/ours")
+    print(
+        "ms per trial   callback  reuse_actors  spectune    tracked | callback/ours  tracked  reuse_actors/ours  whole"
+    )
     for line in lines:
         print(
             f"{line['problem']:12} {line['callback_ms']:10.0f} {line['reuse_actors_ms']:13.0f} "
-            f"{line['spectune_ms']:9.1f} {line['spectune_tracked_ms']:14.1f} | {line['against_callback']:13.1f} "
-            f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.1f}"
+            f"{line['spectune_ms']:9.1f} {line['spectune_tracked_ms']:10.1f} | {line['against_callback']:13.1f} "
+            f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.2f} "
+            f"{line['against_reuse_actors_whole']:6.2f}"
         )
     if arguments.json is not None:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
