@@ -17,7 +17,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
@@ -41,12 +40,14 @@ PATIENCE = 2
 LONG_STEP_SECONDS = 0.2
 """A step of one trial alone above which nothing is tried: it is arithmetic, which fusing does not save."""
 MEMORY_SHARE = 0.8
-TRY_SHARE = 0.02
-"""For all measurements together, of what all trials would take one by one; the measurement under way is finished."""
+TRY_SHARE = 0.04
+"""For all measurements together, of what all trials would take one by one."""
 TRY_SECONDS = (1.0, 10.0)
 """The least and the most for them, whatever the share."""
-ROUNDS = 3
-"""Of one alone and a number together, in turns."""
+ROUNDS = (3, 9)
+"""Of one alone and a number together, in turns: the least, and the most where steps are short."""
+ROUNDS_SHARE = 0.08
+"""Of the time set aside, for the rounds of a number; the least are taken whatever they cost."""
 _MOST_STEPS = 5
 _STRETCH_SECONDS = 0.02
 _ENDLESS = 10**6
@@ -124,7 +125,7 @@ def make_plan(setting: TrialSetting, *, most: int, clock: Callable[[], float] = 
 
 def _measured(setting: TrialSetting, alone: _Stepper, limit: int, try_seconds: float) -> Plan:
     clock = alone.clock
-    began = clock()
+    began, last_seconds = clock(), 0.0
     member_bytes = _member_bytes(setting)
     bearable = max(int(MEMORY_SHARE * _free_bytes(setting.device) / max(member_bytes, 1)), 1)
     gains, alone_seconds = {1: 1.0}, alone.seconds(alone.stretch())
@@ -133,13 +134,14 @@ def _measured(setting: TrialSetting, alone: _Stepper, limit: int, try_seconds: f
         number = min(2 * number, limit)
         if number > bearable:
             why = f"{number} would not fit into {MEMORY_SHARE:.0%} of the memory that is free"
-        elif clock() - began > try_seconds and number > 2:
-            why = f"trying ended after {try_seconds:.2g} s"
+        elif number > 2 and clock() - began + 2 * last_seconds > try_seconds:
+            why = f"trying {number} would take more than the {try_seconds:.2g} s set aside"
         else:
+            number_began = clock()
             together = _Stepper(_together(setting, number), setting.device, clock)
-            pairs = _in_turns(alone, together)
-            gains[number] = number * median(one / other for one, other in pairs)
-            alone_seconds = min(alone_seconds, *(one for one, _ in pairs))
+            one, other = _in_turns(alone, together, ROUNDS_SHARE * try_seconds)
+            gains[number] = number * one / other
+            alone_seconds, last_seconds = min(alone_seconds, one), clock() - number_began
             is_gain = gains[number] >= GAIN * gains[best] and known_bound(setting) is None
             failed = 0 if is_gain else failed + 1
             best = best if failed else number
@@ -177,11 +179,15 @@ class _Stepper:
         return min(max(int(_STRETCH_SECONDS / max(seconds, 1e-9)), 1), _MOST_STEPS)
 
 
-def _in_turns(alone: _Stepper, together: _Stepper) -> list[tuple[float, float]]:
-    """Time both in turns; give the seconds of a step of each in every round."""
+def _in_turns(alone: _Stepper, together: _Stepper, seconds: float) -> tuple[float, float]:
+    """Time both in turns; give the seconds of a step of each, when nothing else held it up."""
     together.seconds(2)  # the first ones make what later ones use
-    lengths = alone.stretch(), together.stretch()
-    return [(alone.seconds(lengths[0]), together.seconds(lengths[1])) for _ in range(ROUNDS)]
+    lengths, began = (alone.stretch(), together.stretch()), alone.clock()
+    pairs: list[tuple[float, float]] = []
+    least, at_most = ROUNDS
+    while len(pairs) < least or (len(pairs) < at_most and alone.clock() - began < seconds):
+        pairs.append((alone.seconds(lengths[0]), together.seconds(lengths[1])))
+    return min(one for one, _ in pairs), min(other for _, other in pairs)
 
 
 def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
