@@ -37,6 +37,7 @@ from service.driver.environment import VARIABLES
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
 from trainers.plan import make_plan
 from trainers.population import Population
+from trainers.products import pin_products
 from trainers.seeds import generator_for
 from trainers.tasks.task import batch_is_fixed, place
 
@@ -221,6 +222,7 @@ def main() -> None:
     """Run every case, print as it goes, write JSON at the end."""
     options = _options()
     _take_workers_environment()
+    pin_products()
     torch.set_num_threads(options.threads)
     about = {
         "torch": torch.__version__,
@@ -241,7 +243,7 @@ def main() -> None:
 
 def _take_workers_environment() -> None:
     """Begin again with the variables that libraries read when they load, as every worker has them."""
-    wanted = {each.name: each.value for each in VARIABLES if each.name.startswith(("MALLOC_", "MKL_"))}
+    wanted = {each.name: each.value for each in VARIABLES if each.name.startswith("MALLOC_")}
     if not wanted.items() <= os.environ.items():
         os.execve(sys.executable, sys.orig_argv, os.environ | wanted)
 

@@ -22,6 +22,7 @@ One line a file:
     fused_step_check  a step among others against the same step alone
     cohorts           trials in training in one process, whichever engine trains them
     compiler          spares a worker torch's compiler
+    products          lets products of matrices give the same bits in any batch
     checkpoints       the states of a slot's trials in a file whose entries are whole or refused
     messages          what the driver and a slot tell each other
     slot              a worker that trains cohorts, told by verdicts what to do

@@ -27,6 +27,7 @@ from trainers.compiler import leave_compiler_unloaded
 from trainers.fused_step_check import FusionCheck, FusionSampler
 from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 from trainers.plan import Plan, make_plan
+from trainers.products import pin_products
 from trainers.solo import Outcome
 from trainers.structure import structure_of
 
@@ -86,6 +87,7 @@ class Slot:
 
     def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
         leave_compiler_unloaded()
+        pin_products()
         torch.set_num_threads(options.cpus)
         if 0.0 < options.gpus < 1.0:
             torch.cuda.set_per_process_memory_fraction(options.gpus)  # neighbours on the device need theirs

@@ -37,7 +37,6 @@ VARIABLES = (
     Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
     Variable("RAY_AUTH_MODE", "token", "Ray runs code for whoever reaches its ports"),
     Variable("RAY_DEDUP_LOGS", "0", "each line of a worker's log counts"),
-    Variable("MKL_CBWR", "AVX2,STRICT", "matrix products give the same bits in any batch; read when torch loads", True),
     Variable(
         "MALLOC_MMAP_THRESHOLD_",
         str(32 * 2**20),
