@@ -1,10 +1,15 @@
-"""The space that ships with each optimizer; its bounds are argued in the optimizer's file."""
+"""The space that ships with each optimizer; its bounds are argued in the optimizer's file.
+
+On some presets of tasks the learning rates are others (`preset_rates.py`).
+"""
 
 from __future__ import annotations
 
 from search_spaces.adamw import ADAMW
+from search_spaces.domains import Fixed
 from search_spaces.muon import MUON
 from search_spaces.polargrad import POLARGRAD
+from search_spaces.preset_rates import PRESET_RATES
 from search_spaces.root import ROOT
 from search_spaces.sgd import SGD
 from search_spaces.space import Space, nearest_hint
@@ -20,8 +25,8 @@ DEFAULT_SPACES: dict[str, Space] = {
 }
 
 
-def default_space(optimizer: str) -> Space:
-    """Give the space that ships with an optimizer.
+def default_space(optimizer: str, preset: str = "") -> Space:
+    """Give the space that ships with an optimizer, with a preset's own learning rates and no decay where it has some.
 
     Raises:
         ValueError: There is none.
@@ -29,4 +34,6 @@ def default_space(optimizer: str) -> Space:
     if optimizer not in DEFAULT_SPACES:
         hint = nearest_hint(optimizer, DEFAULT_SPACES)
         raise ValueError(f"no search space ships with this optimizer{hint}: got {optimizer!r}")
-    return DEFAULT_SPACES[optimizer]
+    space = DEFAULT_SPACES[optimizer]
+    rates = PRESET_RATES.get(preset, {}).get(optimizer)
+    return space if rates is None else Space({**space, "lr": rates, "weight_decay": Fixed(0.0)})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import AfterValidator
 
 from optimizers.catalog import OPTIMIZERS
 from optimizers.hyperparameters import Hyperparameter
-from search_spaces.catalog import DEFAULT_SPACES
+from search_spaces import DEFAULT_SPACES, default_space
 from service.api.routing import Route
 from service.api.schemas import Catalogue
 from service.ledger.access import Role
-from trainers.tasks import TASKS, task_schema
+from trainers.options import unknown
+from trainers.tasks import PRESETS, TASKS, task_schema
 
 _TYPES = {"float": "number", "integer": "integer", "boolean": "boolean", "choice": "string", "betas": "array"}
 
@@ -30,13 +34,17 @@ def list_tasks() -> Catalogue:
     return Catalogue(items={name: task_schema(name) for name in TASKS})
 
 
-def list_search_spaces() -> Catalogue:
+def _known(preset: str) -> str:
+    if preset and preset not in PRESETS:
+        raise ValueError(unknown("preset", preset, PRESETS))
+    return preset
+
+
+def list_search_spaces(
+    preset: Annotated[str, Query(description="For this preset of a task."), AfterValidator(_known)] = "",
+) -> Catalogue:
     """List the space that ships with each optimizer, as a specification would write it."""
-    items = {
-        name: {parameter: domain.document() for parameter, domain in space.items()}
-        for name, space in DEFAULT_SPACES.items()
-    }
-    return Catalogue(items=items)
+    return Catalogue(items={name: default_space(name, preset).document() for name in DEFAULT_SPACES})
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

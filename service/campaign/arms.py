@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces import DEFAULT_SPACES, Space, SpaceError, parse_space
+from search_spaces import DEFAULT_SPACES, Space, SpaceError, default_space, parse_space
 from search_spaces.json_values import is_number, json_pointer
 from service.campaign.catalog import Catalog, Hyperparameter
 from service.campaign.problem_list import ProblemList
@@ -16,11 +16,11 @@ _EXCLUSIVE = ("adamw_lr", "adamw_lr_ratio")  # the same rate, absolute and relat
 _DECAYS = (("lr", "weight_decay"), ("adamw_lr", "adamw_weight_decay"))
 
 
-def read_arms(document: Any, *, catalog: Catalog, found: ProblemList) -> list[ArmSection | None]:
+def read_arms(document: Any, *, preset: str, catalog: Catalog, found: ProblemList) -> list[ArmSection | None]:
     """Read all arms; None for one that cannot be read.
 
-    With `space: default` the hyperparameters in `fixed` are taken out of the optimizer's default space; in a space that
-    is written out, one that is fixed besides is a mistake.
+    `preset` names the task's preset, empty where it has none. With `space: default` the hyperparameters in `fixed` are
+    taken out of the default space; in a space that is written out, one that is fixed besides is a mistake.
     """
     if not isinstance(document, list | tuple) or not document:
         found.add("/arms", "a list of at least one arm is needed", document)
@@ -28,7 +28,10 @@ def read_arms(document: Any, *, catalog: Catalog, found: ProblemList) -> list[Ar
     if len(document) > _MOST_ARMS:
         found.add("/arms", f"at most {_MOST_ARMS} arms are taken", len(document))
         return []
-    arms = [_read_arm(each, json_pointer("arms", index), catalog, found) for index, each in enumerate(document)]
+    arms = [
+        _read_arm(_filled(each, preset), json_pointer("arms", index), catalog, found)
+        for index, each in enumerate(document)
+    ]
     names: set[str] = set()
     for index, arm in enumerate(arms):
         if arm is not None and arm.name in names:
@@ -38,7 +41,7 @@ def read_arms(document: Any, *, catalog: Catalog, found: ProblemList) -> list[Ar
 
 
 def _read_arm(document: Any, pointer: str, catalog: Catalog, found: ProblemList) -> ArmSection | None:
-    section = found.read(ArmSection, _filled(document), pointer)
+    section = found.read(ArmSection, document, pointer)
     if section is None:
         return None
     if section.optimizer not in catalog.optimizers:
@@ -47,8 +50,8 @@ def _read_arm(document: Any, pointer: str, catalog: Catalog, found: ProblemList)
     return _ArmChecks(section, pointer, catalog.optimizers[section.optimizer], found).run()
 
 
-def _filled(document: Any) -> Any:
-    """Put in what an arm's defaults depend on its optimizer for: its name and its space."""
+def _filled(document: Any, preset: str) -> Any:
+    """Put in what depends on an arm's optimizer and the task's preset: its name and its default space."""
     if not isinstance(document, Mapping) or not isinstance(document.get("optimizer"), str):
         return document
     optimizer = document["optimizer"]
@@ -59,7 +62,9 @@ def _filled(document: Any) -> Any:
         fixed = document.get("fixed")
         taken_out = fixed if isinstance(fixed, Mapping) else {}
         filled["space"] = {
-            name: domain for name, domain in DEFAULT_SPACES[optimizer].document().items() if name not in taken_out
+            name: domain
+            for name, domain in default_space(optimizer, preset).document().items()
+            if name not in taken_out
         }
     elif filled["space"] == "default":
         filled["space"] = {}  # an unknown optimizer, told as such

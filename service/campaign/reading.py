@@ -89,7 +89,7 @@ class _Reading:
         self._check_keys()
         task = self._read("task", TaskSection)
         description = self._describe(task) if task else None
-        arms = read_arms(self._document["arms"], catalog=self._catalog, found=self._found) if self._has("arms") else []
+        arms = self._arms(task)
         search = self._read("search", SearchSection)
         initial_points = self._initial_points(arms, search)
         objectives = self._objectives(task, description)
@@ -175,6 +175,13 @@ class _Reading:
                 message = "a tag's name is 1 to 100 letters, digits and _ - . between letters or digits"
                 self._found.add(json_pointer("tags", name), message, name)
         return dict(tags)
+
+    def _arms(self, task: TaskSection | None) -> list[ArmSection | None]:
+        if not self._has("arms"):
+            return []
+        preset = task.options.get("preset") if task else None
+        known = preset if isinstance(preset, str) else ""  # anything else is a mistake that the task tells of
+        return read_arms(self._document["arms"], preset=known, catalog=self._catalog, found=self._found)
 
     def _describe(self, task: TaskSection) -> TaskDescription | None:
         if ":" not in task.name and task.name not in self._catalog.tasks:  # with a colon it is a user's own

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +51,19 @@ def test_rows_of_several_trials_give_the_bits_of_each_alone_where_they_are_pinne
 @needs_mkl
 def test_what_the_environment_says_stays() -> None:
     assert num_different("pinned", MKL_CBWR="AVX2") > 0
+
+
+MULTIPLY_IN_A_SLOT = """
+import sys, torch
+from trainers.slot import Slot, SlotOptions
+Slot("slot", None, SlotOptions(sys.argv[1], "attempt-1", 1.0, cpus=1))
+torch.ones(100, 100) @ torch.ones(100, 100)
+"""
+
+
+@needs_mkl
+def test_a_slot_pins_its_products_before_the_first(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"} | {"MKL_VERBOSE": "1"}
+    command = [sys.executable, "-c", MULTIPLY_IN_A_SLOT, str(tmp_path)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert f"CNR:{torch.backends.cpu.get_cpu_capability()},STRICT" in told

@@ -105,6 +105,17 @@ def test_the_catalogue_names_every_option_with_its_bounds(bench: Bench) -> None:
     assert "lr" in bench.client.get("/v1/search-spaces").json()["items"]["root"]
 
 
+def test_the_default_spaces_of_a_preset_can_be_asked_for(bench: Bench) -> None:
+    usual, own = (
+        bench.client.get("/v1/search-spaces", params={"preset": preset}).json()["items"]["sgd"]
+        for preset in ("", "polargrad-6.3")
+    )
+    assert usual["lr"] != own["lr"]
+    refused = bench.client.get("/v1/search-spaces", params={"preset": "polargrad-6.4"})
+    assert refused.status_code == 422
+    assert "unknown preset (did you mean 'polargrad-6." in refused.text
+
+
 def test_trials_say_what_they_are_for_and_finals_stand_apart(bench: Bench) -> None:
     campaign_id = bench.submit(finals={"keep": 1, "seeds": 2})
     bench.add_trials(campaign_id, [3.0, 2.0, 1.0, 4.0])

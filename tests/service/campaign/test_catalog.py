@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from search_spaces import DEFAULT_SPACES
+from search_spaces import DEFAULT_SPACES, default_space
+from search_spaces.preset_rates import PRESET_RATES
 from service.campaign.catalog import installed_catalog
 from service.campaign.specification import parse
 from service.errors import SpecificationError
+from trainers.tasks import PRESETS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,3 +76,14 @@ def test_a_real_campaign_survives_the_ledger() -> None:
 )
 def test_what_optimizers_tasks_and_schedules_refuse_is_told_at_its_place(changes: dict[str, Any], pointer: str) -> None:
     assert _pointers(_document(**changes)) == [pointer]
+
+
+@pytest.mark.parametrize("preset", PRESET_RATES)
+def test_a_preset_with_rates_of_its_own_gives_them_to_the_default_spaces(preset: str) -> None:
+    task = {"name": PRESETS[preset][0], "preset": preset, "steps": 100}
+    specification = parse(_document(task=task))
+    for arm in specification.arms:
+        assert arm.search_space == default_space(arm.name, preset)
+    assert specification.warnings() == []
+    again = parse(json.loads(json.dumps(specification.document())))  # which names the sizes, and the preset no more
+    assert again == specification

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def told(data: DataDirectory) -> list[int]:
         return [ledger.cursor("mlflow", campaign_id) for campaign_id in ("a", "b")]
 
 
+def documents(client: MlflowClient) -> dict[str, tuple[str, set[str]]]:
+    """Give what a person finds at each campaign's run: its description, its links' targets left out, and its files."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")
+    return {
+        run.data.tags["campaign"]: (
+            re.sub(r"\]\([^)]*\)", "]", run.data.tags["mlflow.note.content"]),
+            {artifact.path for artifact in client.list_artifacts(run.info.run_id)},
+        )
+        for run in runs
+    }
+
+
 def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: DataDirectory) -> None:
     result = sync(data, "b")
     assert result.exit_code == 0, result.output
@@ -52,9 +67,13 @@ def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: Da
     assert sync(data).exit_code == 0
     client = MlflowClient(tracking_uri=data.mlflow_uri)
     before = {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")}
+    attached = documents(client)
+    assert attached.keys() == {"a", "b"}
+    assert all("report.html" in files and text for text, files in attached.values())
     rebuilt = sync(data, "--rebuild")
     assert rebuilt.exit_code == 0, rebuilt.output
     assert {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
+    assert documents(client) == attached
     with Ledger.at(data.ledger) as ledger:
         assert_equals_ledger(client, EXPERIMENT, ledger, "a")
     other = DataDirectory(data.root / "other")  # the same ledger, and an MLflow that has lost everything
@@ -65,6 +84,7 @@ def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: Da
     assert sync(other, "--rebuild").exit_code == 0
     client = MlflowClient(tracking_uri=other.mlflow_uri)
     assert {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
+    assert documents(client) == attached
 
 
 def test_it_shows_what_mlflow_refuses(data: DataDirectory) -> None:
