@@ -235,6 +235,14 @@ def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[
     return line
 
 
+def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Put lines into a file in the place of those of the same problems."""
+    kept = json.loads(path.read_text(encoding="utf-8"))["lines"] if path.exists() else []
+    merged = {line["problem"]: line for line in (*kept, *lines)}
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    path.write_text(json.dumps({"machine": machine, "lines": list(merged.values())}, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure and print; `--side` runs one side of Ray alone and prints its seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,10 +256,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(*SIDES[arguments.side](arguments.problems[0], arguments.baseline_trials, Path(folder)))
         return
-    lines = [
-        measure(problem, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials)
-        for problem in arguments.problems
-    ]
+    lines = []
+    for problem in arguments.problems:
+        lines.append(measure(problem, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials))
+        if arguments.json is not None:
+            _keep(arguments.json, lines)
     print(
         "ms per trial   callback  reuse_actors  spectune    tracked | callback/ours  tracked  reuse_actors/ours  whole"
     )
@@ -262,9 +271,6 @@ def main() -> None:
             f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.2f} "
             f"{line['against_reuse_actors_whole']:6.2f}"
         )
-    if arguments.json is not None:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        arguments.json.write_text(json.dumps({"machine": machine, "lines": lines}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Learning rates of the presets whose losses are not normalised, so that an optimizer's own range misses the best.
 
-PolarGrad's sections 6.1 and 6.3 add up squares over all entries: the curvature, whose inverse is the rate of SGD and of
+PolarGrad's sections 6.1 to 6.3 add up over entries or samples: the curvature, whose inverse is the rate of SGD and of
 PolarGrad, lies eight decades apart between them (the paper's own rates go from 1.5e-7 to 50), and the weights are many
-times larger than those of a normalised problem, for which Muon and AdamW take longer steps. A range that held both
+times larger than those of a normalised problem, for which Muon and AdamW take longer steps. A range that held all
 would find nothing elsewhere.
 
-Each is one to two decades to either side of the best of `benchmarks/spaces.py`, 300 steps under a cosine schedule:
+Each is about one to two decades to either side of the best of `benchmarks/spaces.py`, under a cosine schedule (300
+steps, for section 6.2 with its batches 100):
 
-                     muon    polargrad   adamw   sgd
-    polargrad-6.1    0.61    4.5e-5      0.68    7.9e-7
-    polargrad-6.3            2.1e3       1.2     130
+                     muon    polargrad   spectral_descent   adamw   sgd
+    polargrad-6.1    0.61    4.5e-5                         0.68    7.9e-7
+    polargrad-6.2    0.61    1.4e-4      1.1                        4.5e-5
+    polargrad-6.3            2.1e3                          1.2     130
 
 Whatever has no line here keeps its own range, which holds the best. SGD and PolarGrad diverge at two to three times
 their best, so that their ranges reach further down than up. There is no weight decay: the loss is the aim, and
@@ -29,6 +31,12 @@ PRESET_RATES: Final[Mapping[str, Mapping[str, LogUniform]]] = {
         "polargrad": LogUniform(5e-7, 5e-4),
         "adamw": LogUniform(1e-2, 5.0),
         "sgd": LogUniform(1e-8, 1e-5),
+    },
+    "polargrad-6.2": {
+        "muon": LogUniform(1e-2, 5.0),
+        "polargrad": LogUniform(5e-6, 5e-3),
+        "spectral_descent": LogUniform(1e-2, 1e1),
+        "sgd": LogUniform(1e-6, 1e-3),
     },
     "polargrad-6.3": {
         "polargrad": LogUniform(1e1, 1e4),
