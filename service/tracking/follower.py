@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,8 +12,9 @@ from service.campaign.records import CampaignRecord
 from service.tracking.breaker import Breaker
 from service.tracking.links import ATTACHMENTS, MLFLOW
 from service.tracking.projector import Projector
+from service.tracking.rest import rest_seconds
 
-PROJECTION_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 _MOST_FAILURES = 3  # of one round
 
 _log = logging.getLogger(__name__)
@@ -97,6 +99,14 @@ class Follower:
         if failures:
             raise failures[0]
 
+    def _is_awaited(self) -> bool:
+        """Tell whether there is news that people wait for: a campaign that has ended, or that the tracker has not."""
+        return any(
+            (campaign.state.is_terminal or campaign.campaign_id not in self._projectors)
+            and is_behind(self._ledger, campaign)
+            for campaign in self._ledger.campaigns()
+        )
+
     def _project(self, campaign_id: str) -> None:
         while not self._ending.is_set() and self._lead() and self._projectors[campaign_id].project():
             pass
@@ -106,11 +116,16 @@ class Follower:
             self._projectors[campaign_id].attach()
 
     def _run(self) -> None:
-        while not self._ending.wait(PROJECTION_SECONDS):
+        rests_until = 0.0
+        while not self._ending.wait(LOOK_SECONDS):
             if self._breaker.is_open():
                 continue
             try:
+                began = time.monotonic()
+                if began < rests_until and not self._is_awaited():
+                    continue
                 self.catch_up()
+                rests_until = time.monotonic() + rest_seconds(time.monotonic() - began)
                 self._breaker.succeed()
                 self._problem = None
             except Exception as error:  # a tracker may fail in its own ways; campaigns go on

@@ -13,8 +13,9 @@ from contextlib import suppress
 from service.errors import TrackingError
 from service.tracking.breaker import Breaker
 from service.tracking.projector import Projector
+from service.tracking.rest import rest_seconds
 
-PROJECTION_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 PROJECTION_TRIES = 5  # at the end
 YIELDING = 15  # of 19: enough for a few percent of a processor that others want
 
@@ -61,15 +62,17 @@ class Projection:
 
     def _run(self) -> None:
         _yield_processor()
-        tries_left = PROJECTION_TRIES
+        tries_left, rest = PROJECTION_TRIES, rest_seconds(0.0)
         while tries_left:
-            is_ending = self._ending.wait(PROJECTION_SECONDS)
+            is_ending = self._ending.wait(rest)
+            began = time.monotonic()
             if is_ending or not self._breaker.is_open():
                 self._catch_up()
+            rest = rest_seconds(time.monotonic() - began)
             if is_ending:
                 tries_left = tries_left - 1 if self._error is not None else 0
                 if tries_left:
-                    time.sleep(PROJECTION_SECONDS)
+                    time.sleep(RETRY_SECONDS)
 
     def _catch_up(self) -> None:
         try:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.app import lead_tracking
+from service.campaign.lifecycle import CampaignEvent
 from service.campaign.records import CampaignRecord, Refusal
 from service.ledger import ServiceLedger
 from service.tracking.follower import Follower
 from service.tracking.projector import Projector
+from service.tracking.rest import rest_seconds
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
 SPECIFICATION = {"objective": {"metric": "loss", "mode": "minimize"}}
@@ -107,3 +111,41 @@ def test_a_tracker_that_is_away_is_left_alone_after_a_few_campaigns() -> None:
         with pytest.raises(TrackerDownError):
             follower(ledger, [], tracker=tracker).catch_up()
     assert tracker.num_calls == 3
+
+
+def test_a_tracker_rests_except_from_what_people_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tracking.follower.LOOK_SECONDS", 0.01)
+    is_resting = threading.Event()
+
+    def rest(telling_seconds: float) -> float:
+        is_resting.set()
+        return 1000.0
+
+    monkeypatch.setattr("service.tracking.follower.rest_seconds", rest)
+
+    def wait_until_told(campaign_id: str) -> None:
+        deadline = time.monotonic() + 60
+        while ledger.cursor("mlflow", campaign_id) < ledger.campaign(campaign_id).sequence:
+            assert time.monotonic() < deadline, f"{campaign_id} was never told"
+            time.sleep(0.01)
+
+    with ServiceLedger.at(tmp_path / "ledger.sqlite") as ledger:
+        ledger.create_campaign("a", name="a", specification=SPECIFICATION)
+        following = follower(ledger, [])
+        following.start()
+        wait_until_told("a")
+        assert is_resting.wait(60)
+        ledger.begin_attempt("a")
+        time.sleep(0.5)
+        assert ledger.cursor("mlflow", "a") == 1, "it did not rest"
+        ledger.create_campaign("b", name="b", specification=SPECIFICATION)
+        wait_until_told("b")  # one that it does not know; what else there is comes with it
+        wait_until_told("a")
+        ledger.move_campaign("b", CampaignEvent.CANCEL, reason="cancelled")
+        wait_until_told("b")  # one that has ended
+        following.end(timeout_seconds=10)
+
+
+@pytest.mark.parametrize(("telling", "rest"), [(0.0, 1.0), (0.1, 5.0), (0.2, 10.0), (10.0, 15.0)])
+def test_a_rest_is_fifty_times_the_telling_within_bounds(telling: float, rest: float) -> None:
+    assert rest_seconds(telling) == rest
