@@ -141,7 +141,7 @@ def test_a_tracker_rests_except_from_what_people_wait_for(tmp_path: Path, monkey
         ledger.create_campaign("b", name="b", specification=SPECIFICATION)
         wait_until_told("b")  # one that it does not know; what else there is comes with it
         wait_until_told("a")
-        ledger.move_campaign("b", CampaignEvent.CANCEL, reason="cancelled")
+        ledger.move_campaign("b", CampaignEvent.FAIL, reason="refused")
         wait_until_told("b")  # one that has ended
         following.end(timeout_seconds=10)
 
