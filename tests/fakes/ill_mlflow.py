@@ -2,13 +2,14 @@
 
 healthy     it answers
 down        it is down from the start
-outage      once half of the campaign is there it is killed -9 while it writes a batch
+outage      once half of the campaign is there it is killed -9 while it writes the next batch, which may be the last
 refusing    it answers every third request with 500
 slow        it answers after ten seconds
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 from tests.fakes.faulty_proxy import Fault, FaultyProxy
@@ -16,6 +17,7 @@ from tests.fakes.mlflow_server import PrivateMlflow
 
 WAYS: Final = ("healthy", "down", "outage", "refusing", "slow")
 SLOW_SECONDS: Final = 10.0
+_KILL_SECONDS: Final = 60.0
 
 
 class IllMlflow:
@@ -23,9 +25,11 @@ class IllMlflow:
 
     def __init__(self) -> None:
         self.server = PrivateMlflow()
-        self._proxy = FaultyProxy(self.server.port, self._fault, before_cut=self.server.kill)
+        self._proxy = FaultyProxy(self.server.port, self._fault, before_cut=self._kill)
         self._way = ""
         self._kills_next = False
+        self._is_killed = threading.Event()
+        self._is_killed.set()
 
     @property
     def address(self) -> str:
@@ -41,11 +45,14 @@ class IllMlflow:
 
     def half_way(self) -> None:
         """Be told that half of it is there."""
-        self._kills_next = self._way == "outage"
+        if self._way == "outage":
+            self._is_killed.clear()
+            self._kills_next = True
 
     def end(self) -> None:
         """Be told that it has ended: get well."""
-        self._way, self._kills_next, self._proxy.delay_seconds = "", False, 0.0
+        self._proxy.delay_seconds, self._way = 0.0, ""
+        assert self._is_killed.wait(_KILL_SECONDS), f"no batch came within {_KILL_SECONDS:g} s to be killed in"
         if not self.server.is_alive:
             self.server.start()
 
@@ -53,6 +60,10 @@ class IllMlflow:
         """End the server."""
         self._proxy.close()
         self.server.remove()
+
+    def _kill(self) -> None:
+        self.server.kill()
+        self._is_killed.set()
 
     def _fault(self, number: int, path: str) -> Fault:
         if self._kills_next and path.endswith("/log-batch"):
