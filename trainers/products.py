@@ -1,9 +1,9 @@
 """Lets products of matrices give a trial the same bits in any batch, so that who trains beside it makes no difference.
 
-MKL chooses among kernels by the whole shape: of a hundred products whose rows belong to several trials, three to
-seventy differ in their last bits from the same rows alone. Its strict mode does not, for one family of instructions,
-which is named when MKL computes for the first time. It is the widest that the processor has: the narrower one takes
-twice as long (docs/decisions/0205).
+MKL chooses among kernels by the whole shape: of a hundred products whose rows belong to several trials, seven to
+thirty-six differ in their last bits from the same rows alone. Its strict mode does not, for one family of instructions,
+which is named when MKL computes for the first time. It is the widest that the processor has: in the narrower one large
+products take almost twice as long (docs/decisions/0205).
 """
 
 from __future__ import annotations
