@@ -1,20 +1,18 @@
 """Learning rates of the presets whose losses are not normalised, so that an optimizer's own range misses the best.
 
 PolarGrad's sections 6.1 to 6.3 add up over entries or samples: the curvature, whose inverse is the rate of SGD and of
-PolarGrad, lies eight decades apart between them (the paper's own rates go from 1.5e-7 to 50), and the weights are many
-times larger than those of a normalised problem, for which Muon and AdamW take longer steps. A range that held all
-would find nothing elsewhere.
+PolarGrad, lies eight decades apart between them (the paper's own rates go from 1.5e-7 to 50), and Muon and AdamW want
+longer steps there than elsewhere. A range that held all would find nothing on other problems.
 
 Each is about one to two decades to either side of the best of `benchmarks/spaces.py`, under a cosine schedule (300
 steps, for section 6.2 with its batches 100):
 
                      muon    polargrad   spectral_descent   adamw   sgd
-    polargrad-6.1    0.61    4.5e-5                         0.68    7.9e-7
+    polargrad-6.1    0.39    3.7e-5                         0.69    7.4e-7
     polargrad-6.2    0.61    1.4e-4      1.1                        4.5e-5
-    polargrad-6.3            2.1e3                          1.2     130
+    polargrad-6.3            2.3e3                          0.74    130
 
-Whatever has no line here keeps its own range, which holds the best. SGD and PolarGrad diverge at two to three times
-their best, so that their ranges reach further down than up. There is no weight decay: the loss is the aim, and
+Whatever has no line here keeps its own range, which holds the best. There is no weight decay: the loss is the aim, and
 decay is multiplied by these rates.
 """
 

@@ -41,7 +41,7 @@ LONG_STEP_SECONDS = 0.2
 """A step of one trial alone above which nothing is tried: it is arithmetic, which fusing does not save."""
 MEMORY_SHARE = 0.8
 TRY_SHARE = 0.04
-"""For all measurements together, of what all trials would take one by one."""
+"""For all measurements together, of what as many trials as are asked for would take one by one."""
 TRY_SECONDS = (1.0, 10.0)
 """The least and the most for them, whatever the share."""
 ROUNDS = (3, 9)

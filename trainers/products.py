@@ -18,7 +18,7 @@ _FAMILIES = {"AVX512": "AVX512,STRICT", "AVX2": "AVX2,STRICT"}
 def pin_products() -> None:
     """Pin this process's products; what the environment says already stays, and after the first product it is too late.
 
-    Where torch finds neither family, or has no MKL, nothing is pinned: the same cohorts still give the same bits.
+    Where torch finds neither family nothing is pinned, and other libraries than MKL take no notice.
     """
     family = _FAMILIES.get(torch.backends.cpu.get_cpu_capability())
     if family is not None:

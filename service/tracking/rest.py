@@ -1,8 +1,9 @@
 """How long to leave a tracker in peace after it was told something: fifty times as long as that took, within bounds.
 
 What it costs to tell is requests, not numbers: what has come meanwhile goes into one request for each trial. So a
-tracker on the machines that train takes one or two in a hundred of their time, however slow it is, and lags behind by
-seconds. What people wait for is not left waiting: a campaign that has ended, and one that the tracker does not know.
+tracker that answers on the machines that train takes one or two in a hundred of one processor's time as long as a round
+takes less than a third of a second, more where the longest rest does not allow it, and lags behind by seconds. What
+people wait for is not left waiting: a campaign that has ended, and one that the tracker does not know.
 """
 
 from __future__ import annotations
