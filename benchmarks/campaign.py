@@ -1,6 +1,7 @@
 """Time whole campaigns: the same trials through Ray Tune, as people use it and tuned by hand, and through Spectune.
 
-    python -m benchmarks.campaign [--problems 20x20 transformer] [--trials 1024] [--baseline-trials 64] [--json FILE]
+    python -m benchmarks.campaign [--problems 20x20 transformer] [--rounds 3] [--trials 1024] [--baseline-trials 64]
+                                  [--json FILE]
 
 Every trial is Muon on one problem, 200 steps and 20 reports, its learning rate drawn at random; all sides train it with
 the same code, two at a time where they have processes for it.
@@ -13,10 +14,13 @@ the same code, two at a time where they have processes for it.
     reuse_actors  Ray Tune, a class trainable with reuse_actors, no loggers, no tracking
     spectune      `spectune run`: ledger, MLflow, leaderboard, everything on
 
-A time is wall time by the number of trials. Ray's clock starts when its cluster is up, Spectune's with its process, and
-is read twice: when the campaign has ended, and when MLflow holds every point of it. `whole` is the ratio to
-reuse_actors with clocks alike, from the start of either process: it flatters us where trials are tiny, for there its
-start is spread over fewer of them.
+In each round reuse_actors and spectune run, each first in every other, so that whatever else the machine does meets
+both; the callback, whose 64 trials take five minutes, runs once. A time is wall time by the number of trials, the
+median of the rounds; a ratio is the median of the rounds' ratios, and beside it stand the least and the greatest.
+
+Ray's clock starts when its cluster is up, Spectune's with its process, and is read twice: when the campaign has ended,
+and when MLflow holds every point of it. `whole` is the ratio to reuse_actors with clocks alike, from the start of
+either process: it flatters us where trials are tiny, for there its start is spread over fewer of them.
 """
 
 from __future__ import annotations
@@ -24,7 +28,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -32,7 +35,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
+
+from benchmarks.kept import keep_lines
 
 STEPS: Final = 200
 REPORTS: Final = 20
@@ -215,38 +221,67 @@ def _side_in_own_process(side: str, problem: str, num_trials: int) -> tuple[floa
     return seconds, ended_at - began_at
 
 
-def measure(problem: str, *, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
-    """Run all sides on one problem; milliseconds are per trial."""
+Milliseconds = dict[str, float]
+RATIOS: Final = {
+    "against_callback": ("callback_ms", "spectune_ms"),
+    "against_callback_tracked": ("callback_ms", "spectune_tracked_ms"),
+    "against_reuse_actors": ("reuse_actors_ms", "spectune_ms"),
+    "against_reuse_actors_whole": ("reuse_actors_whole_ms", "spectune_ms"),
+}
+
+
+def measure(problem: str, *, num_rounds: int, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
+    """Run all sides on one problem, taking turns; milliseconds are per trial."""
     num_trials = num_trials if PROBLEMS[problem].many else num_baseline_trials
-    line: dict[str, Any] = {"problem": problem, "trials": num_trials, "baseline_trials": num_baseline_trials}
-    for side in SIDES:
-        print(f"    {side}, {problem}", file=sys.stderr)
-        since_cluster, since_start = _side_in_own_process(side, problem, num_baseline_trials)
-        line[f"{side}_ms"] = 1e3 * since_cluster / num_baseline_trials
-        line[f"{side}_whole_ms"] = 1e3 * since_start / num_baseline_trials
+    callback = _run_baseline("callback", problem, num_baseline_trials)
+    rounds = []
+    for number in range(num_rounds):
+        turns: list[Callable[[], Milliseconds]] = [
+            lambda: _run_baseline("reuse_actors", problem, num_baseline_trials),
+            lambda: _run_ours(problem, num_trials),
+        ]
+        first, second = turns if number % 2 == 0 else reversed(turns)
+        rounds.append(callback | first() | second())
+        print("    " + "  ".join(f"{side} {value:.1f}" for side, value in rounds[-1].items()), file=sys.stderr)
+    sides = {side: median(each[side] for each in rounds) for side in rounds[0]}
+    ratios: dict[str, Any] = {}
+    for name, (theirs, ours) in RATIOS.items():
+        found = [each[theirs] / each[ours] for each in rounds]
+        ratios |= {name: median(found), f"{name}_range": [min(found), max(found)]}
+    numbers = {"rounds": num_rounds, "trials": num_trials, "baseline_trials": num_baseline_trials}
+    return {"problem": problem, **numbers, **sides, **ratios}
+
+
+def _run_baseline(side: str, problem: str, num_trials: int) -> Milliseconds:
+    print(f"    {side}, {problem}", file=sys.stderr)
+    since_cluster, since_start = _side_in_own_process(side, problem, num_trials)
+    return {f"{side}_ms": 1e3 * since_cluster / num_trials, f"{side}_whole_ms": 1e3 * since_start / num_trials}
+
+
+def _run_ours(problem: str, num_trials: int) -> Milliseconds:
+    print(f"    spectune, {problem}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         seconds = run_spectune(PROBLEMS[problem], num_trials, Path(folder))
-    line["spectune_ms"] = 1e3 * seconds["campaign"] / num_trials
-    line["spectune_tracked_ms"] = 1e3 * seconds["tracked"] / num_trials
-    line["against_callback"] = line["callback_ms"] / line["spectune_ms"]
-    line["against_callback_tracked"] = line["callback_ms"] / line["spectune_tracked_ms"]
-    line["against_reuse_actors"] = line["reuse_actors_ms"] / line["spectune_ms"]
-    line["against_reuse_actors_whole"] = line["reuse_actors_whole_ms"] / line["spectune_ms"]
-    return line
+    campaign, tracked = (1e3 * seconds[mark] / num_trials for mark in ("campaign", "tracked"))
+    return {"spectune_ms": campaign, "spectune_tracked_ms": tracked}
 
 
-def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Put lines into a file in the place of those of the same problems."""
-    kept = json.loads(path.read_text(encoding="utf-8"))["lines"] if path.exists() else []
-    merged = {line["problem"]: line for line in (*kept, *lines)}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    path.write_text(json.dumps({"machine": machine, "lines": list(merged.values())}, indent=1) + "\n")
+def show(line: dict[str, Any]) -> str:
+    """Make a line of the table."""
+    sides = f"{line['callback_ms']:10.0f} {line['reuse_actors_ms']:13.0f} {line['spectune_ms']:9.1f} "
+    near = " to ".join(f"{end:.1f}" for end in line["against_reuse_actors_range"])
+    return (
+        f"{line['problem']:12} {sides}{line['spectune_tracked_ms']:10.1f} | {line['against_callback']:13.1f} "
+        f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.2f} {near:>13} "
+        f"{line['against_reuse_actors_whole']:6.2f}"
+    )
 
 
 def main() -> None:
     """Measure and print; `--side` runs one side of Ray alone and prints its seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", choices=PROBLEMS, nargs="+", default=list(PROBLEMS))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=1024)
     parser.add_argument("--baseline-trials", type=int, default=64)
     parser.add_argument("--json", type=Path)
@@ -258,19 +293,19 @@ def main() -> None:
         return
     lines = []
     for problem in arguments.problems:
-        lines.append(measure(problem, num_trials=arguments.trials, num_baseline_trials=arguments.baseline_trials))
-        if arguments.json is not None:
-            _keep(arguments.json, lines)
-    print(
-        "ms per trial   callback  reuse_actors  spectune    tracked | callback/ours  tracked  reuse_actors/ours  whole"
-    )
-    for line in lines:
-        print(
-            f"{line['problem']:12} {line['callback_ms']:10.0f} {line['reuse_actors_ms']:13.0f} "
-            f"{line['spectune_ms']:9.1f} {line['spectune_tracked_ms']:10.1f} | {line['against_callback']:13.1f} "
-            f"{line['against_callback_tracked']:8.1f} {line['against_reuse_actors']:18.2f} "
-            f"{line['against_reuse_actors_whole']:6.2f}"
+        lines.append(
+            measure(
+                problem,
+                num_rounds=arguments.rounds,
+                num_trials=arguments.trials,
+                num_baseline_trials=arguments.baseline_trials,
+            )
         )
+        if arguments.json is not None:
+            keep_lines(arguments.json, lines, of=("problem",))
+    sides = "ms per trial   callback  reuse_actors  spectune    tracked"
+    print(f"{sides} | callback/ours  tracked  reuse_actors/ours         range  whole")
+    print("\n".join(map(show, lines)))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ run under tracemalloc, the bytes that the driver keeps for each trial when all h
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import queue
 import tempfile
 import time
@@ -20,6 +17,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kept import keep
 from service.campaign.specification import Specification, parse
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
@@ -172,8 +170,7 @@ def main() -> None:
     for name, value in line.items():
         print(f"{name:32} {value:12.4g}" if isinstance(value, float) else f"{name:32} {value:12}")
     if arguments.json is not None:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        arguments.json.write_text(json.dumps({"machine": machine, **line}, indent=1) + "\n")
+        keep(arguments.json, line)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ the highest rate that ends within a tenth of the best, or where that is all but 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from benchmarks.kept import keep_lines
 from search_spaces import DEFAULT_SPACES, Space, default_space
 from search_spaces.domains import LogUniform
 from trainers import Schedule, TrialSetting, task_from_options
@@ -110,12 +110,6 @@ def check(preset: str, optimizer: str, *, steps: int) -> dict[str, Any]:
     }
 
 
-def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
-    kept = json.loads(path.read_text(encoding="utf-8"))["lines"] if path.exists() else []
-    merged = {(line["preset"], line["optimizer"]): line for line in (*kept, *lines)}
-    path.write_text(json.dumps({"lines": list(merged.values())}, indent=1) + "\n")
-
-
 def main() -> None:
     """Check and print; after every preset the file's lines of what was measured again are replaced."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,7 +129,7 @@ def main() -> None:
             shown = f"{preset:26} {optimizer:17} {line['best_lr']:9.3g}  {bounds:20}  {good:20}"
             print(f"{shown} {'yes' if line['inside'] else 'NO':6} {line['cost']:6.1%}", flush=True)
         if arguments.json is not None:
-            _keep(arguments.json, lines)
+            keep_lines(arguments.json, lines, of=("preset", "optimizer"))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from benchmarks.kept import keep
 from service.ledger import ServiceLedger
 
 CAMPAIGN: Final[dict[str, Any]] = {
@@ -78,10 +77,7 @@ def main() -> None:
     for side, seconds in medians.items():
         print(f"{side:7}  " + "  ".join(f"{seconds[mark]:{len(mark)}.1f}" for mark in MARKS))
     if arguments.json is not None:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        arguments.json.write_text(
-            json.dumps({"machine": machine, "rounds": rounds, "medians": medians}, indent=1) + "\n"
-        )
+        keep(arguments.json, {"rounds": rounds, "medians": medians})
 
 
 if __name__ == "__main__":

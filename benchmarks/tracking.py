@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -39,6 +37,7 @@ from typing import Any, Final
 from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+from benchmarks.kept import keep
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import parse
 from service.ledger import Ledger, entries
@@ -240,9 +239,7 @@ def main() -> None:
     for result in results:
         print(show(result))
     if arguments.json is not None:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        told = {"machine": machine, "rounds": arguments.rounds, "workers": arguments.workers, "lines": results}
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        keep(arguments.json, {"rounds": arguments.rounds, "workers": arguments.workers, "lines": results})
 
 
 if __name__ == "__main__":

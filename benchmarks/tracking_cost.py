@@ -22,10 +22,8 @@ twice, none RUNNING. The table's spread is the standard error of the rounds' mea
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -39,6 +37,7 @@ from typing import Any, Final
 import psutil
 from mlflow import MlflowClient
 
+from benchmarks.kept import keep
 from service.ledger import ServiceLedger
 from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT
@@ -234,9 +233,8 @@ def main() -> None:
     for line in lines:
         print(show(line))
     if arguments.json is not None:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        told = {"machine": machine, "rounds": arguments.rounds, "trials": arguments.trials, "steps": arguments.steps}
-        arguments.json.write_text(json.dumps(told | {"lines": lines}, indent=1) + "\n")
+        told = {"rounds": arguments.rounds, "trials": arguments.trials, "steps": arguments.steps}
+        keep(arguments.json, told | {"lines": lines})
 
 
 if __name__ == "__main__":
