@@ -28,7 +28,7 @@ from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
-from service.launchers import SubprocessLauncher
+from service.launchers import SubprocessLauncher, require_cluster
 from service.ledger import Ledger
 from service.tracking.follower import is_behind
 
@@ -65,6 +65,7 @@ def run(
     if (campaign_file is None) == (resume is None):
         raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
     console = Console(stderr=as_json)
+    require_cluster()
     data = DataDirectory(data_dir.resolve())
     launcher = embedded_launcher(data)
     with ExitStack() as stack:

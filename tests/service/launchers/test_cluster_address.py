@@ -1,0 +1,48 @@
+"""The cluster that RAY_ADDRESS names is looked at before a campaign begins."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+from service.errors import SettingsError
+from service.launchers import require_cluster
+
+
+@pytest.mark.parametrize("environment", [{}, {"RAY_ADDRESS": ""}, {"RAY_ADDRESS": "auto"}])
+def test_nothing_is_asked_where_no_machine_is_named(environment: dict[str, str]) -> None:
+    require_cluster(environment)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_head_that_listens_will_do(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        require_cluster({"RAY_ADDRESS": f"{host}:{server.getsockname()[1]}"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["local", "ray://127.0.0.1:10001", "http://127.0.0.1:8265", "127.0.0.1", "127.0.0.1:", ":6379", "h:0", "h:70000"],
+)
+def test_what_is_no_head_of_a_cluster_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match=f"RAY_ADDRESS: HOST:PORT .* got '{address}'$"):
+        require_cluster({"RAY_ADDRESS": address})
+
+
+def test_a_campaign_for_a_cluster_that_is_gone_is_refused_at_once_and_nothing_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    data = tmp_path / "data"
+    monkeypatch.setattr(sys, "argv", ["spectune", "demo", "--data-dir", str(data)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert f"no cluster answers there (Connection refused): got '{address}'" in capsys.readouterr().err
+    assert not data.exists()
