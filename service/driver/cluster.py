@@ -12,12 +12,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private.node import Node
-from ray._private.services import get_node
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
@@ -26,7 +25,7 @@ from service.errors import Problem, SpecificationError
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 120.0
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.02
 _TRIES = 5
 _OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
 
@@ -67,6 +66,7 @@ class _BareNode(Node):  # type: ignore[misc]
 
     def __init__(self, ray_params: Any, **options: Any) -> None:
         ray_params.no_monitor, ray_params.include_log_monitor = True, False
+        ray_params.dashboard_agent_listen_port = 0  # beside another Ray its own port is taken, and tried for four seconds
         try:
             super().__init__(ray_params, **options)
         except Exception:
@@ -77,16 +77,18 @@ class _BareNode(Node):  # type: ignore[misc]
         """Start no dashboard."""
 
     def start_ray_processes(self) -> None:
-        """Start the others, and wait for the raylet, which ends where its agents take longer than it bears (15 s)."""
+        """Start the others, and wait for the raylet, which ends where its agents take longer than it bears (15 s).
+
+        Ray would wait, too, but look once a second.
+        """
         super().start_ray_processes()
         (raylet,) = self.all_processes["raylet"]
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            with suppress(RuntimeError):
-                get_node(self.gcs_address, self._node_id)
-                return
+        while not self.get_gcs_client().get_all_node_info():
             if raylet.process.poll() is not None:
                 raise _NotStartedError(f"the raylet ended while it started: got {raylet.process.returncode}")
+            if time.monotonic() > deadline:
+                raise _NotStartedError(f"the raylet took longer than {_PATIENCE_SECONDS:g} s to start")
             time.sleep(_LOOK_SECONDS)
 
 
