@@ -66,7 +66,7 @@ class _BareNode(Node):  # type: ignore[misc]
 
     def __init__(self, ray_params: Any, **options: Any) -> None:
         ray_params.no_monitor, ray_params.include_log_monitor = True, False
-        ray_params.dashboard_agent_listen_port = 0  # beside another Ray its own port is taken, and tried for four seconds
+        ray_params.dashboard_agent_listen_port = 0  # any: beside another Ray the usual one costs four seconds
         try:
             super().__init__(ray_params, **options)
         except Exception:
