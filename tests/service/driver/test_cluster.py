@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
 from service.campaign.catalog import Catalog, installed_catalog
 from service.campaign.specification import parse
@@ -64,3 +68,25 @@ def test_a_cluster_has_its_own_token_and_its_workers_get_what_they_cannot_inheri
     assert own_ray_environment()["RAY_AUTH_MODE"] == "token", "a service's own Ray was open where RAY_ADDRESS was set"
     assert worker_environment()["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
     assert not any(name.startswith("RAY_AUTH") for name in worker_environment())
+
+
+OWN_RAY = """
+import ray
+from service.campaign.sections import ResourcesSection
+from service.driver.cluster import ray_for
+with ray_for(ResourcesSection(workers=1, cpus=1), is_job=False):
+    node = ray._private.worker._global_node
+    print(node.dashboard_agent_listen_port, sorted(node.all_processes))
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_serves_nobody_and_asks_for_no_port_that_another_may_have() -> None:
+    """Where the port was taken that Ray gives every agent, a campaign began four seconds later."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own_ray_environment()
+    command = [sys.executable, "-c", OWN_RAY]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    port, _, processes = told.strip().partition(" ")
+    assert port.isdigit()
+    assert int(port) not in (0, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
+    assert processes == "['gcs_server', 'raylet']"
