@@ -142,6 +142,11 @@ class Arm:
         trial.device_seconds += seconds
         self.device_seconds += seconds
 
+    @property
+    def lets_wait(self) -> bool:
+        """Whether a trial may be held at a rung, and so may leave a slot before it is decided on."""
+        return self._stopping is not None and self._specification.search.deterministic
+
     def judge(self, trials: Sequence[ArmTrial]) -> dict[ArmTrial, tuple[Fate, str]]:
         """Decide what becomes of trials that have reported, and why; asking again is harmless.
 

@@ -265,7 +265,7 @@ class Dispatcher:
             return self._let_go(state, decision, reason="worker_quarantined", checkpoint=True)
         self._judge(state, sorted(state.held), decision)
         admitted = self._fill(state, decision)
-        if state.is_busy:
+        if state.is_busy or admitted:
             return self._give(state, self._verdict(state, admitted), decision)
         if not state.members and self._seating.will_nothing_come(state):
             return self._give(state, Verdict(finish=True), decision)
@@ -299,7 +299,10 @@ class Dispatcher:
             state.members[trial.number] = trial
             trial.arm.start(trial)
             decision.records.append(self._write.moved(trial, "assigned", f"slot {state.name}"))
-            admitted.append(trial)
+            if trial.arm.lets_wait:  # its checkpoint may be of the rung where it was held, and its next report beyond
+                self._judge(state, [trial.number], decision)
+            if trial.number in state.members:
+                admitted.append(trial)
 
     def _let_go(self, state: SlotState, decision: Decision, *, reason: str | None, checkpoint: bool) -> bool:
         """End a slot: its trials wait for another, or are cancelled where no reason to wait is given."""

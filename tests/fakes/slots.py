@@ -70,6 +70,8 @@ class Simulation:
         faults: What the code of a trial says in a slot when it raises there; empty where it does not.
         place: The machine of a slot.
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
+        checkpoint_rate: How often a slot writes a checkpoint of its members after a verdict that does not ask for one.
+        checkpoints: The step of each trial's latest checkpoint; a later simulation may be given them.
     """
 
     specification: Specification
@@ -87,6 +89,8 @@ class Simulation:
     faults: Callable[[str, int], str] = lambda slot, trial: ""
     place: Callable[[str], str] = lambda slot: ""
     wall_seconds: float = 0.0
+    checkpoint_rate: float = 0.0
+    checkpoints: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arms = make_arms(self.specification)
@@ -100,6 +104,7 @@ class Simulation:
             limit=SpendingLimit(self.specification, wall_seconds=self._wall_seconds),
         )
         self._random = random.Random(self.seed)
+        self._diligence = random.Random(self.seed)  # of slots that write checkpoints
         self._slots: dict[str, _Slot] = {}
         self._num_opened = 0
         self.num_reports = 0
@@ -172,17 +177,20 @@ class Simulation:
         assert verdict is not None
         for trial in verdict.evict:
             slot.assignments.pop(trial, None)
+        if verdict.checkpoint or self._diligence.random() < self.checkpoint_rate:
+            self.checkpoints |= {trial: slot.steps[trial] for trial in slot.assignments}
         if verdict.finish:
             del self._slots[name]
             self.dispatcher.close_slot(name)
             return 0
         for assignment in verdict.admit:
             assert assignment.trial not in slot.assignments, "a member was admitted twice"
-            slot.assignments[assignment.trial], slot.steps[assignment.trial] = assignment, 0
+            slot.assignments[assignment.trial] = assignment
+            slot.steps[assignment.trial] = 0 if assignment.is_new else self.checkpoints.get(assignment.trial, 0)
         self.largest = max(self.largest, len(slot.assignments))
         slot.number += 1
         training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
-        assert training, "a slot without work was told to go on"
+        assert training or verdict.admit, "a slot without work was told to go on"
         plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
         members = [self._train(name, slot, assignment) for assignment in training]
         checks = {members[0].trial: self.check} if self.check is not None and len(members) > 1 else {}

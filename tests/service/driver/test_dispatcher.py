@@ -60,7 +60,13 @@ def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(sampler
     search = {"sampler": sampler, "points": 24, "deterministic": True}
     outcomes = []
     for seed in SEEDS:
-        simulation = Simulation(specification(search=search), seed=seed, loss_rate=0.05 * (seed % 2), members=members)
+        simulation = Simulation(
+            specification(search=search),
+            seed=seed,
+            loss_rate=0.03 * (seed % 2),
+            checkpoint_rate=0.5,
+            members=members,
+        )
         simulation.run()
         configs = {each["trial"]: each["config"] for each in simulation.records if each["kind"] == "trial_created"}
         outcomes.append((configs, simulation.final_states(), sorted(simulation.observed())))
@@ -99,7 +105,7 @@ def test_device_time_is_shared_equally_between_arms() -> None:
     assert abs(sum(trial % 2 for trial in half) - len(half) / 2) <= 2
 
 
-@pytest.mark.parametrize("num_reports", [3, 11, 23])
+@pytest.mark.parametrize("num_reports", range(3, 36, 4))
 @pytest.mark.parametrize(
     ("sampler", "rule"), [("tpe", "successive_halving"), ("sobol", "hyperband"), ("grid", "median")]
 )
@@ -120,7 +126,7 @@ def test_a_new_attempt_goes_on_where_the_ledger_stands(
 
     first = Simulation(specification(**sections), seed=1)
     first.run(stop_after=num_reports, kind=StopKind.PAUSE)
-    second = Simulation(specification(**sections), seed=2)
+    second = Simulation(specification(**sections), seed=2, checkpoints=first.checkpoints)
     second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
 
