@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from service.campaign.budget import Exhausted
 from service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
@@ -22,11 +23,11 @@ from service.driver.decision import Decision, SlotState
 from service.driver.failures import Failures
 from service.driver.lanes import Lanes
 from service.driver.lessons import Lessons
+from service.driver.moves import Moves
 from service.driver.seating import Seating
 from service.driver.stops import StopKind
+from service.ledger.spool import Record
 from trainers.messages import Ending, MemberReport, SlotReport, Verdict
-
-MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
 
 
 class Dispatcher:
@@ -61,6 +62,7 @@ class Dispatcher:
         self._seating = Seating(arms, lanes, self._slots)
         self._failures = Failures()
         self._lessons = Lessons(lanes, self._failures, self._write)
+        self._moves = Moves(self._seating, lanes, self._failures, self._write)
         self._stop: StopKind | None = None
         self._unwanted: set[int] = set()
         self._limit = limit
@@ -78,7 +80,7 @@ class Dispatcher:
             decision.records += [self._write.created(trial) for trial in made]
         for trial in [trial for arm in self._arms for trial in arm.unfinished()]:
             if trial.state is TrialState.RUNNING:
-                self._requeue(trial, "the attempt before ended under it", decision)
+                decision.records.append(self._moves.requeue(trial, "the attempt before ended under it"))
             else:
                 self._seating.wait(trial)
         return self.check_limits(decision)
@@ -112,8 +114,7 @@ class Dispatcher:
         state = self._slots.pop(slot, None)
         if state is not None:  # else it died before it asked for work
             decision.records += self._lessons.of_loss(state, message)
-            for trial in state.members.values():
-                self._lose(trial, message, decision)
+            decision.records += [self._moves.lose(trial, message) for trial in state.members.values()]
         return self._serve(decision)
 
     def check_limits(self, decision: Decision | None = None) -> Decision:
@@ -139,7 +140,7 @@ class Dispatcher:
         decision = Decision()
         for trial in [each for each in self._seating.waiting if each.number in self._unwanted]:
             self._seating.waiting.remove(trial)
-            self._end(trial, TrialEvent.CANCEL, STOPPED_BY_USER, "", decision)
+            decision.records.append(self._moves.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
         for state in self._slots.values():
             if state.waits_for is not None:
                 self._stop_unwanted(state, decision)
@@ -191,56 +192,33 @@ class Dispatcher:
         if fate is Fate.WAIT:
             state.held.add(trial.number)
         elif fate is Fate.COMPLETE:
-            self._end(state.take_out(trial.number), TrialEvent.COMPLETE, "end_of_schedule", reason, decision)
+            state.take_out(trial.number)
+            decision.records.append(self._moves.end(trial, TrialEvent.COMPLETE, "end_of_schedule", reason))
         elif fate is Fate.STOP:
-            self._end(state.take_out(trial.number), TrialEvent.STOP, "stopping_rule", reason, decision)
+            state.take_out(trial.number)
+            decision.records.append(self._moves.end(trial, TrialEvent.STOP, "stopping_rule", reason))
 
     def _settle(self, state: SlotState, report: MemberReport, decision: Decision) -> None:
         """Move a member whose stretch did not reach its step."""
+        if report.ending in (Ending.REACHED, Ending.INTERRUPTED):
+            return
+        trial = state.take_out(report.trial)
         match report.ending:
             case Ending.DIVERGED:
-                trial = state.take_out(report.trial)
-                self._end(trial, TrialEvent.DIVERGE, "diverged", report.message, decision)
+                record = self._moves.end(trial, TrialEvent.DIVERGE, "diverged", report.message)
             case Ending.FAILED:
-                self._fail(state.take_out(report.trial), state.name, report.message, decision)
+                record = self._moves.fail(trial, state.name, report.message)
             case Ending.LOST:
-                self._lose(state.take_out(report.trial), report.message, decision)
-            case Ending.REACHED | Ending.INTERRUPTED:
-                pass
+                record = self._moves.lose(trial, report.message)
+            case _:
+                assert_never(report.ending)
+        decision.records.append(record)
 
     def _stop_unwanted(self, state: SlotState, decision: Decision) -> None:
         """End members that users want to end; to the search they are as if they had never been tried."""
         for number in sorted(self._unwanted.intersection(state.members)):
-            self._end(state.take_out(number), TrialEvent.CANCEL, STOPPED_BY_USER, "", decision)
-
-    # Moving trials
-
-    def _end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str, decision: Decision) -> None:
-        trial.arm.end(trial, event)
-        decision.records.append(self._write.moved(trial, reason, message))
-
-    def _fail(self, trial: ArmTrial, slot: str, message: str, decision: Decision) -> None:
-        """Let a trial whose code failed try once more elsewhere, unless it failed in the same way before."""
-        if self._failures.is_final(trial.number, message):
-            self._end(trial, TrialEvent.FAIL, "user_code", message, decision)
-        else:
-            trial.shuns = slot
-            self._requeue(trial, message, decision, reason="user_code")
-
-    def _lose(self, trial: ArmTrial, message: str, decision: Decision) -> None:
-        """Let a trial wait for another worker; one that has lost too many, the last of them alone, fails."""
-        if trial.num_losses + 1 < MAX_LOSSES or not self._lanes.fills_a_slot(trial):
-            self._requeue(trial, message, decision)
-            return
-        num_lost = trial.num_losses + 1
-        text = f"{num_lost} workers were lost under it without a new observation; the last: {message}"
-        self._end(trial, TrialEvent.FAIL, "worker_lost", text, decision)
-
-    def _requeue(self, trial: ArmTrial, message: str, decision: Decision, *, reason: str = "worker_lost") -> None:
-        trial.arm.requeue(trial)
-        trial.num_losses += 1
-        decision.records.append(self._write.lost(trial, reason, message))
-        self._seating.wait(trial)
+            trial = state.take_out(number)
+            decision.records.append(self._moves.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
 
     # Serving slots
 
@@ -249,8 +227,7 @@ class Dispatcher:
         while any(self._serve_slot(state, decision) for state in self._slots.values()):
             pass
         if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
-            for trial in self._seating.waiting:
-                self._end(trial, TrialEvent.CANCEL, *self._why_cancelled(), decision)
+            decision.records += [self._cancelled(trial) for trial in self._seating.waiting]
             self._seating.waiting.clear()
         return decision
 
@@ -297,8 +274,7 @@ class Dispatcher:
             if trial is None:
                 return admitted
             state.members[trial.number] = trial
-            trial.arm.start(trial)
-            decision.records.append(self._write.moved(trial, "assigned", f"slot {state.name}"))
+            decision.records.append(self._moves.start(trial, state.name))
             if trial.arm.lets_wait:  # its checkpoint may be of the rung where it was held, and its next report beyond
                 self._judge(state, [trial.number], decision)
             if trial.number in state.members:
@@ -308,15 +284,14 @@ class Dispatcher:
         """End a slot: its trials wait for another, or are cancelled where no reason to wait is given."""
         for trial in list(state.members.values()):
             if reason is None:
-                self._end(state.take_out(trial.number), TrialEvent.CANCEL, *self._why_cancelled(), decision)
+                decision.records.append(self._cancelled(state.take_out(trial.number)))
             else:  # it stays in the slot, which still writes its checkpoint
-                trial.arm.requeue(trial)
-                decision.records.append(self._write.moved(trial, reason))
-                self._seating.wait(trial)
+                decision.records.append(self._moves.pause(trial, reason))
         state.members, state.held = {}, set()
         return self._give(state, Verdict(finish=True, checkpoint=checkpoint), decision)
 
-    def _why_cancelled(self) -> tuple[str, str]:
+    def _cancelled(self, trial: ArmTrial) -> Record:
+        """End a trial with its campaign."""
         if self.exhausted is None:
-            return "campaign_cancelled", ""
-        return self.exhausted.limit.value, self.exhausted.message
+            return self._moves.end(trial, TrialEvent.CANCEL, "campaign_cancelled")
+        return self._moves.end(trial, TrialEvent.CANCEL, self.exhausted.limit.value, self.exhausted.message)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.campaign.records import Observation, TrialRecord
-from service.driver.dispatcher import MAX_LOSSES
+from service.driver.moves import MAX_LOSSES
 from service.driver.stops import StopKind
 from service.ledger import Ledger
 from tests.fakes.slots import STEPS, Simulation, objective, specification

@@ -1,0 +1,71 @@
+"""Moves trials from state to state: into a slot, out of one, to their end.
+
+Each move changes the trial, its arm and who waits for a slot, and gives the record that says so.
+"""
+
+from __future__ import annotations
+
+from service.campaign.lifecycle import TrialEvent
+from service.driver.arm_trial import ArmTrial
+from service.driver.chronicle import Chronicle
+from service.driver.failures import Failures
+from service.driver.lanes import Lanes
+from service.driver.seating import Seating
+from service.ledger.spool import Record
+
+MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
+
+
+class Moves:
+    """Moves the trials of one attempt.
+
+    Args:
+        seating: Who waits for a slot.
+        lanes: How many trials fit into a slot.
+        failures: Whose fault failures are.
+        write: Makes the records.
+    """
+
+    def __init__(self, seating: Seating, lanes: Lanes, failures: Failures, write: Chronicle) -> None:
+        self._seating = seating
+        self._lanes = lanes
+        self._failures = failures
+        self._write = write
+
+    def start(self, trial: ArmTrial, slot: str) -> Record:
+        """Let a trial train in a slot."""
+        trial.arm.start(trial)
+        return self._write.moved(trial, "assigned", f"slot {slot}")
+
+    def end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str = "") -> Record:
+        """Let a trial end."""
+        trial.arm.end(trial, event)
+        return self._write.moved(trial, reason, message)
+
+    def pause(self, trial: ArmTrial, reason: str) -> Record:
+        """Let a trial wait for a slot again, through no fault of its own or of its worker."""
+        trial.arm.requeue(trial)
+        self._seating.wait(trial)
+        return self._write.moved(trial, reason)
+
+    def fail(self, trial: ArmTrial, slot: str, message: str) -> Record:
+        """Let a trial whose code failed try once more elsewhere, unless it failed in the same way before."""
+        if self._failures.is_final(trial.number, message):
+            return self.end(trial, TrialEvent.FAIL, "user_code", message)
+        trial.shuns = slot
+        return self.requeue(trial, message, reason="user_code")
+
+    def lose(self, trial: ArmTrial, message: str) -> Record:
+        """Let a trial wait for another worker; one that has lost too many, the last of them alone, fails."""
+        num_lost = trial.num_losses + 1
+        if num_lost < MAX_LOSSES or not self._lanes.fills_a_slot(trial):
+            return self.requeue(trial, message)
+        text = f"{num_lost} workers were lost under it without a new observation; the last: {message}"
+        return self.end(trial, TrialEvent.FAIL, "worker_lost", text)
+
+    def requeue(self, trial: ArmTrial, message: str, *, reason: str = "worker_lost") -> Record:
+        """Let a trial wait for another worker, and count the one that it lost."""
+        trial.arm.requeue(trial)
+        trial.num_losses += 1
+        self._seating.wait(trial)
+        return self._write.lost(trial, reason, message)
