@@ -33,132 +33,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from benchmarks.kept import keep_lines
+from benchmarks.ray_tune import PROBLEMS, REPORTS, STEPS, WORKERS, Problem
 
-STEPS: Final = 200
-REPORTS: Final = 20
-WORKERS: Final = 2
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a trial trains: a task, its options, the range of its learning rate; `many` if such trials are cheap."""
-
-    task: str
-    options: dict[str, Any]
-    lr: tuple[float, float]
-    many: bool
-
-
-def _matrix_completion(size: int) -> Problem:
-    options = {"rows": size, "columns": size, "rank": 3, "observed_fraction": 0.3}
-    return Problem("matrix_completion", options, lr=(1e-2, 1.0), many=True)
-
-
-PROBLEMS: Final = {
-    "20x20": _matrix_completion(20),
-    "50x50": _matrix_completion(50),
-    "100x100": _matrix_completion(100),
-    "transformer": Problem(
-        "language_model",
-        {"width": 48, "depth": 2, "heads": 4, "context": 64, "batch_size": 8},
-        lr=(3e-3, 1e-1),
-        many=False,
-    ),
+Milliseconds = dict[str, float]
+RATIOS: Final = {
+    "against_callback": ("callback_ms", "spectune_ms"),
+    "against_callback_tracked": ("callback_ms", "spectune_tracked_ms"),
+    "against_reuse_actors": ("reuse_actors_ms", "spectune_ms"),
+    "against_reuse_actors_whole": ("reuse_actors_whole_ms", "spectune_ms"),
 }
-
-
-def make_trial(config: dict[str, Any]) -> Any:
-    """Make the trial that every side trains."""
-    import torch
-
-    from trainers import Schedule, SoloTrial, TrialSetting, task_from_options
-
-    torch.set_num_threads(1)
-    problem = PROBLEMS[config["problem"]]
-    return SoloTrial(
-        TrialSetting(
-            task=task_from_options(problem.task, problem.options),
-            optimizer="muon",
-            hyperparameters={"lr": config["lr"], "weight_decay": 0.0},
-            schedule=Schedule(),
-            steps=STEPS,
-            seed=0,
-            data_seed=0,
-        )
-    )
-
-
-# Ray Tune
-
-
-def run_callback(problem: str, num_trials: int, folder: Path) -> tuple[float, float]:
-    """Run Ray Tune as people use it; give its seconds, and when it ended."""
-    from ray import tune
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-    def train(config: dict[str, Any]) -> None:
-        trial = make_trial(config)
-        for report in range(1, REPORTS + 1):
-            trial.advance(report * STEPS // REPORTS)
-            tune.report(trial.report())
-
-    callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.sqlite", experiment_name="benchmark")
-    return _fit(train, problem, num_trials, folder, callbacks=[callback], reuse_actors=False)
-
-
-def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> tuple[float, float]:
-    """Run Ray Tune tuned by hand; give its seconds, and when it ended."""
-    from ray import tune
-
-    class Trainable(tune.Trainable):  # type: ignore[misc]
-        def setup(self, config: dict[str, Any]) -> None:
-            self._trial = make_trial(config)
-
-        def step(self) -> dict[str, Any]:
-            self._trial.advance(self._trial.step + STEPS // REPORTS)
-            return {**self._trial.report(), "done": self._trial.step == STEPS}
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self._trial = make_trial(new_config)
-            return True
-
-    return _fit(Trainable, problem, num_trials, folder, callbacks=[], reuse_actors=True)
-
-
-def _fit(
-    trainable: Any, problem: str, num_trials: int, folder: Path, *, callbacks: list[Any], reuse_actors: bool
-) -> tuple[float, float]:
-    import ray
-    from ray import tune
-
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"problem": problem, "lr": tune.loguniform(*PROBLEMS[problem].lr)},
-        tune_config=tune.TuneConfig(num_samples=num_trials, reuse_actors=reuse_actors),
-        run_config=tune.RunConfig(
-            storage_path=str(folder),
-            callbacks=callbacks,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False if reuse_actors else None),
-            verbose=0,
-        ),
-    )
-    start = time.perf_counter()
-    results = tuner.fit()
-    seconds, ended_at = time.perf_counter() - start, time.time()
-    ray.shutdown()
-    assert len(results) == num_trials, f"{num_trials} trials were asked for: got {len(results)}"
-    assert not results.errors, f"a trial failed: got {results.errors[0]}"
-    return seconds, ended_at
-
-
-# Spectune
 
 
 def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, float]:
@@ -196,22 +84,13 @@ def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, f
     return {"campaign": record.since / 1000 - began_at, "tracked": seconds}
 
 
-# Table
-
-
-SIDES: Final[dict[str, Callable[[str, int, Path], tuple[float, float]]]] = {
-    "callback": run_callback,
-    "reuse_actors": run_reuse_actors,
-}
-
-
 def _side_in_own_process(side: str, problem: str, num_trials: int) -> tuple[float, float]:
     """Run a side of Ray in a process of its own, for it changes its environment; give both its times."""
-    command = [sys.executable, "-m", "benchmarks.campaign", "--side", side, "--problems", problem]
+    command = [sys.executable, "-m", "benchmarks.ray_tune", side, problem, str(num_trials)]
     loggers = {} if side == "callback" else {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
     began_at = time.time()
     done = subprocess.run(
-        [*command, "--baseline-trials", str(num_trials)],
+        command,
         check=True,
         capture_output=True,
         text=True,
@@ -219,15 +98,6 @@ def _side_in_own_process(side: str, problem: str, num_trials: int) -> tuple[floa
     )
     seconds, ended_at = map(float, done.stdout.strip().splitlines()[-1].split())
     return seconds, ended_at - began_at
-
-
-Milliseconds = dict[str, float]
-RATIOS: Final = {
-    "against_callback": ("callback_ms", "spectune_ms"),
-    "against_callback_tracked": ("callback_ms", "spectune_tracked_ms"),
-    "against_reuse_actors": ("reuse_actors_ms", "spectune_ms"),
-    "against_reuse_actors_whole": ("reuse_actors_whole_ms", "spectune_ms"),
-}
 
 
 def measure(problem: str, *, num_rounds: int, num_trials: int, num_baseline_trials: int) -> dict[str, Any]:
@@ -278,19 +148,14 @@ def show(line: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and print; `--side` runs one side of Ray alone and prints its seconds."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", choices=PROBLEMS, nargs="+", default=list(PROBLEMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=1024)
     parser.add_argument("--baseline-trials", type=int, default=64)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.side is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            print(*SIDES[arguments.side](arguments.problems[0], arguments.baseline_trials, Path(folder)))
-        return
     lines = []
     for problem in arguments.problems:
         lines.append(
