@@ -8,20 +8,14 @@ from typing import Annotated
 from fastapi import Header, Query, Request, Response
 
 from service.api.admission import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
+from service.api.answers import attempt_document, campaign_document
 from service.api.bodies import Body, JsonBody
 from service.api.context import caller_of, context_of
 from service.api.cursors import decode, encode
 from service.api.examples import SPECIFICATION
 from service.api.problems import BodyError
 from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import (
-    Attempt,
-    AttemptList,
-    Campaign,
-    CampaignPage,
-    attempt_document,
-    campaign_document,
-)
+from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.specification import parse

@@ -1,20 +1,14 @@
-"""What the API answers, as pydantic models, and how records become them. Times are milliseconds since the epoch."""
+"""What the API answers, as pydantic models. Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.examples import CAMPAIGN
-from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.pareto import ParetoPoint
-from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
-from service.campaign.submission import AttemptRecord, Submission, Summary
-from service.campaign.submission import BestTrial as BestSummary
-from service.ledger.numbers import metrics_to_json, to_json
+from service.campaign.records import Phase
 
 Number = float | str
 _NUMBER = "a number, or one of the strings NaN, Infinity and -Infinity"
@@ -212,117 +206,3 @@ class Health(BaseModel):
 
     status: str = Field(examples=["ok", "degraded"])
     degraded: dict[str, str] = Field(default={}, description="what does not work just now, and why")
-
-
-def campaign_document(submission: Submission, summary: Summary) -> Campaign:
-    """Describe a campaign."""
-    campaign = submission.campaign
-    base, best = f"/v1/campaigns/{campaign.campaign_id}", summary.best
-    names = ("name", "state", "reason", "message", "since", "created_at", "attempt")
-    return Campaign(
-        **{name: getattr(campaign, name) for name in names},
-        id=campaign.campaign_id,
-        owner=submission.owner,
-        priority=submission.priority,
-        queue_position=submission.queue_position if campaign.state is CampaignState.QUEUED else None,
-        waiting_for=submission.waiting_for if campaign.state in _WAITING else "",
-        progress=progress_document(campaign, summary),
-        best=None if best is None else best_document(campaign, best),
-        links={name: f"{base}/{name}" for name in _LINKS},
-        specification=dict(campaign.specification),
-    )
-
-
-def progress_document(campaign: CampaignRecord, summary: Summary) -> Progress:
-    """Describe how far a campaign is."""
-    search = campaign.specification["search"]
-    planned = len(campaign.specification["arms"]) * search["points"] * search["seeds"]
-    is_running = campaign.state is CampaignState.RUNNING
-    workers = campaign.specification["resources"]["workers"]
-    return Progress(
-        num_trials=dict(summary.num_trials),
-        num_trials_planned=planned,
-        until_step=campaign.specification["task"]["steps"],
-        eta_seconds=summary.seconds_left(planned, num_workers=workers) if is_running else None,
-    )
-
-
-def best_document(campaign: CampaignRecord, best: BestSummary) -> BestTrial:
-    """Describe a campaign's best trial."""
-    arm = campaign.specification["arms"][best.arm]["name"]
-    return BestTrial(number=best.number, arm=arm, value=best.value)
-
-
-_LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "tracking")
-_WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
-
-
-def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> Trial:
-    """Describe a trial."""
-    base = f"/v1/campaigns/{campaign_id}/trials/{trial.number}"
-    return Trial(
-        number=trial.number,
-        arm=arms[trial.arm],
-        phase=trial.phase,
-        point=trial.point,
-        seed_index=trial.seed_index,
-        config=dict(trial.config),
-        state=trial.state,
-        reason=trial.reason,
-        message=trial.message,
-        since=trial.since,
-        last_step=trial.last_step,
-        objective=None if trial.objective is None else to_json(trial.objective),
-        device_seconds=trial.device_seconds,
-        links={name: f"{base}/{name}" for name in ("metrics", "tracking")},
-    )
-
-
-def report_document(observation: Observation) -> Report:
-    """Describe an observation."""
-    return Report(
-        step=observation.step,
-        attempt=observation.attempt,
-        produced_at=observation.produced_at,
-        metrics=metrics_to_json(observation.metrics),
-    )
-
-
-def attempt_document(attempt: AttemptRecord) -> Attempt:
-    """Describe an attempt."""
-    return Attempt.model_validate(attempt, from_attributes=True)
-
-
-def standing_document(arm: Mapping[str, Any], standing: ArmStanding, *, limit: int) -> Standing:
-    """Describe how an arm stands."""
-    return Standing(
-        arm=arm["name"],
-        optimizer=arm["optimizer"],
-        num_trials={state: count for state, count in standing.num_trials.items() if count},
-        points=[point_document(arm, point) for point in standing.ranked[:limit]],
-        finals=[point_document(arm, point) for point in standing.finals[:limit]],
-    )
-
-
-def point_document(arm: Mapping[str, Any], point: PointStanding) -> Point:
-    """Describe a point that has completed."""
-    return Point(
-        arm=arm["name"],
-        optimizer=arm["optimizer"],
-        point=point.point,
-        trials=list(point.trials),
-        value=to_json(point.value),
-        spread=None if point.spread is None else to_json(point.spread),
-        config={**arm["fixed"], **point.config},
-    )
-
-
-def front_document(arm: Mapping[str, Any], point: ParetoPoint, config: Mapping[str, Any]) -> FrontPoint:
-    """Describe a point that no other dominates."""
-    return FrontPoint(
-        arm=arm["name"],
-        optimizer=arm["optimizer"],
-        point=point.point,
-        costs=metrics_to_json(point.costs),
-        config={**arm["fixed"], **config},
-    )

@@ -8,23 +8,12 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from service.api.answers import front_document, point_document, report_document, standing_document, trial_document
 from service.api.campaigns import find
 from service.api.context import context_of
 from service.api.cursors import decode, encode
 from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import (
-    Best,
-    Curves,
-    FrontPoint,
-    Leaderboard,
-    Trial,
-    TrialPage,
-    front_document,
-    point_document,
-    report_document,
-    standing_document,
-    trial_document,
-)
+from service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
 from service.campaign.pareto import campaign_front

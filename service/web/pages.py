@@ -9,10 +9,10 @@ from fastapi import Query, Request, Response
 from markupsafe import Markup
 
 from service.api import tracking
+from service.api.answers import campaign_document
 from service.api.campaigns import find, list_campaigns
 from service.api.context import Context, caller_of, context_of
 from service.api.report import make_campaign_report
-from service.api.schemas import campaign_document
 from service.api.trials import TrialNumber, list_trials, read_best, read_leaderboard, read_log, read_trial
 from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
 from service.campaign.records import TrialRecord
