@@ -16,7 +16,7 @@ the same code, two at a time where they have processes for it.
 
 In each round reuse_actors and spectune run, each first in every other, so that whatever else the machine does meets
 both; the callback, whose 64 trials take five minutes, runs once. A time is wall time by the number of trials, the
-median of the rounds; a ratio is the median of the rounds' ratios, and beside it stand the least and the greatest.
+median of the rounds; a ratio is the median of the rounds' ratios, and the JSON has the least and the greatest, too.
 
 Ray's clock starts when its cluster is up, Spectune's with its process, and is read twice: when the campaign has ended,
 and when MLflow holds every point of it. `whole` is the ratio to reuse_actors with clocks alike, from the start of
@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -87,15 +86,8 @@ def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, f
 def _side_in_own_process(side: str, problem: str, num_trials: int) -> tuple[float, float]:
     """Run a side of Ray in a process of its own, for it changes its environment; give both its times."""
     command = [sys.executable, "-m", "benchmarks.ray_tune", side, problem, str(num_trials)]
-    loggers = {} if side == "callback" else {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
     began_at = time.time()
-    done = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **loggers},
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, ended_at = map(float, done.stdout.strip().splitlines()[-1].split())
     return seconds, ended_at - began_at
 
@@ -156,6 +148,8 @@ def main() -> None:
     parser.add_argument("--baseline-trials", type=int, default=64)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"at least one round is needed: got {arguments.rounds}")
     lines = []
     for problem in arguments.problems:
         lines.append(

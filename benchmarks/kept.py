@@ -23,7 +23,7 @@ def keep(path: Path, document: dict[str, Any]) -> None:
 
 
 def keep_lines(path: Path, lines: Sequence[dict[str, Any]], *, of: Sequence[str]) -> None:
-    """Put lines into a file in the place of those of the same cases; the others stay.
+    """Put lines into a file in the place of those of the same cases; the others stay. Each says where it was measured.
 
     Args:
         path: The file, which need not be there.
@@ -31,8 +31,9 @@ def keep_lines(path: Path, lines: Sequence[dict[str, Any]], *, of: Sequence[str]
         of: The entries that name a case.
     """
     kept = json.loads(path.read_text(encoding="utf-8"))["lines"] if path.exists() else []
-    merged = {tuple(line[name] for name in of): line for line in (*kept, *lines)}
-    keep(path, {"lines": list(merged.values())})
+    measured = [{**line, "machine": machine()} for line in lines]
+    merged = {tuple(line[name] for name in of): line for line in (*kept, *measured)}
+    path.write_text(json.dumps({"lines": list(merged.values())}, indent=1) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ trains so many trials and prints their seconds, from when Ray's cluster is up, a
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -86,6 +87,7 @@ def run_callback(problem: str, num_trials: int, folder: Path) -> tuple[float, fl
 
 def run_reuse_actors(problem: str, num_trials: int, folder: Path) -> tuple[float, float]:
     """Run Ray Tune tuned by hand; give its seconds, and when it ended."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     from ray import tune
 
     class Trainable(tune.Trainable):  # type: ignore[misc]

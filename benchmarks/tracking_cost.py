@@ -4,7 +4,8 @@
 
 A small transformer, which keeps both cores busy, is trained by a real `spectune serve`: one with `--no-tracking`, and
 one that writes over HTTP into a real `mlflow server` on the same two cores. Their campaigns are short and take turns,
-so that whatever else the machine does meets all of them; in each round every way has one and `untracked` has two:
+so that whatever else the machine does meets all of them; in each round every way has one and `untracked` has two. (A
+campaign's runs are made once, so what is told of a short one costs more of its time: more `--steps` say what goes on.)
 
     untracked   `spectune serve --no-tracking`
     healthy     the server answers
@@ -14,9 +15,12 @@ so that whatever else the machine does meets all of them; in each round every wa
     slow        it answers after ten seconds
 
 Seconds go from the campaign's first report to its last, so that no start of Ray is in them; steps a second are those of
-all trials in that time, and a ratio is theirs to the mean of the untracked campaigns of the same round. When a campaign
-has ended the server gets well, is waited for and compared with the ledger: runs, parameters and every point, no run
-twice, none RUNNING. The table's spread is the standard error of the rounds' mean ratio.
+all trials in that time. As a machine's speed changes from minute to minute, it is also counted how much of all
+processors' time the processes that train have had from an eighth of the reports to seven eighths (`training`), which is
+less where they wait for anything or share a processor, whatever its speed. Ratios are to the mean of the untracked
+campaigns of the same round; the table has their mean over the rounds and its standard error. `share` is what the
+service and MLflow take of all processors' time beyond a service without tracking. When a campaign has ended the server
+gets well, is waited for and compared with the ledger: runs, parameters and every point, no run twice, none RUNNING.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from typing import Any, Final
 import psutil
 from mlflow import MlflowClient
 
-from benchmarks.kept import keep
+from benchmarks.kept import keep_lines
 from service.ledger import ServiceLedger
 from service.tracking.links import ATTACHMENTS
 from service.tracking.mlflow_tracker import EXPERIMENT
@@ -46,6 +50,7 @@ from tests.fakes.mlflow_content import assert_equals_ledger
 from tests.integration.serving import Serving
 
 UNTRACKED: Final = "untracked"
+RATIOS: Final = ("steps_per_second_ratio", "training_ratio")
 REPORTS: Final = 20
 _PATIENCE_SECONDS: Final = 600.0
 
@@ -92,13 +97,21 @@ class Services:
         try:
             campaign_id = client.submit(campaign)["id"]
             with ServiceLedger.at(serving.data.ledger) as ledger:
-                _wait(lambda: len(ledger.observations(campaign_id)) > 0)
-                work = ProcessorTime(lambda: self._processes(serving))
-                _wait(lambda: work.look() and len(ledger.observations(campaign_id)) >= num_reports // 2)
+
+                def has(reports: float) -> bool:
+                    return len(ledger.observations(campaign_id)) >= reports
+
+                _wait(lambda: has(1))
+                telling = ProcessorTime(lambda: self._processes(serving))
+                _wait(lambda: has(num_reports / 8), telling.look)  # every slot trains
+                training = ProcessorTime(_slots)
+                _wait(lambda: has(num_reports / 2), telling.look, training.look)
                 self._ill.half_way()
-                _wait(lambda: work.look() and ledger.campaign(campaign_id).state.is_terminal)
+                _wait(lambda: has(num_reports * 7 / 8), telling.look, training.look)  # none has ended
+                _wait(lambda: ledger.campaign(campaign_id).state.is_terminal, telling.look)
                 ended_at = time.monotonic()
-                told = _pace(ledger, campaign_id, num_reports) | {"service_and_mlflow": work.part()}
+                told = _pace(ledger, campaign_id, num_reports)
+                told |= {"service_and_mlflow": telling.part(), "training": training.part()}
                 self._ill.end()
                 if way != UNTRACKED:
                     _wait(lambda: ledger.cursor(ATTACHMENTS, campaign_id) >= ledger.campaign(campaign_id).sequence)
@@ -119,6 +132,14 @@ class Services:
         self._ill.remove()
 
 
+def _slots() -> Iterator[psutil.Process]:
+    """Find the processes that train; nothing else on this machine may."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, IndexError):
+            if process.cmdline()[0].startswith(("ray::CohortSlot", "ray::ResourceTrainable")):  # at rest, and training
+                yield process
+
+
 class ProcessorTime:
     """The processors' time of some processes, as a part of what all processors have; those that end are counted too.
 
@@ -134,14 +155,13 @@ class ProcessorTime:
         self.look()
         self._first = dict(self._last)
 
-    def look(self) -> bool:
-        """Read the clocks of those that live; true, so that a wait may look as it goes."""
+    def look(self) -> None:
+        """Read the clocks of those that live."""
         self._seen_at = time.monotonic()
         for process in self._processes():
             with suppress(psutil.Error):
                 times = process.cpu_times()
                 self._last[process] = times.user + times.system
-        return True
 
     def part(self) -> float:
         """Give the part of all processors' time between the first look and the last."""
@@ -160,9 +180,12 @@ def _pace(ledger: ServiceLedger, campaign_id: str, num_reports: int) -> dict[str
     }
 
 
-def _wait(condition: Callable[[], bool]) -> None:
+def _wait(condition: Callable[[], bool], *looks: Callable[[], None]) -> None:
+    """Wait until something is so, and look at clocks as often as at it."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not condition():
+        for look in looks:
+            look()
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {_PATIENCE_SECONDS:g} s")
         time.sleep(0.5)
@@ -192,28 +215,28 @@ def measure(ways: list[str], campaign: dict[str, Any], *, num_rounds: int) -> li
 def _line(way: str, told: list[list[dict[str, float]]], untracked: list[list[dict[str, float]]]) -> dict[str, Any]:
     line: dict[str, Any] = {"way": way}
     line |= {name: median(each[name] for some in told for each in some) for name in told[0][0]}
-    ratios = [_mean_pace(one) / _mean_pace(other) for one, other in zip(told, untracked, strict=True)]
-    if way != UNTRACKED:
+    for name in ("steps_per_second", "training") if way != UNTRACKED else ():
+        ratios = [_mean(one, name) / _mean(other, name) for one, other in zip(told, untracked, strict=True)]
         error = stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
-        line |= {"ratio": mean(ratios), "error": error, "lowest": min(ratios), "highest": max(ratios)}
-        line["share"] = _mean_share(told) - _mean_share(untracked)
+        line[f"{name}_ratio"] = {"mean": mean(ratios), "error": error, "range": [min(ratios), max(ratios)]}
+    if way != UNTRACKED:
+        ours, theirs = (mean(_mean(some, "service_and_mlflow") for some in all_of) for all_of in (told, untracked))
+        line["share"] = ours - theirs
     return line
 
 
-def _mean_share(told: list[list[dict[str, float]]]) -> float:
-    return mean(each["service_and_mlflow"] for some in told for each in some)
-
-
-def _mean_pace(some: list[dict[str, float]]) -> float:
-    return mean(each["steps_per_second"] for each in some)
+def _mean(some: list[dict[str, float]], name: str) -> float:
+    return mean(each[name] for each in some)
 
 
 def show(line: dict[str, Any]) -> str:
     """Write a line of the table."""
     told = f"{line['told_after']:.0f}" if "told_after" in line else ""
-    ratio = f"{line['ratio']:.3f} ± {line['error']:.3f}" if "ratio" in line else ""
-    share = f"{line['share']:.2%}" if "share" in line else ""
-    return f"{line['way']:10} {line['seconds']:9.1f} {line['steps_per_second']:9.1f} {told:>17} {ratio:>26} {share:>8}"
+    seconds = f"{line['way']:10} {line['seconds']:9.1f} {line['steps_per_second']:9.1f} {told:>14}"
+    if "share" not in line:
+        return seconds
+    pace, training = (f"{line[name]['mean']:.3f} ± {line[name]['error']:.3f}" for name in RATIOS)
+    return f"{seconds} {pace:>18} {training:>18} {line['share']:>8.2%}"
 
 
 def main() -> None:
@@ -229,12 +252,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     campaign = specification(num_trials=arguments.trials, steps=arguments.steps)
     lines = measure(arguments.ways, campaign, num_rounds=arguments.rounds)
-    print(f"{'MLflow':10} {'seconds':>9} {'steps/s':>9} {'told after, s':>17} {'ratio to untracked':>26} {'share':>8}")
+    heads = f"{'MLflow':10} {'seconds':>9} {'steps/s':>9} {'told after, s':>14}"
+    print(f"{heads} {'pace / untracked':>18} {'training / untr.':>18} {'share':>8}")
     for line in lines:
         print(show(line))
     if arguments.json is not None:
         told = {"rounds": arguments.rounds, "trials": arguments.trials, "steps": arguments.steps}
-        keep(arguments.json, told | {"lines": lines})
+        keep_lines(arguments.json, [line | told for line in lines], of=("way", "trials", "steps"))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 from ray._private.node import Node
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.exceptions import RpcError
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
@@ -25,6 +27,7 @@ from service.errors import Problem, SpecificationError
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 120.0
+_ANSWER_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 _TRIES = 5
 _OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
@@ -82,14 +85,21 @@ class _BareNode(Node):  # type: ignore[misc]
         Ray would wait, too, but look once a second.
         """
         super().start_ray_processes()
-        (raylet,) = self.all_processes["raylet"]
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not self.get_gcs_client().get_all_node_info():
-            if raylet.process.poll() is not None:
-                raise _NotStartedError(f"the raylet ended while it started: got {raylet.process.returncode}")
+        while not self._is_there():
+            for name, (information,) in self.all_processes.items():
+                if information.process.poll() is not None:
+                    raise _NotStartedError(f"the {name} ended while it started: got {information.process.returncode}")
             if time.monotonic() > deadline:
                 raise _NotStartedError(f"the raylet took longer than {_PATIENCE_SECONDS:g} s to start")
             time.sleep(_LOOK_SECONDS)
+
+    def _is_there(self) -> bool:
+        """Whether the head knows a node, which can only be this one; not so where the head does not answer at once."""
+        with suppress(RpcError):
+            alive = GcsNodeInfo.GcsNodeState.ALIVE
+            return bool(self.get_gcs_client().get_all_node_info(timeout=_ANSWER_SECONDS, state_filter=alive))
+        return False
 
 
 class _NotStartedError(Exception):

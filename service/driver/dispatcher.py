@@ -114,7 +114,8 @@ class Dispatcher:
         state = self._slots.pop(slot, None)
         if state is not None:  # else it died before it asked for work
             decision.records += self._lessons.of_loss(state, message)
-            decision.records += [self._moves.lose(trial, message) for trial in state.members.values()]
+            members, held = state.members.values(), state.held
+            decision.records += [self._moves.lose(each, message, is_held=each.number in held) for each in members]
         return self._serve(decision)
 
     def check_limits(self, decision: Decision | None = None) -> Decision:
@@ -224,29 +225,32 @@ class Dispatcher:
 
     def _serve(self, decision: Decision) -> Decision:
         """Give every slot that waits its verdict, as far as it is known now."""
-        while any(self._serve_slot(state, decision) for state in self._slots.values()):
-            pass
+        num_known = -1
+        while num_known < len(decision.records) + len(decision.verdicts):  # an end may let others go on that waited
+            num_known = len(decision.records) + len(decision.verdicts)
+            for state in self._slots.values():
+                self._serve_slot(state, decision)
         if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
             decision.records += [self._cancelled(trial) for trial in self._seating.waiting]
             self._seating.waiting.clear()
         return decision
 
-    def _serve_slot(self, state: SlotState, decision: Decision) -> bool:
-        """Give one slot its verdict; tell whether there was one to give."""
+    def _serve_slot(self, state: SlotState, decision: Decision) -> None:
+        """Give one slot its verdict, if it waits for one and there is one to give."""
         if state.waits_for is None:
-            return False
+            return
         if self._stop is not None:
             is_pause = self._stop is StopKind.PAUSE
-            return self._let_go(state, decision, reason="campaign_paused" if is_pause else None, checkpoint=is_pause)
-        if state.is_retired:
-            return self._let_go(state, decision, reason="worker_quarantined", checkpoint=True)
-        self._judge(state, sorted(state.held), decision)
-        admitted = self._fill(state, decision)
-        if state.is_busy or admitted:
-            return self._give(state, self._verdict(state, admitted), decision)
-        if not state.members and self._seating.will_nothing_come(state):
-            return self._give(state, Verdict(finish=True), decision)
-        return False
+            self._let_go(state, decision, reason="campaign_paused" if is_pause else None, checkpoint=is_pause)
+        elif state.is_retired:
+            self._let_go(state, decision, reason="worker_quarantined", checkpoint=True)
+        else:
+            self._judge(state, sorted(state.held), decision)
+            admitted = self._fill(state, decision)
+            if state.is_busy or admitted:
+                self._give(state, self._verdict(state, admitted), decision)
+            elif not state.members and self._seating.will_nothing_come(state):
+                self._give(state, Verdict(finish=True), decision)
 
     def _verdict(self, state: SlotState, admitted: Sequence[ArmTrial]) -> Verdict:
         verdict = Verdict(
@@ -258,11 +262,10 @@ class Dispatcher:
             trial.is_new = False
         return verdict
 
-    def _give(self, state: SlotState, verdict: Verdict, decision: Decision) -> bool:
+    def _give(self, state: SlotState, verdict: Verdict, decision: Decision) -> None:
         assert state.waits_for is not None
         decision.verdicts.append((state.name, state.waits_for, replace(verdict, evict=state.evict)))
         state.waits_for, state.evict = None, ()
-        return True
 
     def _fill(self, state: SlotState, decision: Decision) -> list[ArmTrial]:
         """Take trials into a slot until it is full or has its share of the work."""
@@ -280,7 +283,7 @@ class Dispatcher:
             if trial.number in state.members:
                 admitted.append(trial)
 
-    def _let_go(self, state: SlotState, decision: Decision, *, reason: str | None, checkpoint: bool) -> bool:
+    def _let_go(self, state: SlotState, decision: Decision, *, reason: str | None, checkpoint: bool) -> None:
         """End a slot: its trials wait for another, or are cancelled where no reason to wait is given."""
         for trial in list(state.members.values()):
             if reason is None:
@@ -288,7 +291,7 @@ class Dispatcher:
             else:  # it stays in the slot, which still writes its checkpoint
                 decision.records.append(self._moves.pause(trial, reason))
         state.members, state.held = {}, set()
-        return self._give(state, Verdict(finish=True, checkpoint=checkpoint), decision)
+        self._give(state, Verdict(finish=True, checkpoint=checkpoint), decision)
 
     def _cancelled(self, trial: ArmTrial) -> Record:
         """End a trial with its campaign."""

@@ -55,8 +55,13 @@ class Moves:
         trial.shuns = slot
         return self.requeue(trial, message, reason="user_code")
 
-    def lose(self, trial: ArmTrial, message: str) -> Record:
-        """Let a trial wait for another worker; one that has lost too many, the last of them alone, fails."""
+    def lose(self, trial: ArmTrial, message: str, *, is_held: bool = False) -> Record:
+        """Let a trial wait for another worker; one that has lost too many, the last of them alone, fails.
+
+        One that was held at a rung did not train there, and the loss is not counted against it.
+        """
+        if is_held:
+            return self.pause(trial, "worker_lost")
         num_lost = trial.num_losses + 1
         if num_lost < MAX_LOSSES or not self._lanes.fills_a_slot(trial):
             return self.requeue(trial, message)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from service.errors import SettingsError
 
 CONNECT_SECONDS = 5.0
-_FOUND_BY_RAY = "auto"  # the Ray that was started on this machine last; Ray says at once where there is none
+_FOUND_BY_RAY = "auto"  # the Ray that was started on this machine last, which may have ended since
 
 
 def require_cluster(environment: Mapping[str, str] = os.environ) -> None:
@@ -22,9 +22,9 @@ def require_cluster(environment: Mapping[str, str] = os.environ) -> None:
         SettingsError: It names no head of a cluster, or nothing answers there.
     """
     address = environment.get("RAY_ADDRESS")
-    if not address or address == _FOUND_BY_RAY:
+    if not address:
         return
-    host, _, port = address.rpartition(":")
+    host, _, port = (_found() if address == _FOUND_BY_RAY else address).rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16):
         raise SettingsError(f"RAY_ADDRESS: HOST:PORT of a cluster's head is needed, or nothing: got {address!r}")
     try:
@@ -32,3 +32,13 @@ def require_cluster(environment: Mapping[str, str] = os.environ) -> None:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"RAY_ADDRESS: no cluster answers there ({why}): got {address!r}") from error
+
+
+def _found() -> str:
+    """Let Ray find the head on this machine, as `auto` asks it to."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die  # loads Ray, which others do without
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die(_FOUND_BY_RAY))
+    except ConnectionError as error:
+        raise SettingsError(f"RAY_ADDRESS: no Ray runs on this machine: got {_FOUND_BY_RAY!r}") from error

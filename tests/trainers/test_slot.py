@@ -104,6 +104,16 @@ def test_a_member_that_is_held_keeps_its_place_and_does_not_train(tmp_path: Path
     assert [(each.trial, each.step) for each in reports] == [(0, 10), (1, 10), (1, 20), (0, 20), (1, 30)]
 
 
+def test_a_slot_whose_members_all_wait_reports_nothing_and_asks_again(tmp_path: Path) -> None:
+    slot = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(),), hold=(0,)), GO_ON, END]), options(tmp_path))
+    assert [next_members(slot), [each.step for each in next_members(slot)]] == [[], [10]]
+
+
+def test_a_trial_that_never_came_may_be_evicted(tmp_path: Path) -> None:
+    reports = play(tmp_path, Verdict(evict=(7,), admit=(assignment(),)), Verdict(evict=(7,)), END)
+    assert [(report.trial, report.step) for report in reports] == [(0, 10), (0, 20)]
+
+
 def test_a_checkpoint_knows_only_what_has_been_acknowledged(tmp_path: Path) -> None:
     """A report whose verdict never came may be lost with its worker, so no checkpoint may lie behind it."""
     slot = Slot("s", ScriptedVerdicts([Verdict(admit=(assignment(),)), GO_ON]), options(tmp_path))

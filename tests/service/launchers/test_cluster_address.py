@@ -7,15 +7,35 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray._private import services
 
 from service.cli import main
 from service.errors import SettingsError
 from service.launchers import require_cluster
 
 
-@pytest.mark.parametrize("environment", [{}, {"RAY_ADDRESS": ""}, {"RAY_ADDRESS": "auto"}])
+@pytest.mark.parametrize("environment", [{}, {"RAY_ADDRESS": ""}])
 def test_nothing_is_asked_where_no_machine_is_named(environment: dict[str, str]) -> None:
     require_cluster(environment)
+
+
+def test_a_ray_of_this_machine_is_found_and_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray remembers the one that was started last, and waits for it when it was killed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(services, "canonicalize_bootstrap_address_or_die", lambda _: address)
+        require_cluster({"RAY_ADDRESS": "auto"})
+    with pytest.raises(SettingsError, match=r"no cluster answers there \(Connection refused\): got 'auto'$"):
+        require_cluster({"RAY_ADDRESS": "auto"})
+
+
+def test_where_no_ray_runs_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(_: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address_or_die", find)
+    with pytest.raises(SettingsError, match=r"^RAY_ADDRESS: no Ray runs on this machine: got 'auto'$"):
+        require_cluster({"RAY_ADDRESS": "auto"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
