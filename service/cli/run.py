@@ -26,9 +26,10 @@ from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
+from service.driver.cluster_address import require_cluster
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
-from service.launchers import SubprocessLauncher, require_cluster
+from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
 from service.tracking.follower import is_behind
 

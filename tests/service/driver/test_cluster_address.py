@@ -10,8 +10,8 @@ import pytest
 from ray._private import services
 
 from service.cli import main
+from service.driver.cluster_address import require_cluster
 from service.errors import SettingsError
-from service.launchers import require_cluster
 
 
 @pytest.mark.parametrize("environment", [{}, {"RAY_ADDRESS": ""}])
