@@ -13,8 +13,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:
-    """Describe this machine's processor."""
-    return {"cpu": _processor(), "cores": os.cpu_count()}
+    """Describe this machine: its processor, Python, and how busy it is."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg(),
+    }
 
 
 def keep(path: Path, document: dict[str, Any]) -> None:

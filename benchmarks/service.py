@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -32,6 +29,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.kept import keep
 from service.api.examples import SPECIFICATION as EXAMPLE
 from service.campaign.lifecycle import CampaignEvent, TrialState
 from service.campaign.specification import parse
@@ -231,10 +229,8 @@ def main() -> None:
     rows[f"event to the last of {arguments.followers} followers"] = summary(spread)
     show(rows)
     if arguments.output:
-        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()}
         settings = {name: value for name, value in vars(arguments).items() if name != "output"}
-        document = {"machine": machine, "settings": settings, "rows": rows}
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        keep(arguments.output, {"settings": settings, "rows": rows})
 
 
 class Served:

@@ -43,7 +43,7 @@ class Moves:
         return self._write.moved(trial, reason, message)
 
     def pause(self, trial: ArmTrial, reason: str) -> Record:
-        """Let a trial wait for a slot again, through no fault of its own or of its worker."""
+        """Let a trial wait for a slot again, through no fault of its own: nothing is counted against it."""
         trial.arm.requeue(trial)
         self._seating.wait(trial)
         return self._write.moved(trial, reason)

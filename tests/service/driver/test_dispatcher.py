@@ -54,17 +54,23 @@ def test_a_trial_that_loses_every_worker_fails_after_three() -> None:
     assert set(lost.values()) == {MAX_LOSSES - 1}
 
 
+@pytest.mark.parametrize(
+    ("loss_rate", "checkpoint_rate"),
+    [(0.05, 0.0), (0.03, 0.5)],  # at (0.05, 0.5) one trial happens to lose three workers in a row, and fails
+)
 @pytest.mark.parametrize("members", [1, 4])
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(sampler: str, members: int) -> None:
+def test_a_deterministic_campaign_does_not_depend_on_which_slot_is_first(
+    sampler: str, members: int, loss_rate: float, checkpoint_rate: float
+) -> None:
     search = {"sampler": sampler, "points": 24, "deterministic": True}
     outcomes = []
     for seed in SEEDS:
         simulation = Simulation(
             specification(search=search),
             seed=seed,
-            loss_rate=0.03 * (seed % 2),  # at more one happens to lose three workers in a row, and fails
-            checkpoint_rate=0.5,
+            loss_rate=loss_rate * (seed % 2),
+            checkpoint_rate=checkpoint_rate,
             members=members,
         )
         simulation.run()

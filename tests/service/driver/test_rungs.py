@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -48,7 +47,7 @@ def moves(decision: Decision, trial: int) -> list[tuple[Any, Any]]:
     return [(each["state"], each["reason"]) for each in moved]
 
 
-def admitted(verdict: Verdict) -> Iterable[int]:
+def admitted(verdict: Verdict) -> list[int]:
     return [each.trial for each in verdict.admit]
 
 
