@@ -35,9 +35,9 @@ from benchmarks.peak_memory import peak_bytes
 from optimizers import split
 from service.driver.environment import VARIABLES
 from trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
+from trainers.arithmetic import Arithmetic, pin_arithmetic
 from trainers.plan import make_plan
 from trainers.population import Population
-from trainers.products import pin_products
 from trainers.seeds import generator_for
 from trainers.tasks.task import batch_is_fixed, place
 
@@ -222,7 +222,7 @@ def main() -> None:
     """Run every case, print as it goes, write JSON at the end."""
     options = _options()
     _take_workers_environment()
-    pin_products()
+    pin_arithmetic(Arithmetic.FASTEST)
     torch.set_num_threads(options.threads)
     about = {
         "torch": torch.__version__,

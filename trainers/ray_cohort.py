@@ -79,6 +79,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         """Say on which machine this is, then train one stretch a call; Tune calls this until it says `done`."""
         if not self._is_known:
             self._is_known = True
-            return {"slot": self._slot_name, "place": ray.get_runtime_context().get_node_id(), "done": False}
+            place, execution = ray.get_runtime_context().get_node_id(), self._slot.execution()
+            return {"slot": self._slot_name, "place": place, "execution": execution, "done": False}
         report = self._slot.step()
         return {"slot": self._slot_name, "report": report, "done": report is None}

@@ -22,12 +22,12 @@ from typing import Protocol
 import torch
 
 from trainers import checkpoints
+from trainers.arithmetic import Arithmetic, Execution, execution_here, pin_arithmetic
 from trainers.cohorts import Cohort, cohort_for
 from trainers.compiler import leave_compiler_unloaded
 from trainers.fused_step_check import FusionCheck, FusionSampler
 from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 from trainers.plan import Plan, make_plan
-from trainers.products import pin_products
 from trainers.solo import Outcome
 from trainers.structure import structure_of
 
@@ -46,6 +46,7 @@ class SlotOptions:
         gpus: The part of a GPU to train on; 0 for none.
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
         working_folder: Where the code of trials finds itself; empty where that is its machine's business.
+        arithmetic: Which instructions the processor uses.
     """
 
     checkpoints: str
@@ -55,6 +56,7 @@ class SlotOptions:
     gpus: float = 0.0
     verify_fusion: bool = False
     working_folder: str = ""
+    arithmetic: Arithmetic = Arithmetic.FASTEST
 
     @property
     def num_devices(self) -> float:
@@ -86,11 +88,7 @@ class Slot:
     """
 
     def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
-        leave_compiler_unloaded()
-        pin_products()
-        torch.set_num_threads(options.cpus)
-        if 0.0 < options.gpus < 1.0:
-            torch.cuda.set_per_process_memory_fraction(options.gpus)  # neighbours on the device need theirs
+        prepare_process(arithmetic=options.arithmetic, cpus=options.cpus, gpus=options.gpus)
         self._name = name
         self._verdicts = verdicts
         self._options = options
@@ -101,6 +99,10 @@ class Slot:
         self._checks: dict[int, FusionCheck] = {}
         self._number = 0
         self._saved_at = time.monotonic()
+
+    def execution(self) -> Execution:
+        """Return on what this slot computes."""
+        return execution_here(threads=self._options.cpus, is_on_gpu=self._options.gpus > 0)
 
     def step(self) -> SlotReport | None:
         """Follow the next verdict and train one stretch.
@@ -200,6 +202,24 @@ class Slot:
 
     def _next_report_step(self, cohort: Cohort, trial: int) -> int:
         return next(step for step in self._assignments[trial].report_steps if step > cohort.step(trial))
+
+
+def prepare_process(*, arithmetic: Arithmetic, cpus: int, gpus: float) -> None:
+    """Prepare a process that trains, before its first computation.
+
+    Args:
+        arithmetic: Which instructions its processor uses.
+        cpus: How many threads train.
+        gpus: The part of a GPU that it may fill; 0 for none.
+
+    Raises:
+        UnavailableArithmeticError: This process cannot compute so.
+    """
+    leave_compiler_unloaded()
+    pin_arithmetic(arithmetic)
+    torch.set_num_threads(cpus)
+    if 0.0 < gpus < 1.0:
+        torch.cuda.set_per_process_memory_fraction(gpus)  # neighbors on the device need theirs
 
 
 def _plans(verdict: Verdict) -> dict[int, Plan]:

@@ -74,6 +74,7 @@ def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> 
         last_step=trial.last_step,
         objective=None if trial.objective is None else to_json(trial.objective),
         device_seconds=trial.device_seconds,
+        executions=[dict(each) for each in trial.executions],
         links={name: f"{base}/{name}" for name in ("metrics", "tracking")},
     )
 

@@ -79,6 +79,7 @@ class Trial(BaseModel):
     last_step: int
     objective: Number | None = Field(description=_NUMBER + "; null before the first observation")
     device_seconds: float
+    executions: list[dict[str, Any]] = Field(description="on which processors or GPUs it was computed, each once")
     links: dict[str, str]
 
 

@@ -16,6 +16,7 @@ from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescriptio
 from service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
+    ARITHMETICS,
     PRECISIONS,
     ArmSection,
     BudgetSection,
@@ -37,6 +38,7 @@ DEFAULTS: Mapping[str, Any] = {
     "stopping": {},
     "finals": None,
     "precision": "fp32",
+    "arithmetic": "fastest",
     "initial_points": [],
     "target": None,
     "budget": {},
@@ -82,6 +84,7 @@ class _Reading:
 
     def __init__(self, document: Mapping[str, Any], catalog: Catalog, found: ProblemList) -> None:
         self._document = {**DEFAULTS, **{key: value for key, value in document.items() if value is not None}}
+        self._gives_arithmetic = document.get("arithmetic") is not None
         self._catalog = catalog
         self._found = found
 
@@ -115,6 +118,7 @@ class _Reading:
             "stopping": stopping,
             "finals": finals,
             "precision": self._precision(),
+            "arithmetic": self._arithmetic(search, resources),
             "initial_points": initial_points,
             "target": self._target(),
             "budget": budget,
@@ -148,6 +152,19 @@ class _Reading:
         if precision not in PRECISIONS:
             self._found.add_unknown("/precision", "precision", str(precision), PRECISIONS)
         return precision
+
+    def _arithmetic(self, search: SearchSection | None, resources: ResourcesSection | None) -> Any:
+        """Read which instructions processors use: the portable ones, if not given, for a deterministic campaign."""
+        is_on_gpus = resources is not None and resources.gpus > 0
+        if not self._gives_arithmetic:
+            is_portable = search is not None and search.deterministic and not is_on_gpus
+            return "portable" if is_portable else "fastest"
+        arithmetic = self._document["arithmetic"]
+        if arithmetic not in ARITHMETICS:
+            self._found.add_unknown("/arithmetic", "arithmetic", str(arithmetic), ARITHMETICS)
+        elif arithmetic == "portable" and is_on_gpus:
+            self._found.add("/arithmetic", "only processors have a portable arithmetic, not GPUs", arithmetic)
+        return arithmetic
 
     def _target(self) -> Any:
         target = self._document["target"]

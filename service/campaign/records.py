@@ -60,6 +60,8 @@ class TrialRecord:
         num_losses: Workers lost under it since its last new observation.
         last_step: Step of its last observation, 0 before the first.
         objective: The objective at `last_step`; may be NaN or infinite; None before the first observation.
+        executions: On what it was computed, each once, in order: `trainers.arithmetic.Execution` as JSON values, and
+            "alone", whether it had a slot to itself.
     """
 
     number: int
@@ -78,6 +80,7 @@ class TrialRecord:
     last_step: int
     objective: float | None
     device_seconds: float
+    executions: Sequence[Mapping[str, Any]] = ()
 
     @property
     def phase(self) -> Phase:

@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from service.campaign.catalog import Catalog
+from service.campaign.executions import arithmetic_notes
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import TrialState
 from service.campaign.pareto import ParetoPoint, campaign_front
@@ -141,7 +142,7 @@ def make_report(
         arms=arms,
         verdicts=verdicts(finals, mode=objective.mode),
         pareto=campaign_front(specification, standings, trials, observations),
-        notes=_notes(specification, campaign, arms),
+        notes=[*_notes(specification, campaign, arms), *arithmetic_notes(specification, trials)],
     )
 
 

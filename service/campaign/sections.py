@@ -17,6 +17,7 @@ from service.campaign.outcomes import Mode
 from service.campaign.samplers import SamplerName
 
 PRECISIONS = ("fp32", "bf16", "fp64")
+ARITHMETICS = ("fastest", "portable")  # `trainers.arithmetic.Arithmetic`, which is not imported here: it needs torch
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"

@@ -47,6 +47,7 @@ class Specification(BaseModel):
     stopping: StoppingSection
     finals: FinalsSection | None
     precision: Literal["fp32", "bf16", "fp64"]
+    arithmetic: Literal["fastest", "portable"]  # which instructions the processors of workers and driver use
     initial_points: tuple[InitialPointSection, ...]
     target: float | None  # the objective at which the campaign ends
     budget: BudgetSection
@@ -122,6 +123,7 @@ class Specification(BaseModel):
     def warnings(self) -> list[Problem]:
         """List what can be run but is probably not what is wanted."""
         warnings = self._rung_warnings() + self._sampler_warnings() + self._audit_warnings() + self._budget_warnings()
+        warnings += self._arithmetic_warnings()
         for index, arm in enumerate(self.arms):
             warnings += _arm_warnings(arm, json_pointer("arms", index))
         return warnings
@@ -160,6 +162,12 @@ class Specification(BaseModel):
         message = f"an arm's share is {self.trials_per_arm} trials, but search, finals and audit may take {wanted}"
         return [Problem("/budget/trials", message, self.budget.trials)]
 
+    def _arithmetic_warnings(self) -> list[Problem]:
+        if not self.search.deterministic or self.arithmetic == "portable":
+            return []
+        message = "the campaign comes out the same only on processors or GPUs of one kind"
+        return [Problem("/arithmetic", message, self.arithmetic)]
+
     def _audit_warnings(self) -> list[Problem]:
         if not 0 < self.stopping.audit < _TELLING_AUDIT:
             return []
@@ -188,6 +196,15 @@ def foreseen_resources(document: object) -> ResourcesSection | None:
         return ResourcesSection.model_validate(document.get("resources") or {})
     except ValidationError:
         return None
+
+
+def is_portable_foreseen(document: Mapping[str, Any]) -> bool:
+    """Return whether a campaign's arithmetic would be portable, before anything of its document is checked."""
+    given, search, resources = (document.get(key) for key in ("arithmetic", "search", "resources"))
+    if given is not None:
+        return bool(given == "portable")
+    is_deterministic = isinstance(search, Mapping) and search.get("deterministic") is True
+    return is_deterministic and not (isinstance(resources, Mapping) and resources.get("gpus"))
 
 
 def restore(document: Mapping[str, Any]) -> Specification:

@@ -1,4 +1,4 @@
-"""`spectune bundle` and `spectune replay`: a campaign as one file, and whether its best trials come out the same."""
+"""`spectune bundle`: a campaign as one file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from statistics import fmean
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
-from service.errors import BundleError, DataDirectoryError, NothingToShowError
-from service.findings.bundle import Bundle, BundledTrial, read_bundle, write_bundle
-
-TOLERANCE = 0.01
-EXIT_NOT_REPRODUCED = 1
+from service.errors import DataDirectoryError
+from service.findings.bundle import Bundle, BundledTrial, write_bundle
 
 
 def bundle(
@@ -42,42 +37,6 @@ def bundle(
             f"the bundle cannot be written ({os.strerror(error.errno or 0)}): got {file}"
         ) from error
     typer.echo(f"{file}: {len(stored.trials)} trials, {len(content)} bytes")
-
-
-def replay(
-    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What `spectune bundle` wrote.")],
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every trial, not only those of each arm's best point.")
-    ] = False,
-    tolerance: Annotated[
-        float,
-        typer.Option("--tolerance", min=0.0, help="How far the last objective may lie from what it was, relatively."),
-    ] = TOLERANCE,
-) -> None:
-    """Train a bundle's best trials once more, each alone; the exit status is 0 if all come out as they were."""
-    from service.driver.replay import replay_trial  # torch
-
-    try:
-        found = read_bundle(file.read_bytes())
-    except OSError as error:
-        raise BundleError(f"the bundle cannot be read ({os.strerror(error.errno or 0)}): got {file}") from error
-    chosen = [trial for trial in found.trials if trial.curve] if everything else best_trials(found)
-    if not chosen:
-        raise NothingToShowError(f"no point of the bundle has completed: got {file}")
-    table = Table("arm", "trial", "was", "is", "deviation", "largest on the way", "")
-    num_off = 0
-    for trial in chosen:
-        came = replay_trial(
-            found.specification, arm=trial.arm, config=trial.config, seed_index=trial.seed_index, curve=trial.curve
-        )
-        is_off = came.deviation > tolerance
-        num_off += is_off
-        numbers = (f"{came.expected:.6g}", f"{came.value:.6g}", f"{came.deviation:.1e}", f"{came.largest:.1e}")
-        table.add_row(trial.arm, str(trial.number), *numbers, "[red]differs[/]" if is_off else "the same")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"{len(chosen) - num_off} of {len(chosen)} trials came out within {tolerance:g} of what they were")
-    raise typer.Exit(EXIT_NOT_REPRODUCED if num_off else 0)
 
 
 def best_trials(found: Bundle) -> list[BundledTrial]:

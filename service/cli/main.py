@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli import best, bundle, calibrate, remote, report, run, serve, sync
+from service.cli import best, bundle, calibrate, remote, replay, report, run, serve, sync
 from service.cli.corpus import corpus
 from service.errors import (
     BundleError,
@@ -36,7 +36,7 @@ application.command(name="run")(run.run)
 application.command(name="report")(report.report)
 application.command(name="best")(best.best)
 application.command(name="bundle")(bundle.bundle)
-application.command(name="replay")(bundle.replay)
+application.command(name="replay")(replay.replay)
 application.command(name="sync")(sync.sync)
 application.command(name="calibrate")(calibrate.calibrate)
 application.add_typer(corpus)

@@ -19,7 +19,7 @@ from service.campaign.catalog import installed_catalog
 from service.campaign.lifecycle import CampaignState
 from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
-from service.campaign.specification import Specification, foreseen_resources, parse
+from service.campaign.specification import Specification, foreseen_resources, is_portable_foreseen, parse
 from service.campaign_file import read_document
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
@@ -126,7 +126,9 @@ def _read(campaign_file: Path, launcher: SubprocessLauncher, stack: ExitStack) -
     suffix = format(time.time_ns() // 1_000_000, "x")
     resources = foreseen_resources(document)
     if resources is not None and not os.environ.get("RAY_ADDRESS") and "torch" not in sys.modules:
-        stack.enter_context(launcher.standing_by(naming.campaign_id(document["name"], suffix=suffix), resources))
+        foreseen_id = naming.campaign_id(document["name"], suffix=suffix)
+        is_portable = is_portable_foreseen(document)
+        stack.enter_context(launcher.standing_by(foreseen_id, resources, is_portable=is_portable))
     specification = parse(document)
     return naming.campaign_id(specification.name, suffix=suffix), specification
 

@@ -4,7 +4,8 @@ The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIG
 standard input closes, which is how it notices that its owner is gone. With `--exit-file` it needs no owner: it goes on,
 and leaves its exit code in that file. With `--in-cluster-of-cpus` it is a job of a Ray cluster, which it joins; a job
 knows one signal only, so it asks the ledger whether it is to pause or to cancel. With `--standby` there may be no such
-campaign yet: it starts the Ray that the given resources need, and waits for a byte on its standard input first.
+campaign yet: it starts the Ray that the given resources need, and waits for a byte on its standard input first; with
+`--portable` its arithmetic will be portable.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from service.campaign.sections import ResourcesSection
 from service.campaign.specification import parse, restore
 from service.data_directory import DataDirectory, write_whole
 from service.driver.cluster import ray_for
+from service.driver.environment import portable_environment
 from service.driver.exit_codes import ExitCode
 from service.driver.stops import StopKind, StopRequests
 from service.errors import FencedError, SpecificationError
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--exit-file", type=Path)
     parser.add_argument("--in-cluster-of-cpus", type=int)
     parser.add_argument("--standby", type=ResourcesSection.model_validate_json)
+    parser.add_argument("--portable", action="store_true")
     arguments = parser.parse_args()
     code = _run(arguments)
     if arguments.exit_file is not None:
@@ -78,6 +81,7 @@ def _begin(arguments: argparse.Namespace) -> ExitCode:
     if arguments.exit_file is None:
         _watch_owner(requests)
     with _open_ledger(arguments) as ledger:
+        _adopt_arithmetic(ledger.campaign(arguments.campaign).specification["arithmetic"] == "portable")
         document = _claim(ledger, arguments)
         with _started_ray(restore(document).resources, arguments, requests) as ray_stack:
             return _attempt(ledger, document, arguments, requests, ray_stack)
@@ -85,6 +89,7 @@ def _begin(arguments: argparse.Namespace) -> ExitCode:
 
 def _stand_by(arguments: argparse.Namespace) -> ExitCode:
     """Start Ray, wait until the owner says that the campaign exists, take it, and run the attempt."""
+    _adopt_arithmetic(arguments.portable)
     requests = _hear_stops(arguments)
     with _started_ray(arguments.standby, arguments, requests) as ray_stack:
         if not os.read(sys.stdin.fileno(), 1):
@@ -93,6 +98,13 @@ def _stand_by(arguments: argparse.Namespace) -> ExitCode:
         _move_in(arguments)
         with _open_ledger(arguments) as ledger:
             return _attempt(ledger, _claim(ledger, arguments), arguments, requests, ray_stack)
+
+
+def _adopt_arithmetic(is_portable: bool) -> None:
+    """Replace this process if its samplers are to compute portably: NumPy reads its variables when it is imported."""
+    wanted = portable_environment() if is_portable else {}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, sys.orig_argv, os.environ | wanted)
 
 
 def _claim(ledger: Ledger, arguments: argparse.Namespace) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from service.errors import FencedError, ServiceError
 from service.ledger import Ledger
 from service.ledger.recovery import import_earlier_spools
 from service.ledger.spool import Spool
+from trainers.arithmetic import Arithmetic
 from trainers.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
@@ -136,6 +137,7 @@ class Attempt:
                 cpus=resources.cpus,
                 gpus=resources.gpus,
                 verify_fusion=self._specification.verify_fusion,
+                arithmetic=Arithmetic(self._specification.arithmetic),
                 working_folder="" if os.environ.get("RAY_ADDRESS") else os.getcwd(),
             ),
             folder=self._data.tune(self._campaign_id, self._number),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.driver.arm_trial import ArmTrial
+from service.driver.decision import SlotState
 from service.ledger import entries
 from service.ledger.spool import Record
 from trainers.fused_step_check import FusionCheck
@@ -38,6 +39,19 @@ class Chronicle:
         """Say in which state a trial is now, and why."""
         return entries.trial_moved(
             trial=trial.number, state=trial.state, reason=reason, message=message, at=self._now()
+        )
+
+    def started(self, trial: ArmTrial, slot: SlotState, *, is_alone: bool) -> Record:
+        """Record that a trial trains in a slot, on what, and whether it has the slot to itself."""
+        execution = {**slot.execution.document(), "alone": is_alone} if slot.execution is not None else None
+        text = f"slot {slot.name}"
+        return entries.trial_moved(
+            trial=trial.number,
+            state=trial.state,
+            reason="assigned",
+            message=text,
+            execution=execution,
+            at=self._now(),
         )
 
     def lost(self, trial: ArmTrial, reason: str, message: str) -> Record:

@@ -22,6 +22,7 @@ from service.driver.dispatcher import Dispatcher
 from service.driver.stops import StopKind
 from service.driver.writer import Writer
 from service.ledger.spool import Spool
+from trainers.arithmetic import Execution
 from trainers.messages import SlotReport, Verdict
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
@@ -99,11 +100,11 @@ class Conductor:
 
     # Stimuli, from any thread
 
-    def open_slot(self, slot: str, place: str = "") -> None:
+    def open_slot(self, slot: str, place: str = "", execution: Execution | None = None) -> None:
         """A slot's worker is there, on some machine, and asks for work."""
         with self._lock:
             self._slots[slot] = 0
-        self._put("open", lambda: self._dispatcher.open_slot(slot, place))
+        self._put("open", lambda: self._dispatcher.open_slot(slot, place, execution))
 
     def take(self, slot: str, report: SlotReport) -> None:
         """A slot reported."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from service.driver.arm_trial import ArmTrial
 from service.ledger.spool import Record
+from trainers.arithmetic import Execution
 from trainers.messages import Verdict
 
 
@@ -23,6 +24,7 @@ class SlotState:
 
     name: str
     place: str  # the machine that it runs on
+    execution: Execution | None = None  # what it computes on; None if it did not say
     members: dict[int, ArmTrial] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)  # members that wait at a rung for others
     waits_for: int | None = 0

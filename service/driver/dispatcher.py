@@ -27,6 +27,7 @@ from service.driver.moves import Moves
 from service.driver.seating import Seating
 from service.driver.stops import StopKind
 from service.ledger.spool import Record
+from trainers.arithmetic import Execution
 from trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 
@@ -85,9 +86,9 @@ class Dispatcher:
                 self._seating.wait(trial)
         return self.check_limits(decision)
 
-    def open_slot(self, slot: str, place: str = "") -> Decision:
+    def open_slot(self, slot: str, place: str = "", execution: Execution | None = None) -> Decision:
         """A new slot, on some machine, asks for its first work."""
-        self._slots[slot] = SlotState(slot, place)
+        self._slots[slot] = SlotState(slot, place, execution)
         return self._serve(Decision())
 
     def take(self, slot: str, report: SlotReport) -> Decision:
@@ -277,7 +278,7 @@ class Dispatcher:
             if trial is None:
                 return admitted
             state.members[trial.number] = trial
-            decision.records.append(self._moves.start(trial, state.name))
+            decision.records.append(self._moves.start(trial, state))
             if trial.arm.lets_wait:  # its checkpoint may be of the rung where it was held, and its next report beyond
                 self._judge(state, [trial.number], decision)
             if trial.number in state.members:

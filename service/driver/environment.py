@@ -53,6 +53,19 @@ VARIABLES = (
 )
 
 
+_PORTABLE = (
+    Variable("ATEN_CPU_CAPABILITY", "avx2", "torch's own kernels, as of every x86-64 processor with AVX2"),
+    Variable("MKL_CBWR", "AVX2,STRICT", "torch's products, and MKL's vector functions"),
+    Variable("ONEDNN_MAX_CPU_ISA", "AVX2", "torch's products in bfloat16, and convolutions"),
+    Variable("OPENBLAS_CORETYPE", "Haswell", "the products of NumPy and SciPy, of which samplers are made"),
+    Variable(
+        "NPY_DISABLE_CPU_FEATURES",
+        "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
+        "NumPy's exponentials and logarithms, by the names of its old and of its new releases",
+    ),
+)
+"""What makes the samplers of a driver, and what it starts, compute alike on every such processor (0207)."""
+
 _STOPPING = (
     Variable("RAY_JOB_STOP_SIGNAL", "SIGINT", "the driver then asks the ledger whether to pause or to cancel"),
     Variable("RAY_JOB_STOP_WAIT_TIME_S", "30", "it writes checkpoints before it ends; three seconds would not do"),
@@ -75,6 +88,14 @@ def driver_environment() -> dict[str, str]:
 def own_ray_environment() -> dict[str, str]:
     """Make the variables of whoever starts a Ray; its token is new each time and never written to a file here."""
     return {variable.name: variable.value for variable in VARIABLES} | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def portable_environment() -> dict[str, str]:
+    """Return the variables of a process whose numbers are to be the same on every x86-64 processor with AVX2.
+
+    NumPy and SciPy read theirs when they are imported, so that they must be set before the process starts.
+    """
+    return {variable.name: variable.value for variable in _PORTABLE}
 
 
 def worker_environment() -> dict[str, str]:

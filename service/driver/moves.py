@@ -8,6 +8,7 @@ from __future__ import annotations
 from service.campaign.lifecycle import TrialEvent
 from service.driver.arm_trial import ArmTrial
 from service.driver.chronicle import Chronicle
+from service.driver.decision import SlotState
 from service.driver.failures import Failures
 from service.driver.lanes import Lanes
 from service.driver.seating import Seating
@@ -32,10 +33,10 @@ class Moves:
         self._failures = failures
         self._write = write
 
-    def start(self, trial: ArmTrial, slot: str) -> Record:
+    def start(self, trial: ArmTrial, slot: SlotState) -> Record:
         """Let a trial train in a slot."""
         trial.arm.start(trial)
-        return self._write.moved(trial, "assigned", f"slot {slot}")
+        return self._write.started(trial, slot, is_alone=self._lanes.fills_a_slot(trial))
 
     def end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str = "") -> Record:
         """Let a trial end."""

@@ -80,7 +80,7 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A slot is there, or has reported; the result with which it ends has no report."""
         if "place" in result:
-            self._conductor.open_slot(result["slot"], result["place"])
+            self._conductor.open_slot(result["slot"], result["place"], result["execution"])
         elif result["report"] is not None:
             self._conductor.take(result["slot"], result["report"])
 

@@ -44,6 +44,7 @@ class BundledTrial:
         config: Its hyperparameters.
         state: How it ended.
         curve: Its metrics by step.
+        executions: On what it was computed, each once; empty in bundles of earlier releases.
     """
 
     number: int
@@ -54,6 +55,7 @@ class BundledTrial:
     config: Mapping[str, Any]
     state: str
     curve: Mapping[int, Mapping[str, float]]
+    executions: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _trial_lines(
             "reason": trial.reason,
             "objective": None if trial.objective is None else to_json(trial.objective),
             "device_seconds": trial.device_seconds,
+            "executions": [dict(each) for each in trial.executions],
             "curve": [[each.step, metrics_to_json(each.metrics)] for each in curves[trial.number]],
         }
         yield json.dumps(line, allow_nan=False) + "\n"
@@ -146,4 +149,4 @@ def _trial_lines(
 def _trial(line: Mapping[str, Any]) -> BundledTrial:
     names = ("number", "arm", "phase", "point", "seed_index", "config", "state")
     curve = {step: metrics_from_json(metrics) for step, metrics in line["curve"]}
-    return BundledTrial(**{name: line[name] for name in names}, curve=curve)
+    return BundledTrial(**{name: line[name] for name in names}, curve=curve, executions=line.get("executions", ()))

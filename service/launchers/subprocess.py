@@ -148,14 +148,17 @@ class SubprocessLauncher:
         return None
 
     @contextmanager
-    def standing_by(self, campaign_id: str, resources: ResourcesSection) -> Iterator[None]:
+    def standing_by(
+        self, campaign_id: str, resources: ResourcesSection, *, is_portable: bool = False
+    ) -> Iterator[None]:
         """Have a driver start its Ray while its campaign is still being checked; it ends if that is never launched.
 
         Args:
             campaign_id: Of the campaign that there may be.
             resources: What its workers need.
+            is_portable: Whether its arithmetic is portable.
         """
-        options = ["--standby", resources.model_dump_json()]
+        options = ["--standby", resources.model_dump_json(), *(["--portable"] if is_portable else [])]
         self._standby = self._start(campaign_id, _FIRST, options, output=subprocess.DEVNULL, folder=Path("/"))
         self._standby_for = campaign_id
         try:

@@ -33,6 +33,7 @@ _MUTABLE: Final = (
     "objective",
     "objective_kind",
     "device_seconds",
+    "executions",
 )
 """The columns of a trial that change after it was created."""
 
@@ -45,9 +46,18 @@ def trial_created(
     return {"kind": "trial_created", **place, "config": dict(config), "ask": dict(ask), "at": at}
 
 
-def trial_moved(*, trial: int, state: TrialState, reason: str, message: str = "", at: int) -> Record:
-    """Say that a trial changed its state."""
-    return {"kind": "trial_moved", "trial": trial, "state": str(state), "reason": reason, "message": message, "at": at}
+def trial_moved(
+    *,
+    trial: int,
+    state: TrialState,
+    reason: str,
+    message: str = "",
+    execution: Mapping[str, Any] | None = None,
+    at: int,
+) -> Record:
+    """Say that a trial changed its state; `execution` says on what it computes from now on, if that is known."""
+    move = {"kind": "trial_moved", "trial": trial, "state": str(state), "reason": reason, "message": message, "at": at}
+    return move if execution is None else {**move, "execution": dict(execution)}
 
 
 def trial_lost(*, trial: int, message: str, at: int, reason: str = "worker_lost") -> Record:
@@ -142,7 +152,10 @@ class _Batch:
             case "trial_created":
                 self._create_trial(record)
             case "trial_moved":
-                self._row(record).update({"state": record["state"], **_reason(record)})
+                row = self._row(record)
+                row.update({"state": record["state"], **_reason(record)})
+                if record.get("execution") not in (None, *row["executions"]):
+                    row["executions"] = [*row["executions"], record["execution"]]
                 self._tell(record, {"state": record["state"], "reason": record["reason"], "message": record["message"]})
             case "trial_lost":
                 row = self._row(record)
@@ -197,6 +210,7 @@ class _Batch:
             "objective": None,
             "objective_kind": None,
             "device_seconds": 0.0,
+            "executions": [],
             **place,
         }
         self._tell(record, place)

@@ -44,6 +44,7 @@ def trial(row: Any) -> TrialRecord:
         last_step=row.last_step,
         objective=from_column(row.objective, row.objective_kind),
         device_seconds=row.device_seconds,
+        executions=tuple(row.executions),
     )
 
 

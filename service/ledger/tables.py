@@ -82,6 +82,7 @@ trials = Table(
     Column("objective", Float),
     Column("objective_kind", String(10)),  # finite | nan | inf | -inf; NULL before the first observation
     Column("device_seconds", Float, nullable=False),
+    Column("executions", JSON, nullable=False),  # on what it was computed, each once, in order
     ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
 )
 Index("ix_trials_campaign_id_state", trials.c.campaign_id, trials.c.state)

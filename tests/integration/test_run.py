@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
@@ -13,7 +17,7 @@ from service.findings.bundle import read_bundle
 from service.ledger import Ledger
 from service.tracking.mlflow_tracker import EXPERIMENT
 from service.tracking.naming import SUMMARY, metric_name
-from tests.integration.conftest import DOCUMENT, Outcome, Run
+from tests.integration.conftest import DOCUMENT, SPECTUNE, Outcome, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -123,3 +127,40 @@ def _untimed(observation: Observation) -> tuple[int, int, dict[str, float]]:
     timed = {"step_time_seconds", "throughput", "optimizer_share"}
     metrics = {name: value for name, value in observation.metrics.items() if name not in timed}
     return observation.trial, observation.step, metrics
+
+
+NARROW = {  # what caps the libraries of all processes as a processor without AVX-512 does
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4",
+}
+
+
+def numbers_of(outcome: Outcome) -> list[Any]:
+    """List every configuration and every reported objective."""
+    trials, observations = in_ledger(outcome)
+    values = [(each.trial, each.step, each.metrics["validation_loss"]) for each in observations]
+    return [[dict(each.config) for each in trials], sorted(values)]
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="a processor with AVX-512 stands for both kinds"
+)
+def test_a_deterministic_campaign_has_one_result_on_two_kinds_of_processor(finished: Outcome, tmp_path: Path) -> None:
+    elsewhere = Run(DOCUMENT, tmp_path, **NARROW).finish()
+    assert numbers_of(elsewhere) == numbers_of(finished)
+    (trial, *_), _ = in_ledger(finished)
+    (execution,) = trial.executions
+    assert (execution["instructions"], execution["threads"], execution["alone"]) == ("AVX2", 1, True)
+
+
+def test_its_bundle_replays_to_the_last_bit(finished: Outcome, tmp_path: Path) -> None:
+    campaign = finished.document["campaign_id"]
+    file = tmp_path / "bundle.zip"
+    where = ["--data-dir", str(finished.data.root)]
+    subprocess.run([SPECTUNE, "bundle", campaign, str(file), *where], check=True, capture_output=True)
+    told = subprocess.run([SPECTUNE, "replay", str(file), "--json"], check=True, capture_output=True, text=True).stdout
+    document = json.loads(told.splitlines()[-1])
+    assert document["num_trials"] == document["num_identical"] > 0

@@ -2,91 +2,101 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import parse
 from service.cli.main import application
-from service.data_directory import DataDirectory
-from service.driver.assignments import AssignmentMaker
+from service.cli.replay import undecided_pairs
+from service.driver.replay import Replayed
 from service.errors import BundleError, CampaignNotFoundError
-from service.ledger import Ledger, entries
-from trainers.solo import SoloTrial
+from service.findings.bundle import Bundle, BundledTrial, read_bundle
 
-DOCUMENT: dict[str, Any] = {
-    "name": "trained",
-    "task": {"name": "matrix_completion", "rows": 12, "columns": 10, "rank": 2, "steps": 20},
-    "objective": {"metric": "validation_loss", "mode": "minimize", "every_steps": 10},
-    "arms": [{"optimizer": "muon"}, {"optimizer": "adamw"}],
-    "search": {"sampler": "random", "points": 2},
-}
+TRAIN = Path(__file__).parents[2] / "fakes" / "trained_campaign.py"
 
 
 def spectune(*arguments: str) -> Result:
     return CliRunner().invoke(application, [*arguments])
 
 
+@pytest.fixture(scope="module", params=["alone", "fused"])
+def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with four trials that a process trained as a worker does."""
+    folder = tmp_path_factory.mktemp(request.param)
+    subprocess.run([sys.executable, str(TRAIN), str(folder), request.param], check=True)
+    return folder
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> DataDirectory:
-    """A ledger with four trials that were really trained."""
-    data, specification = DataDirectory(tmp_path), parse(DOCUMENT)
-    maker, records = AssignmentMaker(specification), []
-    for number in range(4):
-        config = {"lr": 0.01 * (1 + number)}
-        place: dict[str, Any] = {"arm": number % 2, "point": number // 2, "seed_index": 0}
-        ask = {"coordinates": {"lr": number / 4}}
-        records.append(entries.trial_created(trial=number, config=config, ask=ask, at=1, **place))
-        trial = SoloTrial(maker.setting(arm=number % 2, config=config, seed_index=0))
-        for step in (10, 20):
-            trial.advance(step)
-            metrics = trial.report()
-            told: dict[str, Any] = {"metrics": metrics, "objective": metrics["validation_loss"], "device_seconds": 0.1}
-            records.append(entries.observation(trial=number, step=step, produced_at=step, **told))
-        records.append(entries.trial_moved(trial=number, state=TrialState.COMPLETED, reason="end_of_schedule", at=9))
-    with Ledger.at(data.ledger) as ledger:
-        ledger.create_campaign("c", name="trained", specification=specification.document())
-        attempt = ledger.begin_attempt("c")
-        ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="launching")
-        ledger.move_campaign("c", CampaignEvent.CLAIM, reason="driver_started")
-        ledger.append("c", attempt, list(enumerate(records, start=1)))
-        ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended")
-    return data
-
-
-def test_a_bundle_replays_to_the_last_bit_alone_and_says_so(data: DataDirectory, tmp_path: Path) -> None:
+def bundle(data_dir: Path, tmp_path: Path) -> Path:
     file = tmp_path / "c.zip"
-    written = spectune("bundle", "c", str(file), "--data-dir", str(data.root))
+    written = spectune("bundle", "c", str(file), "--data-dir", str(data_dir))
     assert written.exit_code == 0, written.output
-    best = spectune("replay", str(file), "--tolerance", "0")
+    return file
+
+
+def change_learning_rates(file: Path, monkeypatch: pytest.MonkeyPatch, *, by: float) -> None:
+    """Change what the process that trains reads of muon's trials; what they are compared with stays."""
+    content = file.read_bytes()
+    found = read_bundle(content)
+    trials = [
+        replace(trial, config={"lr": trial.config["lr"] * by}) if trial.arm == "muon" else trial
+        for trial in found.trials
+    ]
+    monkeypatch.setattr("service.driver.replay._train_elsewhere", lambda *_, **options: train_here(found, trials))
+
+
+def train_here(found: Bundle, trials: list[BundledTrial]) -> Any:
+    from service.driver.replay import _train
+
+    return _train(found, [trial for trial in trials if trial.point == 0], False)
+
+
+@pytest.mark.slow
+def test_a_replay_is_the_workers_path_to_the_last_bit(bundle: Path) -> None:
+    best = spectune("replay", str(bundle), "--tolerance", "0")
     assert best.exit_code == 0, best.output
-    assert "2 of 2 trials came out within 0 of what they were" in best.output
-    everything = spectune("replay", str(file), "--all", "--tolerance", "0")
-    assert "4 of 4 trials" in everything.output
+    assert "2 of 2 trials are identical to the last bit" in best.output
+    everything = spectune("replay", str(bundle), "--all", "--tolerance", "0", "--json")
+    document = json.loads(everything.stdout.splitlines()[-1])
+    assert (document["num_trials"], document["num_identical"], document["num_within"]) == (4, 4, 4)
+    for trial in document["trials"]:
+        assert trial["was"] == trial["is"]
+        assert [trial["execution"]["instructions"]] == [each["instructions"] for each in trial["executions"]]
 
 
-def test_a_trial_that_comes_out_elsewhere_is_shown_and_fails_the_command(
-    data: DataDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "c.zip"
-    spectune("bundle", "c", str(file), "--data-dir", str(data.root))
-    setting = AssignmentMaker.setting
-
-    def other_seed(self: AssignmentMaker, *, arm: int, config: Any, seed_index: int) -> Any:
-        return setting(self, arm=arm, config=config, seed_index=seed_index + arm)
-
-    monkeypatch.setattr(AssignmentMaker, "setting", other_seed)
-    result = spectune("replay", str(file))
+def test_a_trial_that_comes_out_elsewhere_fails_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = read_bundle(bundle.read_bytes())
+    chosen = [trial for trial in content.trials if trial.point == 0]
+    monkeypatch.setattr("service.cli.replay.best_trials", lambda found: chosen)
+    change_learning_rates(bundle, monkeypatch, by=3.0)
+    result = spectune("replay", str(bundle))
     assert result.exit_code == 1
-    assert "1 of 2 trials came out within 0.01" in result.output
     assert "differs" in result.output
+    assert "1 within 0.01" in result.output
 
 
-def test_what_cannot_be_bundled_or_read_is_named(data: DataDirectory, tmp_path: Path) -> None:
-    missing = spectune("bundle", "d", str(tmp_path / "d.zip"), "--data-dir", str(data.root))
+def test_differences_smaller_than_the_deviation_are_named() -> None:
+    def trial(arm: str, expected: float, value: float) -> Replayed:
+        bundled = BundledTrial(0, arm, "final", 0, 0, {}, "COMPLETED", {1: {"loss": expected}})
+        return Replayed(bundled, value, expected, abs(value - expected) / expected, 0.0, {})
+
+    arms = [SimpleNamespace(name=name) for name in "abc"]
+    found: Any = SimpleNamespace(specification=SimpleNamespace(arms=arms))
+    replayed = [trial("a", 1.0, 1.0), trial("b", 1.1, 1.25), trial("c", 2.0, 2.0)]
+    assert undecided_pairs(found, replayed) == [("a", "b")]
+    assert undecided_pairs(found, [trial("a", 1.0, 1.0), trial("c", 2.0, 2.0)]) == []
+
+
+def test_what_cannot_be_bundled_or_read_is_named(data_dir: Path, tmp_path: Path) -> None:
+    missing = spectune("bundle", "d", str(tmp_path / "d.zip"), "--data-dir", str(data_dir))
     assert isinstance(missing.exception, CampaignNotFoundError)
     nowhere = spectune("replay", str(tmp_path / "none.zip"))
     assert isinstance(nowhere.exception, BundleError)

@@ -69,7 +69,9 @@ def test_what_a_release_of_the_first_schema_wrote_is_still_there_and_goes_on(sto
     with Ledger(stored) as ledger:
         campaign = ledger.campaign("c")
         assert (campaign.name, campaign.state, campaign.attempt) == ("stored", CampaignState.RUNNING, 1)
+        assert campaign.specification["arithmetic"] == "fastest"
         (trial,) = ledger.trials("c")
+        assert trial.executions == ()
         assert (trial.state, repr(trial.objective)) == (TrialState.DIVERGED, "nan")
         assert ledger.cursor("mlflow", "c") == 3
         observed = entries.observation(
