@@ -6,6 +6,7 @@ On a CPU nothing in torch counts them, and what the operating system tells of a 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -21,6 +22,7 @@ def peak_bytes(work: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated(device)
         work()
         return int(torch.cuda.max_memory_allocated(device)) - before
+    gc.collect()  # or what earlier work left behind may be freed meanwhile, and is taken off
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
     recorder: Any = recorded.profiler
