@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from trainers.fusibility import fusion_problem
 from trainers.population import Population
 from trainers.setting import TrialSetting
 from trainers.solo import Outcome, SoloTrial, never
+from trainers.user_code import failure_text
 
 
 class Cohort(Protocol):
@@ -30,7 +30,7 @@ class Cohort(Protocol):
         """Train each of these trials until it has taken so many steps in all; the others wait."""
 
     def report(self, trials: Sequence[int]) -> dict[int, dict[str, float] | str]:
-        """Evaluate trials now, and sum up their steps since their reports before; a traceback where that raised."""
+        """Evaluate trials now, and sum up their steps since their reports before; text is what failed."""
 
     def state(self, trial: int) -> State:
         """Copy everything a trial needs to go on, in either engine."""
@@ -76,8 +76,8 @@ class SoloCohort:
     def _report(self, trial: int) -> dict[str, float] | str:
         try:
             return self._trials[trial].report()
-        except Exception:
-            return traceback.format_exc()
+        except BaseException as error:  # a user's code can raise anything
+            return failure_text(error)
 
     def state(self, trial: int) -> State:
         """Copy a trial's state."""

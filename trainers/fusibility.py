@@ -22,6 +22,7 @@ from torch.func import functional_call, vmap
 
 from trainers.seeds import generator_for
 from trainers.tasks.task import Batch, Task, place
+from trainers.user_code import checked_batch, checked_loss
 
 TOLERANCE = 1e-3
 """By what a gradient may be off, in units of its norm; fp32 is a thousand times better where nothing is wrong."""
@@ -42,7 +43,7 @@ class LossModule(nn.Module):
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Give the loss."""
-        return self.task.loss(self.model, batch)
+        return checked_loss(self.task.loss(self.model, batch), source=f"{type(self.task).__name__}.loss")
 
 
 def fusion_problem(task: Task) -> str | None:
@@ -76,7 +77,8 @@ def _problem_of(of: Hashable) -> str | None:
             return f"the model's buffer {name} differs between seeds, of which all trials would have the same one"
     samples = []
     for seed, module in enumerate(modules):
-        sample = _alone(module, place(task.batch(0, seed), module.model))
+        batch = checked_batch(task.batch(0, seed), source=f"{type(task).__name__}.batch")
+        sample = _alone(module, place(batch, module.model))
         if isinstance(sample, str):
             return sample
         samples.append(sample)

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainers.setting import TrialSetting
 from trainers.tasks.task import Batch, Task, batch_is_fixed, place
+from trainers.user_code import checked_batch
 
 
 class LaneBatches:
@@ -44,9 +45,13 @@ class LaneBatches:
         return self._placed
 
     def _stacked(self, keys: Sequence[tuple[int, int]]) -> tuple[Batch, bool]:
-        found = {key: self._task.batch(*key) for key in dict.fromkeys(keys)}
+        found = {key: self._batch(*key) for key in dict.fromkeys(keys)}
         first = found[keys[0]]
         if all(source is first for source in found.values()):
             return place(first, self._model), True
         placed = {key: place(source, self._model) for key, source in found.items()}
         return tuple(torch.stack(parts) for parts in zip(*(placed[key] for key in keys), strict=True)), False
+
+    def _batch(self, step: int, seed: int) -> Batch:
+        source = f"{type(self._task).__name__}.batch"
+        return checked_batch(self._task.batch(step, seed), source=source, when=f" at step {step}")

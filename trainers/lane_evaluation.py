@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +13,11 @@ from torch.func import functional_call, vmap
 from trainers.lane_stack import LaneStack
 from trainers.lane_step import autocast
 from trainers.setting import TrialSetting
+from trainers.tasks.task import TRAINING_METRICS
+from trainers.user_code import UserCodeError, checked_metrics, failure_text
 
 Evaluated = dict[str, float] | str
-"""The metrics; the traceback where measuring them raised."""
+"""The metrics, or what is recorded of a failure to measure them."""
 
 
 class LaneEvaluation:
@@ -30,15 +31,19 @@ class LaneEvaluation:
     def __init__(self, setting: TrialSetting, model: nn.Module) -> None:
         self._setting = setting
         self._model = model
+        self._promised = [name for name in setting.task.metrics if name not in TRAINING_METRICS]
         self._measure, self._evaluate = _Measure(setting, model), _Evaluate(setting, model)
 
     @torch.no_grad()
-    def evaluate(self, stack: LaneStack, data_seeds: Mapping[int, int]) -> dict[int, Evaluated]:
+    def evaluate(
+        self, stack: LaneStack, data_seeds: Mapping[int, int], steps: Mapping[int, int]
+    ) -> dict[int, Evaluated]:
         """Evaluate lanes.
 
         Args:
             stack: All lanes.
             data_seeds: Of the lanes that are asked for, by lane.
+            steps: How many steps each of them has taken.
         """
         found: dict[int, Evaluated] = {}
         of_seed: dict[int, list[int]] = {}
@@ -47,8 +52,8 @@ class LaneEvaluation:
         for seed, lanes in of_seed.items():
             try:
                 found |= self._together(stack, lanes, seed)
-            except Exception:  # of one of them, or the task measures in plain numbers: each for itself
-                found |= {lane: self._alone(stack, lane, seed) for lane in lanes}
+            except BaseException:  # of one of them, or the task measures in plain numbers: each for itself
+                found |= {lane: self._alone(stack, lane, seed, step=steps[lane]) for lane in lanes}
         return found
 
     def _together(self, stack: LaneStack, lanes: list[int], seed: int) -> dict[int, Evaluated]:
@@ -60,17 +65,20 @@ class LaneEvaluation:
 
         with _in_evaluation(self._model), autocast(self._setting):
             measured = vmap(of_lane)(some.parameters())
+        if set(measured) != set(self._promised) or any(each.is_complex() for each in measured.values()):
+            raise UserCodeError("what was measured has other names or complex numbers")  # `_alone` says which
         columns = {name: values.double().cpu().tolist() for name, values in measured.items()}
         return {lane: {name: values[row] for name, values in columns.items()} for row, lane in enumerate(lanes)}
 
-    def _alone(self, stack: LaneStack, lane: int, seed: int) -> Evaluated:
+    def _alone(self, stack: LaneStack, lane: int, seed: int, *, step: int) -> Evaluated:
+        source = f"{type(self._setting.task).__name__}.evaluate"
         parameters = {name: each[lane] for name, each in stack.parameters().items()}
         try:
             with _in_evaluation(self._model), autocast(self._setting):
-                metrics: dict[str, float] = functional_call(self._evaluate, _prefixed(parameters), (seed,))
-        except Exception:
-            return traceback.format_exc()
-        return metrics
+                metrics = functional_call(self._evaluate, _prefixed(parameters), (seed,))
+            return checked_metrics(metrics, source=source, promised=self._promised, when=f" at step {step}")
+        except BaseException as error:  # a user's code can raise anything
+            return failure_text(error)
 
 
 class _OfTask(nn.Module):

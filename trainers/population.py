@@ -235,12 +235,13 @@ class Population:
         Times are a lane's share of what the population took; `timing_valid` is 0 where it shared.
 
         Returns:
-            The metrics of each trial; the traceback where its evaluation raised.
+            The metrics of each trial, or what is recorded of a failure to evaluate it.
         """
         lanes = {trial: self._lane(trial) for trial in trials}
         sound = sorted(lane for lane in lanes.values() if not self._members[lane].watch.reason)
         seeds = {lane: self._members[lane].setting.data_seed for lane in sound}
-        evaluated = self._evaluation.evaluate(self._joined(), seeds) if seeds else {}
+        steps = {lane: self._members[lane].step for lane in sound}
+        evaluated = self._evaluation.evaluate(self._joined(), seeds, steps) if seeds else {}
         spectra = self._spectra(sound)
         reports: dict[int, dict[str, float] | str] = {}
         for trial, lane in lanes.items():

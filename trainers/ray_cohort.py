@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -49,6 +50,12 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+def _end_on_sigterm() -> None:
+    """End this process at SIGTERM: Ray raises SystemExit, which the slot would take for an exit of the user's code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+
+
 def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
     """Say what a slot needs, and on which machines it is not to be."""
     bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
@@ -73,6 +80,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         self._slot_name = config["slot"]
         self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
         self._is_known = False
+        _end_on_sigterm()
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()
 
     def step(self) -> dict[str, Any]:

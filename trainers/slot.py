@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verd
 from trainers.plan import Plan, make_plan
 from trainers.solo import Outcome
 from trainers.structure import structure_of
+from trainers.user_code import failure_text
 
 _log = logging.getLogger(__name__)
 
@@ -147,8 +147,8 @@ class Slot:
                     self._cohorts[key] = cohort_for(assignment.setting, is_alone=assignment.is_alone)
                 cohort = self._cohorts[key]
                 cohort.admit(assignment.trial, assignment.setting, _latest(shelf, assignment))
-            except Exception:
-                failures.append(_failure(assignment.trial, 0, traceback.format_exc(), self._charge(start)))
+            except BaseException as error:  # a user's code can raise anything, the exit of a script among it
+                failures.append(_failure(assignment.trial, 0, failure_text(error), self._charge(start)))
         self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
         return failures
 
@@ -182,10 +182,10 @@ class Slot:
             outcomes = cohort.advance(targets, should_stop=self._verdicts.is_stopping)
         except BoardLostError:
             raise
-        except Exception:
+        except BaseException as error:  # a user's code can raise anything
             ending = Ending.LOST if len(trials) > 1 else Ending.FAILED
-            seconds = self._charge(start) / len(trials)
-            return [_failure(each, cohort.step(each), traceback.format_exc(), seconds, ending) for each in trials]
+            seconds, text = self._charge(start) / len(trials), failure_text(error)
+            return [_failure(each, cohort.step(each), text, seconds, ending) for each in trials]
         measured = cohort.report([trial for trial in trials if outcomes[trial] is not Outcome.INTERRUPTED])
         seconds = self._charge(start) / len(trials)
         return [_report(cohort, trial, outcomes[trial], measured.get(trial, {}), seconds) for trial in trials]
@@ -226,7 +226,7 @@ def _plans(verdict: Verdict) -> dict[int, Plan]:
     """Find out what the verdict asks; a trial that cannot even be tried out says why where it trains."""
     plans = {}
     for assignment in verdict.admit if verdict.plan_for else ():
-        with suppress(Exception):
+        with suppress(BaseException):
             plans[assignment.trial] = make_plan(assignment.setting, most=verdict.plan_for)
     return plans
 

@@ -25,6 +25,7 @@ from trainers.setting import PRECISIONS, TrialSetting
 from trainers.spectra import spectra_of_model
 from trainers.step_timing import StepTimer, StepTimes
 from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
+from trainers.user_code import checked_batch, checked_loss, checked_metrics
 
 __all__ = ["Outcome", "SoloTrial", "TrialSetting", "never"]
 
@@ -154,6 +155,7 @@ class SoloTrial:
         batch = self._batch(self.step)
         with self._autocast():
             loss = self.setting.task.loss(self.model, batch)
+        loss = checked_loss(loss, source=f"{type(self.setting.task).__name__}.loss", when=f" at step {self.step}")
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         self._disturb_gradients()
         optimizer_started = self._timer.start_optimizer()
@@ -172,7 +174,9 @@ class SoloTrial:
     def _batch(self, step: int) -> Batch:
         """Give a step's batch on the device; one that is fixed is made and moved only once."""
         if not self._placed or not self._is_batch_fixed:
-            self._placed = place(self.setting.task.batch(step, self.setting.data_seed), self.model)
+            batch = self.setting.task.batch(step, self.setting.data_seed)
+            source = f"{type(self.setting.task).__name__}.batch"
+            self._placed = place(checked_batch(batch, source=source, when=f" at step {step}"), self.model)
         return self._placed
 
     def _inspect(self) -> None:
@@ -205,13 +209,15 @@ class SoloTrial:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
+        promised = [name for name in self.setting.task.metrics if name not in TRAINING_METRICS]
         if self._watch.reason:
-            return {name: math.nan for name in self.setting.task.metrics if name not in TRAINING_METRICS}
+            return dict.fromkeys(promised, math.nan)
         self.model.eval()
         with self._autocast():
             metrics = self.setting.task.evaluate(self.model, self.setting.data_seed)
         self.model.train()
-        return metrics
+        source = f"{type(self.setting.task).__name__}.evaluate"
+        return checked_metrics(metrics, source=source, promised=promised, when=f" at step {self.step}")
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.setting.precision == "bf16":

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, cast
@@ -87,19 +88,27 @@ def installed_catalog() -> Catalog:
     from trainers.schedules import Schedule
     from trainers.tasks import TASKS, TaskOptions, task_from_options
     from trainers.tasks.own import is_own, rehearse
+    from trainers.user_code import OperatorInterrupt, running_user_code, told
 
     def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
         try:
-            task = task_from_options(name, options)
-            task.check()
+            with running_user_code() if is_own(name) else nullcontext():
+                task = task_from_options(name, options)
+                task.check()
             if is_own(name):
                 rehearse(task, name)
             if isinstance(task, TaskOptions):
                 task = task.pinned()
+            options = dataclasses.asdict(cast(Any, task))  # a task is a dataclass, which its protocol cannot say
+            return TaskDescription(json.loads(json.dumps(options)), task.metrics)
         except OptionError as error:
             raise RefusedOptionError(error.option, error.message, error.value) from error
-        options = dataclasses.asdict(cast(Any, task))  # a task is a dataclass, which its protocol cannot say
-        return TaskDescription(json.loads(json.dumps(options)), task.metrics)
+        except OperatorInterrupt:
+            raise
+        except BaseException as error:  # the constructor or a property of a user's class can raise anything
+            if not is_own(name):
+                raise
+            raise RefusedOptionError("name", f"the task raised {told(error)}", name) from error
 
     def check_schedule(options: Mapping[str, Any]) -> None:
         try:

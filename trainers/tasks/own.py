@@ -10,16 +10,29 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import io
 import re
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, Final, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainers.seeds import generator_for
 from trainers.tasks.options import TaskOptionError
 from trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed
+from trainers.user_code import (
+    OperatorInterrupt,
+    UserCodeError,
+    checked_batch,
+    checked_loss,
+    checked_metrics,
+    described,
+    running_user_code,
+    told,
+)
 
 OURS: Final = ("optimizers", "search_spaces", "service", "trainers")
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -33,6 +46,7 @@ _VALUES: Final = ("name", "metrics", "items_per_step")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _PLAIN = (str, int, float, bool, type(None))
 _T = TypeVar("_T")
+_IMPORTING = threading.Lock()  # the streams that are redirected belong to all threads
 
 
 def is_own(name: object) -> bool:
@@ -66,20 +80,19 @@ def rehearse(task: Task, name: str) -> None:
     """
     model = _tried(task, name, "build", lambda: task.build(generator_for("model", 0)))
     if not isinstance(model, nn.Module) or not list(model.parameters()):
-        raise _wrong(task, name, "build", f"must give a module with parameters, gives {_described(model)}")
+        raise _wrong(task, name, "build", f"must give a module with parameters, gave {described(model)}")
     batch = _tried(task, name, "batch", lambda: task.batch(0, 0))
-    if not isinstance(batch, tuple) or not all(isinstance(part, Tensor) for part in batch):
-        raise _wrong(task, name, "batch", f"must give a tuple of tensors, gives {_described(batch)}")
+    batch = _accepted(name, lambda: checked_batch(batch, source=f"{type(task).__name__}.batch"))
     if batch_is_fixed(task) and not _are_equal(batch, _tried(task, name, "batch", lambda: task.batch(1, 0))):
         raise _wrong(task, name, "batch", "must give one batch for all steps where batch_is_fixed says so")
     loss = _tried(task, name, "loss", lambda: task.loss(model, batch))
-    if not isinstance(loss, Tensor) or loss.shape != () or not loss.is_floating_point():
-        raise _wrong(task, name, "loss", f"must give a scalar, gives {_described(loss)}")
+    _accepted(name, lambda: checked_loss(loss, source=f"{type(task).__name__}.loss"))
     if not loss.requires_grad:
         raise _wrong(task, name, "loss", "must depend on the model's parameters, has no gradient")
     with torch.no_grad():
         metrics = _tried(task, name, "evaluate", lambda: task.evaluate(model, 0))
-    _check_metrics(task, name, metrics)
+    source, promised = f"{type(task).__name__}.evaluate", set(task.metrics) - set(TRAINING_METRICS)
+    _accepted(name, lambda: checked_metrics(metrics, source=source, promised=promised))
 
 
 def _are_equal(batch: Batch, other: Batch) -> bool:
@@ -87,13 +100,17 @@ def _are_equal(batch: Batch, other: Batch) -> bool:
 
 
 def _imported(module_name: str, name: str) -> Any:
+    printed = io.StringIO()  # a module that parses arguments prints its usage, under the name of our command
     try:
-        return importlib.import_module(module_name)
+        with _IMPORTING, redirect_stdout(printed), redirect_stderr(printed), running_user_code():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         message = f"no module {error.name!r} can be imported; install it, or put its folder on PYTHONPATH"
         raise TaskOptionError("name", message, name) from error
-    except Exception as error:  # a user's module can raise anything
-        raise TaskOptionError("name", f"importing {module_name} raised {_told(error)}", name) from error
+    except OperatorInterrupt:
+        raise
+    except BaseException as error:  # a user's module can raise anything, the exit of argparse among it
+        raise TaskOptionError("name", f"importing {module_name} raised {told(error)}", name) from error
 
 
 def _check_class(found: Any, name: str) -> None:
@@ -121,32 +138,22 @@ def _check_class(found: Any, name: str) -> None:
         raise TaskOptionError("name", f"the class {found.__name__} lacks the method evaluate", name)
 
 
-def _check_metrics(task: Task, name: str, metrics: object) -> None:
-    if not isinstance(metrics, dict) or not all(isinstance(value, float) for value in metrics.values()):
-        raise _wrong(task, name, "evaluate", f"must give numbers by name, gives {_described(metrics)}")
-    promised = set(task.metrics) - set(TRAINING_METRICS)
-    if set(metrics) != promised:
-        message = f"gives {sorted(metrics)}, while metrics promises {sorted(promised)}"
-        raise _wrong(task, name, "evaluate", message)
-
-
 def _tried(task: Task, name: str, method: str, call: Callable[[], _T]) -> _T:
     try:
-        return call()
-    except TaskOptionError:
+        with running_user_code():
+            return call()
+    except (TaskOptionError, OperatorInterrupt):
         raise
-    except Exception as error:  # a user's method can raise anything
-        raise _wrong(task, name, method, f"raised {_told(error)}") from error
+    except BaseException as error:  # a user's method can raise anything
+        raise _wrong(task, name, method, f"raised {told(error)}") from error
+
+
+def _accepted(name: str, check: Callable[[], _T]) -> _T:
+    try:
+        return check()
+    except UserCodeError as error:
+        raise TaskOptionError("name", str(error), name) from error
 
 
 def _wrong(task: Task, name: str, method: str, message: str) -> TaskOptionError:
     return TaskOptionError("name", f"{type(task).__name__}.{method} {message}", name)
-
-
-def _described(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _told(error: BaseException) -> str:
-    first = str(error).strip().splitlines()[:1]
-    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__

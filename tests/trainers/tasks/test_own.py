@@ -72,8 +72,8 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
         ),
         ("def evaluate", "def assess", "the class Rosenbrock lacks the method evaluate"),
         ("step: int, seed: int", "step: int", r"Rosenbrock\.batch must take \(self, step, seed\)"),
-        (".mean()", "", r"Rosenbrock\.loss must give a scalar, gives a tensor of shape \(8, 7\)"),
-        (".mean()", ".mean().item()", r"Rosenbrock\.loss must give a scalar, gives float"),
+        (".mean()", "", r"Rosenbrock\.loss must give a scalar, gave a tensor of shape \(8, 7\)"),
+        (".mean()", ".mean().item()", r"Rosenbrock\.loss must give a scalar, gave "),
         (".mean()", ".mean().detach()", r"Rosenbrock\.loss must depend on the model's parameters"),
         ("model.weight[:, 1:]", "model.wait[:, 1:]", r"Rosenbrock\.loss raised AttributeError"),
         ('{"validation_loss"', '{"height"', r"Rosenbrock\.evaluate gives \['height'\], while metrics promises"),
@@ -82,12 +82,33 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
             '= "rosenbrock"\n    batch_is_fixed = True\n',
             r"Rosenbrock\.batch must give one batch for all steps where batch_is_fixed says so",
         ),
-        ("        return start\n", "", r"Rosenbrock\.build must give a module with parameters, gives NoneType"),
+        ("        return start\n", "", r"Rosenbrock\.build must give a module with parameters, gave None"),
         ("@dataclass(frozen=True)\nclass Rosenbrock(TaskOptions)", "class Rosenbrock", "is no dataclass"),
         (
             "from trainers.tasks import TaskOptions",
             "raise OSError('gone')\nfrom trainers.tasks import TaskOptions",
             "importing changed_task raised OSError: gone",
+        ),
+        (
+            "from trainers.tasks import TaskOptions",
+            "import argparse\nargparse.ArgumentParser().parse_args(['-x'])\nfrom trainers.tasks import TaskOptions",
+            r"importing changed_task raised SystemExit\(2\)",
+        ),
+        (
+            "from trainers.tasks import TaskOptions",
+            "raise KeyboardInterrupt\nfrom trainers.tasks import TaskOptions",
+            "importing changed_task raised KeyboardInterrupt",
+        ),
+        (".mean()", ".mean() if exit(1) else 0", r"Rosenbrock\.loss raised SystemExit\(1\)"),
+        (
+            '= "rosenbrock"\n',
+            '= "rosenbrock"\n\n    def __post_init__(self):\n        raise ValueError("never")\n',
+            "the task raised ValueError: never",
+        ),
+        (
+            '= "rosenbrock"\n',
+            '= "rosenbrock"\n\n    def check(self):\n        raise SystemExit("never")\n',
+            r"the task raised SystemExit\(never\)",
         ),
     ],
 )
@@ -98,6 +119,25 @@ def test_a_class_that_is_no_task_is_refused_by_class_and_method(
     with pytest.raises(RefusedOptionError, match=message) as caught:
         installed_catalog().describe_task(name, {})
     assert (caught.value.option, caught.value.value) == ("name", name)
+
+
+def test_what_a_module_prints_while_it_is_imported_is_not_shown(
+    importable: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A module that parses arguments printed its own usage, under the name of our command."""
+    name = with_line(
+        importable,
+        "from trainers.tasks import TaskOptions",
+        "print('hello')\nimport argparse\nargparse.ArgumentParser().parse_args(['--no-such'])",
+    )
+    with pytest.raises(TaskOptionError):
+        task_from_options(name, {})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_numbers_of_other_types_pass_the_rehearsal(importable: Path) -> None:
+    name = with_line(importable, "(torch.ones(()),)).item()}", "(torch.ones(()),)).numpy()}")
+    rehearse(task_from_options(name, {}), name)
 
 
 @pytest.mark.parametrize(
