@@ -117,7 +117,10 @@ def checked_batch(batch: object, *, source: str, when: str = "") -> tuple[Tensor
 def described(value: object) -> str:
     """Return a value in a few words that are safe to print: a short one itself, of a large one its type and shape."""
     if value is None or isinstance(value, bool | int | float | complex | str):
-        return reprlib.repr(value)
+        try:
+            return reprlib.repr(value)
+        except ValueError:  # an int too long to be written
+            return f"a value of type {type(value).__name__}"
     if isinstance(value, Tensor | np.ndarray):
         return f"a {'tensor' if isinstance(value, Tensor) else 'NumPy array'} of shape {tuple(value.shape)}"
     return f"a value of type {type(value).__name__}"

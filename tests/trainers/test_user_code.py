@@ -85,6 +85,7 @@ def test_anything_else_is_named_with_metric_and_step(value: object, words: str) 
     ("metrics", "words"),
     [
         (None, "gave None instead of numbers by name"),
+        (10**6000, "gave a value of type int instead of numbers by name"),
         ([("validation_loss", 1.0)], "gave a value of type list instead of numbers by name"),
         ({}, r"gives \[\], while metrics promises \['validation_loss'\]"),
         ({"validation_loss": 1.0, "more": 2.0}, "gives .*more"),
@@ -103,7 +104,7 @@ def test_a_value_that_cannot_be_printed_is_named_by_type() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no characters")
 
-    with pytest.raises(UserCodeError, match="gave <Unprintable instance .* for x"):
+    with pytest.raises(UserCodeError, match=r"gave <Unprintable instance .* for x"):
         checked_metrics({"x": Unprintable("abc")}, source="Own.evaluate", promised=["x"])
 
 
