@@ -225,7 +225,11 @@ def settle_orphans(ledger: Ledger, data: DataDirectory) -> list[str]:
         lock = _take_lock(data.owner_lock(campaign.campaign_id))
         if lock is not None:
             with lock:
-                _settle_orphan(ledger, data, campaign)
+                try:
+                    _settle_orphan(ledger, data, campaign)
+                except Exception as error:  # of this campaign: the one that is to run is not concerned
+                    _log.error("campaign %s cannot be brought to rest: %s", campaign.campaign_id, error, exc_info=error)
+                    continue
             orphans.append(campaign.campaign_id)
     return orphans
 

@@ -18,7 +18,6 @@ ServiceError
 ├── FencedError                          another attempt has taken over; the writer must end
 ├── TrackingError                        the tracker lags behind the ledger
 └── LedgerError                          the database cannot be used
-    └── SpoolError                       a spool is damaged where no crash could have damaged it
 """
 
 from __future__ import annotations
@@ -152,7 +151,3 @@ class TrackingError(ServiceError):
 
 class LedgerError(ServiceError):
     """The database cannot be reached, or it is not ours."""
-
-
-class SpoolError(LedgerError):
-    """A spool is damaged where no crash could have damaged it."""

@@ -88,7 +88,7 @@ def serve(
         launcher = _launcher(data, settings, ray)
         reconciler = app.service_reconciler(data, ledger, settings, launcher, holder=holder)
         mlflow = MlflowServer(data, port=mlflow_port) if with_tracking and settings.mlflow_uri is None else None
-        probes: dict[str, Callable[[], str | None]] = {}
+        probes: dict[str, Callable[[], str | None]] = {"campaigns": reconciler.problem}
         if with_ray or settings.ray_address is not None:
             probes["ray"] = launcher.problem
         if mlflow is not None:

@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor
 
 _MOST_CHARACTERS = 200
+_LONGEST_FAILURE = 64 * 1024
 
 
 class UserCodeError(Exception):
@@ -56,8 +57,19 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 def failure_text(error: BaseException) -> str:
     """Return what is recorded of a failure: the sentence of a `UserCodeError`, the traceback of anything else."""
     if isinstance(error, UserCodeError):
-        return str(error)
-    return "".join(traceback.format_exception(error))
+        return _cut(str(error))
+    try:
+        return _cut("".join(traceback.format_exception(error)))
+    except Exception:  # a chain of causes without end, or lines of source that cannot be read
+        return told(error)
+
+
+def _cut(text: str) -> str:
+    """Return the head and the tail of a text too long to be sent to the driver; it cleans what it records."""
+    if len(text) <= _LONGEST_FAILURE:
+        return text
+    half = _LONGEST_FAILURE // 2
+    return f"{text[:half]}\n[... cut: the text had {len(text)} characters ...]\n{text[-half:]}"
 
 
 def told(error: BaseException) -> str:

@@ -14,11 +14,11 @@ from service.campaign.submission import AttemptRecord, Submission, Summary
 from service.campaign.submission import BestTrial as BestSummary
 from service.ledger.numbers import metrics_to_json, to_json
 
-_LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "tracking")
-_WAITING = (CampaignState.QUEUED, CampaignState.PAUSING, CampaignState.CANCELLING)
+_LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "set-aside", "tracking")
+_WAITING = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.PAUSING, CampaignState.CANCELLING)
 
 
-def campaign_document(submission: Submission, summary: Summary) -> Campaign:
+def campaign_document(submission: Submission, summary: Summary, *, num_set_aside: int) -> Campaign:
     """Describe a campaign."""
     campaign = submission.campaign
     base, best = f"/v1/campaigns/{campaign.campaign_id}", summary.best
@@ -30,6 +30,7 @@ def campaign_document(submission: Submission, summary: Summary) -> Campaign:
         priority=submission.priority,
         queue_position=submission.queue_position if campaign.state is CampaignState.QUEUED else None,
         waiting_for=submission.waiting_for if campaign.state in _WAITING else "",
+        num_set_aside=num_set_aside,
         progress=progress_document(campaign, summary),
         best=None if best is None else best_document(campaign, best),
         links={name: f"{base}/{name}" for name in _LINKS},

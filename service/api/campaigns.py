@@ -15,7 +15,7 @@ from service.api.cursors import decode, encode
 from service.api.examples import SPECIFICATION
 from service.api.problems import BodyError
 from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage
+from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.specification import parse
@@ -23,6 +23,7 @@ from service.campaign.submission import Submission
 from service.errors import CampaignNotFoundError, Problem, SpecificationError
 from service.ledger.access import Role
 from service.ledger.pages import CampaignOrder, campaign_key
+from service.ledger.set_aside import SPOOL
 from service.ledger.submissions import IdempotencyKey
 
 _AT_REST = (CampaignState.QUEUED, CampaignState.PAUSED)
@@ -80,8 +81,12 @@ def list_campaigns(
     after = decode(cursor, order_by=order_by, like=(int, str))
     found = context.ledger.submissions(limit=limit, after=after, order_by=order_by, owner=owner, states=state)
     summaries = context.summaries.of(context.ledger, found)
+    aside = context.ledger.num_set_aside([each.campaign_id for each in found])
     return CampaignPage(
-        campaigns=[campaign_document(each, summaries[each.campaign_id]) for each in found],
+        campaigns=[
+            campaign_document(each, summaries[each.campaign_id], num_set_aside=aside.get(each.campaign_id, 0))
+            for each in found
+        ],
         next_cursor=encode(order_by, campaign_key(found[-1], order_by)) if len(found) == limit else None,
     )
 
@@ -172,10 +177,19 @@ def list_attempts(request: Request, campaign_id: str) -> AttemptList:
     return AttemptList(attempts=attempts)
 
 
+def list_set_aside(request: Request, campaign_id: str) -> SetAsideList:
+    """List the records of a campaign's drivers that the ledger cannot hold, and why."""
+    find(request, campaign_id)
+    found = context_of(request).ledger.buried(SPOOL, campaign_id)
+    return SetAsideList(records=[SetAside(trial=each.trial, content=each.content, reason=each.error) for each in found])
+
+
 def _answer(request: Request, response: Response, submission: Submission) -> Campaign:
     response.headers["ETag"] = f'"{submission.version}"'
-    context = context_of(request)
-    return campaign_document(submission, context.summaries.of(context.ledger, [submission])[submission.campaign_id])
+    context, campaign_id = context_of(request), submission.campaign_id
+    aside = context.ledger.num_set_aside([campaign_id]).get(campaign_id, 0)
+    summary = context.summaries.of(context.ledger, [submission])[campaign_id]
+    return campaign_document(submission, summary, num_set_aside=aside)
 
 
 def _move(request: Request, response: Response, campaign_id: str, event: CampaignEvent) -> Campaign:
@@ -222,4 +236,5 @@ ROUTES = (
     Route("POST", CAMPAIGN + ":retry-failed", retry_failed, Role.SUBMITTER, Campaign, 202, refusals=(409,)),
     Route("POST", CAMPAIGN + ":extend", extend, Role.SUBMITTER, Campaign, 202, {"points": 16}, refusals=(409,)),
     Route("GET", CAMPAIGN + "/attempts", list_attempts, Role.VIEWER, AttemptList),
+    Route("GET", CAMPAIGN + "/set-aside", list_set_aside, Role.VIEWER, SetAsideList),
 )

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.campaign.lifecycle import CampaignState
 from service.ledger import ServiceLedger
+from service.ledger.set_aside import SPOOL
 from service.tracking.links import MLFLOW
 
 
@@ -48,6 +49,9 @@ class LedgerCollector(Collector):
         late = 0.0 if since is None else max(0.0, (now - since) / 1000)
         yield _gauge("spectune_projector_lag_seconds", "Age of the oldest event that MLflow has not been told.", late)
         yield _gauge("spectune_projector_refused", "What MLflow refuses to hold.", self._ledger.num_buried(MLFLOW))
+        yield _gauge(
+            "spectune_set_aside", "Records of drivers that the ledger cannot hold.", self._ledger.num_buried(SPOOL)
+        )
         attempts = GaugeMetricFamily("spectune_attempts", "Launches of drivers, by how far they came.", labels=["came"])
         for came, count in self._ledger.num_attempts().items():
             attempts.add_metric([came], count)

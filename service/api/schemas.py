@@ -50,6 +50,7 @@ class Campaign(BaseModel):
     attempt: int
     queue_position: int | None = Field(description="from 1; null where it waits for no other campaign")
     waiting_for: str
+    num_set_aside: int = Field(description="records of its drivers that the ledger cannot hold; see `set-aside`")
     progress: Progress
     best: BestTrial | None = Field(description="null where no trial has completed, and with two objectives")
     links: dict[str, str]
@@ -88,6 +89,20 @@ class TrialPage(BaseModel):
 
     trials: list[Trial]
     next_cursor: str | None
+
+
+class SetAside(BaseModel):
+    """A record of a driver that the ledger cannot hold."""
+
+    trial: int | None = Field(description="null if it names no trial")
+    content: str
+    reason: str
+
+
+class SetAsideList(BaseModel):
+    """All records of a campaign that the ledger cannot hold."""
+
+    records: list[SetAside]
 
 
 _PAGE = "an address of MLflow's; null where it does not hold the runs yet"

@@ -66,6 +66,8 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
     why = campaign["waiting_for"] or campaign["message"] or campaign["reason"]
     console.print(f"{campaign['id']}  {campaign['state']}  {why}", markup=False)
     console.print(f"trials: {_trials(campaign)}", markup=False)
+    if campaign["num_set_aside"]:
+        console.print(f"{campaign['num_set_aside']} records cannot be entered: see {campaign['links']['set-aside']}")
     if best["best"] is not None:
         point = best["best"]
         console.print(f"best {best['metric']}: {point['value']} ({point['arm']}, {best['how']})", markup=False)

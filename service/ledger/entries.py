@@ -18,8 +18,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, select, update
 
+from service.campaign.clean_text import clean_text
 from service.campaign.lifecycle import TrialState
 from service.ledger.numbers import from_json, kind_of, metrics_to_json
+from service.ledger.record_shapes import RecordError, check_record
 from service.ledger.spool import Record
 from service.ledger.tables import events, observations, trials
 
@@ -56,13 +58,14 @@ def trial_moved(
     at: int,
 ) -> Record:
     """Say that a trial changed its state; `execution` says on what it computes from now on, if that is known."""
-    move = {"kind": "trial_moved", "trial": trial, "state": str(state), "reason": reason, "message": message, "at": at}
+    told = {"reason": reason, "message": clean_text(message), "at": at}
+    move = {"kind": "trial_moved", "trial": trial, "state": str(state), **told}
     return move if execution is None else {**move, "execution": dict(execution)}
 
 
 def trial_lost(*, trial: int, message: str, at: int, reason: str = "worker_lost") -> Record:
     """Say that a trial waits for another worker: it lost its own, or its code failed there for the first time."""
-    return {"kind": "trial_lost", "trial": trial, "reason": reason, "message": message, "at": at}
+    return {"kind": "trial_lost", "trial": trial, "reason": reason, "message": clean_text(message), "at": at}
 
 
 def observation(
@@ -92,13 +95,13 @@ def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record
 
 def shrunk(*, trial: int, arm: int, num_members: int, message: str, at: int) -> Record:
     """Say that so many trials of an arm train together from now on, because more did not fit into memory."""
-    shrunk_to = {"members": num_members, "message": message}
+    shrunk_to = {"members": num_members, "message": clean_text(message)}
     return {"kind": "shrunk", "trial": trial, "arm": arm, "to": shrunk_to, "at": at}
 
 
 def quarantined(*, trial: int, message: str, at: int) -> Record:
     """Say that a worker or a machine is not trusted any more, after a failure of the trial."""
-    return {"kind": "quarantined", "trial": trial, "message": message, "at": at}
+    return {"kind": "quarantined", "trial": trial, "message": clean_text(message), "at": at}
 
 
 def fusion_checked(*, trial: int, arm: int, step: int, deviation: float, tolerance: float, at: int) -> Record:
@@ -121,7 +124,12 @@ def enter(connection: Connection, campaign_id: str, attempt: int, records: Seque
 
     Returns:
         The campaign's new last sequence number.
+
+    Raises:
+        RecordError: A record is none that a driver writes; nothing may be kept of the transaction.
     """
+    for record in records:
+        check_record(record)
     batch = _Batch(connection, campaign_id, attempt, records, sequence)
     for record in records:
         batch.enter(record)
@@ -174,7 +182,7 @@ class _Batch:
             case "fusion_checked":
                 self._tell(record, {"arm": record["arm"], **record["check"]})
             case kind:
-                raise AssertionError(f"a record of unknown kind: got {kind!r}")
+                raise AssertionError(f"check_record lets no other kind pass: got {kind!r}")
 
     def write(self) -> None:
         """Write what has been entered."""
@@ -195,6 +203,8 @@ class _Batch:
                 self._connection.execute(statement, rows)
 
     def _create_trial(self, record: Record) -> None:
+        if record["trial"] in self._new or record["trial"] in self._old:
+            raise RecordError(f"the trial exists already: got {record['trial']}")
         place = {name: record[name] for name in ("arm", "point", "seed_index", "config", "ask")}
         self._new[record["trial"]] = {
             "campaign_id": self._campaign_id,
@@ -245,7 +255,8 @@ class _Batch:
         number = record["trial"]
         if number in self._new:
             return self._new[number]
-        assert number in self._old, f"no such trial: got {number}"
+        if number not in self._old:
+            raise RecordError(f"no such trial: got {number}")
         self._changed.add(number)
         return self._old[number]
 

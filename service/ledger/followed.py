@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from service.campaign.records import CampaignRecord, Event, Observation, Refusal
 from service.errors import CampaignNotFoundError, LedgerError
 from service.ledger import rows
 from service.ledger.engine import address, connect_engine
-from service.ledger.statements import insert_or_ignore
+from service.ledger.set_aside import add_dead_letter
 from service.ledger.tables import campaigns, cursors, dead_letters, events, observations, trials
 
 _MAX_LISTED = 500
@@ -151,11 +150,8 @@ class FollowedLedger:
     def bury(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
         """Keep what a tracker will never take, with what it said; the same thing twice is kept once."""
         for refusal in refusals:
-            mine = {"tracker": tracker, "campaign_id": campaign_id, "trial": refusal.trial, "error": refusal.error}
-            content = hashlib.sha256(f"{refusal.trial} {refusal.content}".encode()).hexdigest()
             with self._transaction() as connection:
-                values = {**mine, "fingerprint": content, "content": refusal.content, "at": self._now()}
-                insert_or_ignore(connection, dead_letters, values)
+                add_dead_letter(connection, tracker, campaign_id, refusal, at=self._now())
 
     def buried(self, tracker: str, campaign_id: str) -> list[Refusal]:
         """Read what a tracker would not take."""

@@ -13,11 +13,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
+from service.campaign.clean_text import clean_text
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from service.errors import FencedError
 from service.ledger import entries
 from service.ledger.engine import database_clock
 from service.ledger.followed import FollowedLedger
+from service.ledger.set_aside import enter_or_set_aside
 from service.ledger.spool import Record
 from service.ledger.tables import attempts, campaigns, events, stop_requests, trials
 
@@ -117,6 +119,8 @@ class Ledger(FollowedLedger):
     ) -> None:
         """Enter spooled records, all or none; those that the ledger holds already are passed over.
 
+        A record that no database will ever hold is set aside with its reason, where `buried` finds it.
+
         Args:
             campaign_id: Which campaign.
             attempt: The writer's attempt, checked against the fence.
@@ -134,8 +138,7 @@ class Ledger(FollowedLedger):
             fresh = [(position, record) for position, record in batch if position > held]
             if not fresh:
                 return
-            records = [record for _, record in fresh]
-            sequence = entries.enter(connection, campaign_id, source, records, sequence=int(row.sequence))
+            sequence = enter_or_set_aside(connection, campaign_id, source, fresh, sequence=int(row.sequence))
             connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
             connection.execute(update(attempts).where(mine).values(spool_position=fresh[-1][0]))
 
@@ -176,7 +179,7 @@ class Ledger(FollowedLedger):
     ) -> CampaignState:
         """Move a campaign whose row is locked."""
         state = next_campaign_state(CampaignState(row.state), event, story=self._story(connection, row.id))
-        told = {"state": state, "reason": reason, "message": message}
+        told = {"state": state, "reason": reason, "message": clean_text(message)}
         connection.execute(update(campaigns).where(campaigns.c.id == row.id).values(**told, since=self._now()))
         self._tell(connection, row.id, "campaign_moved", told)
         return state

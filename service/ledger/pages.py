@@ -13,6 +13,7 @@ from service.campaign.records import Observation, Phase, TrialOutcome, TrialReco
 from service.campaign.submission import BestTrial, Submission, Summary
 from service.errors import TrialNotFoundError
 from service.ledger import rows
+from service.ledger.set_aside import SPOOL
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
 from service.ledger.tables import attempts, campaigns, cursors, dead_letters, events, observations, submissions, trials
 
@@ -204,6 +205,13 @@ class PagedLedger(SubmissionLedger):
                 untold = (events.c.campaign_id == row.id) & (events.c.sequence > row.told)
                 found.append(connection.execute(select(func.min(events.c.at)).where(untold)).scalar())
         return min((int(at) for at in found if at is not None), default=None)
+
+    def num_set_aside(self, campaign_ids: Collection[str]) -> dict[str, int]:
+        """Count by campaign the records that the ledger cannot hold; those without any are left out."""
+        mine = (dead_letters.c.tracker == SPOOL) & dead_letters.c.campaign_id.in_(campaign_ids)
+        query = select(dead_letters.c.campaign_id, func.count()).where(mine).group_by(dead_letters.c.campaign_id)
+        with self._reading() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(query)}
 
     def num_buried(self, tracker: str) -> int:
         """Count what a tracker will never take."""

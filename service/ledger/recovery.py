@@ -23,7 +23,6 @@ def import_earlier_spools(ledger: Ledger, campaign_id: str, *, attempt: int, spo
 
     Raises:
         FencedError: Another attempt has taken over.
-        SpoolError: A spool is damaged where no crash could have damaged it.
     """
     for earlier in range(1, attempt):
         held = ledger.spool_position(campaign_id, earlier)

@@ -5,7 +5,8 @@ it to disk before the verdict goes out; a writer moves the spool to the ledger b
 next attempt reads the spool and imports what the ledger does not hold yet.
 
 One entry is one line, `CRC32 position JSON`. Positions count from 1 without gaps. A last line that is torn (no
-newline, or a wrong checksum at the very end) was never acted on and is dropped; damage anywhere else is an error.
+newline, or a wrong checksum at the very end) was never acted on and is dropped. A line that is damaged anywhere else is
+read as a record of the kind `damaged`, which the ledger sets aside with its reason: the entries around it still count.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from service.errors import SpoolError
+from typing import Any, Final, Self
 
 Record = dict[str, Any]
+DAMAGED: Final = "damaged"
+_SHOWN_BYTES: Final = 200
 
 
 class Spool:
@@ -80,10 +81,7 @@ def read(path: Path, *, after: int = 0) -> Iterator[tuple[int, Record]]:
         after: The last position that is known already.
 
     Yields:
-        Pairs of position and record, in order.
-
-    Raises:
-        SpoolError: An entry that is not the last one is damaged, or positions have a gap.
+        Pairs of position and record, in order; a damaged line counts as one.
     """
     for position, record, _ in _entries(path):
         if position > after:
@@ -99,21 +97,40 @@ def _entries(path: Path) -> Iterator[tuple[int, Record, int]]:
     """Yield position, record and the offset just behind the entry; stop before a torn tail."""
     if not path.exists():
         return
-    offset, expected = 0, 1
+    offset, last = 0, 0
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for line in file:
             offset += len(line)
-            checksum, _, body = line.rstrip(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
-                if offset == size:
-                    return
-                raise SpoolError(f"{path} is damaged in the middle, at byte {offset - len(line)}: got {line[:60]!r}")
-            number, _, text = body.partition(b" ")
-            if int(number) != expected:
-                raise SpoolError(f"{path} has a gap: expected entry {expected}, got {int(number)}")
-            yield expected, json.loads(text), offset
-            expected += 1
+            found = _read_line(line, after=last)
+            if found is None and offset == size:
+                return
+            position, record = found or (last + 1, _damaged(offset - len(line), repr(line[:_SHOWN_BYTES])))
+            if position > last + 1:
+                yield (
+                    last + 1,
+                    _damaged(offset - len(line), f"no entries {last + 1} to {position - 1}"),
+                    offset - len(line),
+                )
+            yield position, record, offset
+            last = position
+
+
+def _read_line(line: bytes, *, after: int) -> tuple[int, Record] | None:
+    """Read an entry's position and record; None if the line is torn or damaged."""
+    checksum, _, body = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
+        return None
+    number, _, text = body.partition(b" ")
+    try:
+        position, record = int(number), json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return (position, record) if position > after else None
+
+
+def _damaged(at_byte: int, found: str) -> Record:
+    return {"kind": DAMAGED, "at_byte": at_byte, "found": found}
 
 
 def _cut_torn_tail(path: Path) -> int:

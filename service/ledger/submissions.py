@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from service.campaign.clean_text import clean_text
 from service.campaign.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
 from service.campaign.submission import LIVE, AttemptRecord, Submission
 from service.errors import (
@@ -154,7 +155,8 @@ class SubmissionLedger(LeaseLedger):
         """Say for some campaigns, by id, at which place of the queue they wait and what for."""
         with self._transaction() as connection:
             for campaign_id, (queue_position, waiting_for) in waits.items():
-                self._set(connection, campaign_id, queue_position=queue_position, waiting_for=waiting_for)
+                sentence = clean_text(waiting_for)
+                self._set(connection, campaign_id, queue_position=queue_position, waiting_for=sentence)
 
     # What users do
 

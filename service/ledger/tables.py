@@ -122,7 +122,7 @@ cursors = Table(
     ForeignKeyConstraint(["campaign_id"], ["campaigns.id"]),
 )
 
-dead_letters = Table(  # what a tracker will never take
+dead_letters = Table(  # what a tracker will never take or, under the name of the spool, what the ledger will not
     "dead_letters",
     metadata,
     Column("tracker", String(60), primary_key=True),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.submission import Submission
@@ -25,8 +26,9 @@ from service.errors import (
 from service.ledger import ServiceLedger
 from service.ledger.submissions import LEADER
 from service.ports import LastingDriver, LastingLauncher
-from service.reconciler.admission import Capacity, admit
+from service.reconciler.admission import Admission, Capacity, admit
 from service.reconciler.decisions import Action, DriverState, Ending, Seen, action_for, conclude
+from service.reconciler.trouble import Trouble
 
 TICK_SECONDS = 2.0
 SHORTEST_SECONDS = 0.2
@@ -63,7 +65,8 @@ class Reconciler:
         self._holder = holder
         self._drivers: dict[_Attempt, LastingDriver] = {}
         self._asked: set[tuple[_Attempt, Action]] = set()
-        self._told: dict[str, str] = {}  # what the log says of each campaign's trouble, so that it says it once
+        self._told: dict[str, str] = {}  # what the log says of each campaign's launcher, so that it says it once
+        self._trouble = Trouble()
         self._awake = threading.Event()
         self._ending = threading.Event()
         self.is_leader = False
@@ -103,6 +106,7 @@ class Reconciler:
         if not self.is_leader:
             return False
         live = self._ledger.live_submissions()
+        self._trouble.keep_only({each.campaign_id for each in live})
         now = self._ledger.clock()
         held = [each for each in live if each.campaign.state is not CampaignState.QUEUED]
         heartbeats = self._ledger.heartbeats([each.campaign_id for each in held])
@@ -112,22 +116,56 @@ class Reconciler:
         if queued and (problem := self._launcher.problem()) is not None:
             self._explain_all([(each, each.queue_position, f"nothing can be launched: {problem}") for each in queued])
             return True
-        admission = admit(queued, held, capacity=self._capacity, now=now)
+        admission = self._admit(queued, held, now)
         for submission in admission.launched:
             self._guarded(submission, lambda each=submission: self._launch(each))  # type: ignore[misc]
         self._explain_all([(place.submission, place.position, place.waiting_for) for place in admission.waiting])
         return True
 
+    def problem(self) -> str | None:
+        """Return which campaigns cannot be looked after just now; None if there are none. The log says why."""
+        campaign_ids = sorted(self._trouble.sentences())
+        return f"cannot be looked after just now: {', '.join(campaign_ids)}" if campaign_ids else None
+
+    def _admit(self, queued: Sequence[Submission], held: Sequence[Submission], now: int) -> Admission:
+        """Decide who is launched, without campaigns whose documents make deciding impossible."""
+        try:
+            return admit(queued, held, capacity=self._capacity, now=now)
+        except Exception:  # of one of them
+            return admit(self._decidable(queued, now), self._decidable(held, now), capacity=self._capacity, now=now)
+
+    def _decidable(self, submissions: Sequence[Submission], now: int) -> list[Submission]:
+        decidable = []
+        for submission in submissions:
+            try:
+                admit([submission], [], capacity=self._capacity, now=now)
+                admit([], [submission], capacity=self._capacity, now=now)
+            except Exception as error:
+                self._trouble.enter(submission.campaign_id, error, state=submission.campaign.state)
+            else:
+                decidable.append(submission)
+        return decidable
+
     # One campaign
 
     def _guarded(self, submission: Submission, act: Callable[[], None]) -> None:
-        """Let trouble with one campaign not hold up the others."""
+        """Do something for one campaign, unless trouble makes it wait; whatever it raises holds up no other."""
+        campaign_id = submission.campaign_id
+        if self._trouble.is_waiting(campaign_id, state=submission.campaign.state):
+            return
         try:
             act()
         except (IllegalTransitionError, LeadershipError) as error:  # somebody was faster: the next look will see
-            _log.info("campaign %s: %s", submission.campaign_id, error)
-        except (ServiceError, OSError) as error:
-            self._tell_once(submission.campaign_id, str(error))
+            _log.info("campaign %s: %s", campaign_id, error)
+        except LauncherError as error:
+            self._tell_once(campaign_id, str(error))
+        except Exception as error:  # of this campaign, whatever it is
+            sentence = self._trouble.enter(campaign_id, error, state=submission.campaign.state)
+            with suppress(ServiceError):
+                self._explain(submission, submission.queue_position, f"cannot be looked after just now: {sentence}")
+        else:
+            if self._trouble.clear(campaign_id):
+                self._explain(submission, submission.queue_position, "")
 
     def _tell_once(self, campaign_id: str, trouble: str) -> None:
         """Log trouble that may last; it is said again when it has changed, or has come back."""
@@ -259,6 +297,9 @@ class Reconciler:
                 driver.kill()
             except ServiceError as error:
                 self._tell_once(attempt[0], str(error))
+                continue
+            except Exception as error:  # of this campaign, whatever it is
+                self._trouble.enter(attempt[0], error, state="")
                 continue
             self._forget(attempt)
 

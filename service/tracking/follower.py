@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -57,6 +58,7 @@ class Follower:
         self._lead = lead
         self._breaker = Breaker()
         self._projectors: dict[str, Projector] = {}
+        self._num_failures: Counter[str] = Counter()  # in a row, by campaign
         self._ending = threading.Event()
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -84,6 +86,7 @@ class Follower:
             Exception: What came of the first campaign that could not be told.
         """
         behind = [each.campaign_id for each in self._ledger.campaigns() if is_behind(self._ledger, each)]
+        behind.sort(key=self._num_failures.__getitem__)  # those that fail again and again keep no other waiting
         fresh = [campaign_id for campaign_id in behind if campaign_id not in self._projectors]
         if fresh and self._lead():
             self._projectors |= dict(zip(fresh, self._make_projectors(fresh), strict=True))
@@ -92,7 +95,9 @@ class Follower:
             for campaign_id in behind:
                 try:
                     step(campaign_id)
+                    del self._num_failures[campaign_id]
                 except Exception as error:
+                    self._num_failures[campaign_id] += 1
                     failures.append(error)
                     if len(failures) == _MOST_FAILURES:
                         raise failures[0] from None

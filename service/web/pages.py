@@ -56,11 +56,12 @@ def standing_part(request: Request, campaign_id: str) -> Response:
     context, submission = context_of(request), find(request, campaign_id)
     campaign = submission.campaign
     summary = context.summaries.of(context.ledger, [submission])[campaign_id]
+    aside = context.ledger.num_set_aside([campaign_id])
     board = read_leaderboard(request, Response(), campaign_id, limit=1)
     return render(
         request,
         "standing.html",
-        campaign=campaign_document(submission, summary),
+        campaign=campaign_document(submission, summary, num_set_aside=aside.get(campaign_id, 0)),
         verbs=_verbs(request, campaign.state, has_failed=any(map(summary.num_trials.get, _FAILED))),
         board=board,
         best=read_best(request, campaign_id),

@@ -240,3 +240,21 @@ def test_a_projection_brings_everything_over_before_it_ends(bench: Bench) -> Non
     tracker = FakeTracker()
     assert Projection(lambda: [Projector(bench.ledger, tracker, "c")]).finish() == "fake://c"
     assert tracker.campaign_states == {"c": "RUNNING"}
+
+
+def test_an_orphan_that_cannot_be_brought_to_rest_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.campaign.close()  # as if its process were killed
+    for name in ("poisoned", "sound"):
+        bench.ledger.create_campaign(name, name=name, specification={})
+    begin = Ledger.begin_attempt
+
+    def poisoned(ledger: Ledger, campaign_id: str) -> int:
+        if campaign_id == "poisoned":
+            raise UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed")
+        return begin(ledger, campaign_id)
+
+    monkeypatch.setattr(Ledger, "begin_attempt", poisoned)
+    assert sorted(settle_orphans(bench.ledger, bench.data)) == ["c", "sound"]
+    assert "campaign poisoned cannot be brought to rest" in caplog.text

@@ -149,3 +149,20 @@ def test_a_tracker_rests_except_from_what_people_wait_for(tmp_path: Path, monkey
 @pytest.mark.parametrize(("telling", "rest"), [(0.0, 1.0), (0.1, 5.0), (0.2, 10.0), (10.0, 15.0)])
 def test_a_rest_is_fifty_times_the_telling_within_bounds(telling: float, rest: float) -> None:
     assert rest_seconds(telling) == rest
+
+
+def test_campaigns_that_always_fail_keep_no_other_waiting() -> None:
+    class Poisoned(FakeTracker):
+        def tell(self, campaign: CampaignRecord, *rest: Any) -> list[Refusal]:
+            if campaign.campaign_id.startswith("poisoned"):
+                raise UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed")
+            return super().tell(campaign, *rest)
+
+    with ServiceLedger("sqlite://") as ledger:
+        for name in ("sound", *(f"poisoned-{number}" for number in range(4))):  # the newest is looked at first
+            ledger.create_campaign(name, name=name, specification=SPECIFICATION)
+        following = follower(ledger, [], tracker=Poisoned())
+        for _ in range(3):
+            with pytest.raises(UnicodeEncodeError):
+                following.catch_up()
+        assert ledger.cursor("mlflow", "sound") == 1

@@ -1,0 +1,113 @@
+"""A user's code that raises, exits or lies fails its own trials, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.ledger import Ledger
+from tests.integration.conftest import SPECTUNE, Outcome, Run
+
+pytestmark = pytest.mark.slow
+
+TASK = """
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from torch import nn
+from trainers.tasks import TaskOptions, option
+
+
+@dataclass(frozen=True)
+class Weird(TaskOptions):
+    mischief: str = option("none", "What goes wrong, from step 3 on.")
+    name: ClassVar[str] = "weird"
+
+    def build(self, generator):
+        model = nn.Linear(4, 3)
+        model.weight.data.normal_(generator=generator)
+        return model
+
+    def batch(self, step, seed):
+        if step >= 3 and self.mischief == "surrogate":
+            raise RuntimeError("cannot read " + os.fsdecode(b"caf\\xe9.bin"))
+        if step >= 3 and self.mischief == "megabytes":
+            raise RuntimeError("x" * 30_000_000)
+        if step >= 3 and self.mischief == "exit":
+            raise SystemExit(3)
+        return (torch.full((2, 4), 1.0 + step),)
+
+    def loss(self, model, batch):
+        return model(batch[0]).square().mean()
+
+    def evaluate(self, model, seed):
+        height = float(model.weight.square().sum())
+        self_is_late = _calls.append(height) or len(_calls) > 2
+        return {"validation_loss": None if self.mischief == "none_later" and self_is_late else height}
+
+
+_calls = []
+"""
+
+
+def campaign(mischief: str) -> dict[str, Any]:
+    return {
+        "name": "weird",
+        "task": {"name": "weird_task:Weird", "steps": 9, "mischief": mischief},
+        "objective": {"metric": "validation_loss", "every_steps": 3},
+        "arms": [{"optimizer": "adamw", "space": {"lr": {"log_uniform": [0.001, 0.01]}}}],
+        "search": {"sampler": "random", "points": 2},
+        "resources": {"members": 1},
+    }
+
+
+def run(folder: Path, mischief: str) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    (folder / "weird_task.py").write_text(TASK, encoding="utf-8")
+    return Run(campaign(mischief), folder, PYTHONPATH=str(folder)).finish()
+
+
+def failures(outcome: Outcome) -> list[tuple[str, str]]:
+    with Ledger.at(outcome.data.ledger) as ledger:
+        newest = ledger.campaigns()[0]
+        return [(str(trial.state), trial.message) for trial in ledger.trials(newest.campaign_id)]
+
+
+@pytest.mark.parametrize(
+    ("mischief", "words"),
+    [
+        ("surrogate", r"RuntimeError: cannot read caf\udce9.bin"),
+        ("megabytes", "[... cut: the text had "),
+        ("exit", "SystemExit: 3"),
+        ("none_later", "Weird.evaluate gave None for validation_loss at step "),
+    ],
+)
+def test_the_trial_fails_with_its_reason_and_the_next_campaign_runs(tmp_path: Path, mischief: str, words: str) -> None:
+    bad = run(tmp_path, mischief)
+    assert bad.exit_status != 0
+    found = failures(bad)
+    assert [state for state, _ in found] == ["FAILED"] * 2, found
+    for _, message in found:
+        assert words in message
+        assert len(message.encode()) < 70_000
+    good = run(tmp_path, "none")
+    assert good.exit_status == 0, good.stderr
+    assert good.document["state"] == "SUCCEEDED"
+
+
+def test_a_module_that_parses_arguments_is_refused_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "weird_task.py").write_text("import argparse\nargparse.ArgumentParser().parse_args()\n" + TASK)
+    (tmp_path / "campaign.json").write_text(json.dumps(campaign("none")))
+    command = [SPECTUNE, "run", str(tmp_path / "campaign.json"), "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, check=False
+    )
+    assert done.returncode == 2
+    assert "importing weird_task raised SystemExit(2)" in done.stderr
+    assert "usage:" not in done.stdout + done.stderr
+    assert not (tmp_path / "data" / "campaigns").exists()
