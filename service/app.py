@@ -152,6 +152,7 @@ def local_ray_launcher(
 ) -> RayJobLauncher:
     """Wire drivers that are jobs of this service's own Ray."""
     kept = {name: absolute_path(os.environ[name]) for name in ("PYTHONPATH",) if name in os.environ}
+    kept |= {"SPECTUNE_DATA_ACCESS": settings.data_access.value}
     api = JobsApi.connect(address, token=token)
     return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept)
 
@@ -161,7 +162,8 @@ def cluster_launcher(data: DataDirectory, settings: Settings) -> RayJobLauncher:
     where = settings.ray_address
     assert where is not None, "asked for only where there is one"
     api = JobsApi.connect(lambda: where, token=environment_token())
-    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus)
+    access = {"SPECTUNE_DATA_ACCESS": settings.data_access.value}
+    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, variables=access)
 
 
 def service_reconciler(

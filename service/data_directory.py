@@ -12,6 +12,9 @@ campaigns/<id>/owner.lock             held locked by the process that runs the c
                spool-<n>.jsonl        what attempt n decided, before the ledger knew
                checkpoints/           states of trials: attempt-<n>/<slot>/<number>.ckpt
                tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
+
+Only its owner reads it, unless the operator widens that (`Access`): every process of ours that writes here has the mask
+for new files that the access calls for, so that this holds for what SQLite, MLflow and Ray write as well.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
+from urllib.parse import quote
 
 from service.errors import DataDirectoryError
 
@@ -32,11 +37,40 @@ _LOOKS = 20
 _LOOK_SECONDS = 0.025
 
 
+_LAST_BYTES = 4096
+_LONGEST_LINE = 300
+_SQLITE_ENDS = ("", "-wal", "-shm", "-journal")
+
+
+class Access(StrEnum):
+    """Who may read a data directory, and write to it where a group shares it."""
+
+    OWNER = "owner"
+    GROUP = "group"
+    ALL = "all"
+
+    @property
+    def mask(self) -> int:
+        """The permissions that new files and folders do not have."""
+        return {Access.OWNER: 0o077, Access.GROUP: 0o007, Access.ALL: 0o022}[self]
+
+
 @dataclass(frozen=True)
 class DataDirectory:
     """Paths below one root; nothing is created by asking for a path."""
 
     root: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Name a data directory by a path as a user gives it.
+
+        Raises:
+            DataDirectoryError: The path holds a character that no log, address or command line can show.
+        """
+        if not str(path).isprintable():  # line breaks, other control characters, halves of characters
+            raise DataDirectoryError(f"the data directory's path holds what cannot be printed: got {str(path)!r}")
+        return cls(path.resolve())
 
     @property
     def ledger(self) -> Path:
@@ -91,7 +125,7 @@ class DataDirectory:
     @property
     def mlflow_uri(self) -> str:
         """The tracking address of the embedded MLflow store."""
-        return f"sqlite:///{self.mlflow_store}"
+        return f"sqlite:///{quote(str(self.mlflow_store))}"
 
     def campaign(self, campaign_id: str) -> Path:
         """The folder of one campaign."""
@@ -121,16 +155,23 @@ class DataDirectory:
         """The root of a campaign's checkpoints."""
         return self.campaign(campaign_id) / "checkpoints"
 
+    def last_words(self, campaign_id: str, attempt: int) -> str:
+        """Return the last line that the driver of an attempt printed, shortened; empty if it printed none."""
+        try:
+            with self.driver_log(campaign_id, attempt).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        found = [line for line in ("".join(filter(str.isprintable, each)).strip() for each in lines) if line]
+        return found[-1][:_LONGEST_LINE] if found else ""
+
     def check_writable(self) -> None:
         """Make sure that the directory exists or can be made, without making it.
-
-        MLflow takes its store's path as a URL, in which `?` and `#` end the path; such names are refused.
 
         Raises:
             DataDirectoryError: It cannot be written; nothing was left behind.
         """
-        if not {"?", "#"}.isdisjoint(str(self.root)):
-            raise DataDirectoryError(f"the data directory's path may not hold '?' or '#': got {self.root}")
         try:
             existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             with tempfile.TemporaryDirectory(dir=existing, prefix=".spectune-"):
@@ -206,22 +247,38 @@ class DataDirectory:
             finally:
                 file.truncate(0)
 
-    def create(self) -> None:
-        """Make the directory.
+    @contextmanager
+    def writing(self, access: Access) -> Iterator[None]:
+        """Make the directory, and give what is written there until the context ends to those whom `access` names.
+
+        What an earlier release left open to others is closed. A directory that was there before keeps its own
+        permissions: it may be a user's, with other things in it.
 
         Raises:
             DataDirectoryError: It cannot be made.
         """
+        before = os.umask(access.mask)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataDirectoryError(
-                f"the data directory cannot be made ({error.strerror}): got {self.root}"
-            ) from error
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataDirectoryError(
+                    f"the data directory cannot be made ({error.strerror}): got {self.root}"
+                ) from error
+            self._close_to(access)
+            yield
+        finally:
+            os.umask(before)
 
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that whoever reads it finds all of it, or the one before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    def _close_to(self, access: Access) -> None:
+        """Take from what is ours in the root the permissions that nobody is to have."""
+        stores = [
+            store.with_name(store.name + end) for store in (self.ledger, self.mlflow_store) for end in _SQLITE_ENDS
+        ]
+        servers = [self.mlflow_server, self.mlflow_log, self.ray_head, self.ray_log, self.ray_token]
+        folders = [self.mlflow_artifacts, self.root / "campaigns"]
+        for path in (*stores, *servers, *folders, self.service_lock, self.replicas_lock):
+            with suppress(OSError):  # it is not there, has just gone, or is somebody else's
+                mode = path.lstat().st_mode
+                if mode & access.mask and not path.is_symlink():
+                    path.chmod(mode & 0o7777 & ~access.mask)

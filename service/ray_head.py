@@ -20,6 +20,7 @@ from service.driver.environment import own_ray_environment
 from service.errors import DataDirectoryError
 from service.launchers.marks import kept_environment, kill_marked
 from service.standing_process import StandingProcess, free_ports
+from service.written_files import write_whole
 
 MARK = "SPECTUNE_RAY"
 OBJECT_STORE_BYTES = 200 * 1024**2  # verdicts and reports are small; data are memory-mapped files
@@ -60,10 +61,7 @@ class RayHead:
         """Read what its Jobs API wants to be told; made when it is first asked for, and readable by nobody else."""
         path = self._data.ray_token
         if not path.exists():
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            draft.touch(mode=0o600)
-            draft.write_text(secrets.token_hex(32), encoding="ascii")
-            draft.replace(path)
+            write_whole(path, secrets.token_hex(32), mode=0o600)
         return path.read_text(encoding="ascii").strip()
 
     def ensure(self) -> None:

@@ -46,6 +46,7 @@ class SlotOptions:
         gpus: The part of a GPU to train on; 0 for none.
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
         working_folder: Where the code of trials finds itself; empty where that is its machine's business.
+        file_mask: The permissions that files of the slot's process do not have: checkpoints are their owner's.
     """
 
     checkpoints: str
@@ -55,6 +56,7 @@ class SlotOptions:
     gpus: float = 0.0
     verify_fusion: bool = False
     working_folder: str = ""
+    file_mask: int = 0o077
 
     @property
     def num_devices(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -37,17 +39,17 @@ def serve(
     from service.server import serve as run_service  # torch takes seconds, and other verbs need none of it
 
     set_up_logs()
-    data = _create(data_dir)
-    run_service(
-        data,
-        Settings.from_environment(),
-        host=host,
-        port=port,
-        mlflow_port=mlflow_port,
-        with_ray=ray,
-        with_tracking=tracking,
-        stop_campaigns=stop_campaigns,
-    )
+    with _writing(data_dir) as (data, settings):
+        run_service(
+            data,
+            settings,
+            host=host,
+            port=port,
+            mlflow_port=mlflow_port,
+            with_ray=ray,
+            with_tracking=tracking,
+            stop_campaigns=stop_campaigns,
+        )
 
 
 @keys.command(name="create")
@@ -62,7 +64,7 @@ def create_key(
         raise SettingsError(f"--owner: a name of 1 to {_LONGEST_OWNER} characters is needed: got {owner!r}")
     from service.app import service_ledger
 
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
+    with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if first and ledger.has_keys():
             print("there is a key already")
         else:
@@ -75,7 +77,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     from service.app import service_ledger
 
     table = Table("id", "owner", "role", "created", "revoked")
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
+    with _writing(data_dir) as place, service_ledger(*place) as ledger:
         for key in ledger.list_keys():
             revoked = "" if key.revoked_at is None else _day(key.revoked_at)
             table.add_row(key.key_id, key.owner, key.role, _day(key.created_at), revoked)
@@ -90,16 +92,18 @@ def revoke_key(
     """Make a key useless."""
     from service.app import service_ledger
 
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
+    with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if not ledger.revoke_key(key_id):
             raise SettingsError(f"no key in use has this id: got {key_id!r}")
 
 
-def _create(data_dir: Path) -> DataDirectory:
-    data = DataDirectory(data_dir.resolve())
+@contextmanager
+def _writing(data_dir: Path) -> Iterator[tuple[DataDirectory, Settings]]:
+    """Make the data directory and write to it as the settings say."""
+    settings, data = Settings.from_environment(), DataDirectory.at(data_dir)
     data.check_writable()
-    data.create()
-    return data
+    with data.writing(settings.data_access):
+        yield data, settings
 
 
 def _day(milliseconds: int) -> str:

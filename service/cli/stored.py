@@ -35,7 +35,7 @@ def read_stored(data_dir: Path, campaign_id: str) -> StoredCampaign:
         DataDirectoryError: There is no ledger.
         CampaignNotFoundError: It holds no such campaign; says the nearest.
     """
-    data = DataDirectory(data_dir.resolve())
+    data = DataDirectory.at(data_dir)
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
     with Ledger.at(data.ledger) as ledger:

@@ -39,7 +39,7 @@ def sync(
     settings = Settings.from_environment()
     data = _existing(data_dir, settings)
     console = Console(highlight=False)
-    with data.locked(served_at=""), app.service_ledger(data, settings) as ledger:
+    with data.writing(settings.data_access), data.locked(served_at=""), app.service_ledger(data, settings) as ledger:
         campaigns = _chosen(ledger, campaign)
         holder = f"sync:{socket.gethostname()}:{os.getpid()}"
         if not app.lead_tracking(ledger, holder):
@@ -76,7 +76,7 @@ def _refuse_unreachable(mlflow_uri: str | None) -> None:
 
 def _existing(data_dir: Path, settings: Settings) -> DataDirectory:
     """Give a data directory that has been used; nothing is created."""
-    data = DataDirectory(data_dir.resolve())
+    data = DataDirectory.at(data_dir)
     if settings.database_url is None and not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
     if not data.root.is_dir():

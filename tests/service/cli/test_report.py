@@ -17,7 +17,7 @@ from service.campaign.specification import Specification, parse
 from service.cli.main import application
 from service.cli.report import report_on
 from service.cli.stored import read_stored
-from service.errors import CampaignNotFoundError, DataDirectoryError
+from service.errors import CampaignNotFoundError, DataDirectoryError, OutputError
 from service.findings.best import python_lines
 from service.ledger import Ledger
 from tests.fakes.slots import Simulation, specification
@@ -112,7 +112,7 @@ def test_a_page_of_figures_needs_no_net(data_dir: Path, tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_refused(data_dir: Path) -> None:
     result = _run("report", "c-1", "--html", "/nowhere/report.html", data_dir=data_dir)
-    assert isinstance(result.exception, DataDirectoryError)
+    assert isinstance(result.exception, OutputError)
     assert str(result.exception).endswith("got /nowhere/report.html")
 
 
