@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -251,8 +252,8 @@ class DataDirectory:
     def writing(self, access: Access) -> Iterator[None]:
         """Make the directory, and give what is written there until the context ends to those whom `access` names.
 
-        What an earlier release left open to others is closed. A directory that was there before keeps its own
-        permissions: it may be a user's, with other things in it.
+        So is what was written before, as by an earlier release that left it open. A directory that was there keeps its
+        own permissions: it may be a user's, with other things in it.
 
         Raises:
             DataDirectoryError: It cannot be made.
@@ -265,20 +266,20 @@ class DataDirectory:
                 raise DataDirectoryError(
                     f"the data directory cannot be made ({error.strerror}): got {self.root}"
                 ) from error
-            self._close_to(access)
+            self._give_to(access)
             yield
         finally:
             os.umask(before)
 
-    def _close_to(self, access: Access) -> None:
-        """Take from what is ours in the root the permissions that nobody is to have."""
-        stores = [
-            store.with_name(store.name + end) for store in (self.ledger, self.mlflow_store) for end in _SQLITE_ENDS
-        ]
-        servers = [self.mlflow_server, self.mlflow_log, self.ray_head, self.ray_log, self.ray_token]
+    def _give_to(self, access: Access) -> None:
+        """Give what is ours in the root the permissions that new files and folders have; the token stays as it is."""
+        stores = [path.with_name(path.name + end) for path in (self.ledger, self.mlflow_store) for end in _SQLITE_ENDS]
+        servers = [self.mlflow_server, self.mlflow_log, self.ray_head, self.ray_log]
         folders = [self.mlflow_artifacts, self.root / "campaigns"]
-        for path in (*stores, *servers, *folders, self.service_lock, self.replicas_lock):
+        within = (path for folder in folders for path in folder.rglob("*")) if access is not Access.OWNER else ()
+        for path in (*stores, *servers, *folders, self.service_lock, self.replicas_lock, *within):
             with suppress(OSError):  # it is not there, has just gone, or is somebody else's
                 mode = path.lstat().st_mode
-                if mode & access.mask and not path.is_symlink():
-                    path.chmod(mode & 0o7777 & ~access.mask)
+                wanted = (0o777 if stat.S_ISDIR(mode) else 0o666) & ~access.mask
+                if stat.S_IMODE(mode) != wanted and not stat.S_ISLNK(mode):
+                    path.chmod(wanted)

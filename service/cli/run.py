@@ -32,6 +32,7 @@ from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
+from service.ledger.reading import read_ledger
 from service.settings import Settings
 from service.tracking.follower import is_behind
 
@@ -148,8 +149,10 @@ def _recorded(data: DataDirectory, campaign_id: str) -> CampaignRecord:
     """Read a campaign to be resumed; nothing is created."""
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
-    with _open_ledger(data) as ledger:
-        return ledger.campaign(campaign_id)
+    try:
+        return read_ledger(data.ledger, lambda ledger: ledger.campaign(campaign_id))
+    except LedgerError as error:
+        raise DataDirectoryError(str(error)) from error
 
 
 def _open_ledger(data: DataDirectory) -> Ledger:
