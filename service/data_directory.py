@@ -126,7 +126,9 @@ class DataDirectory:
     @property
     def mlflow_uri(self) -> str:
         """The tracking address of the embedded MLflow store."""
-        return f"sqlite:///{quote(str(self.mlflow_store))}"
+        path = str(self.mlflow_store)
+        # Of an address that begins with `sqlite:///` MLflow makes the folder, which it names as the address does.
+        return f"sqlite:///{path}" if quote(path) == path else f"sqlite+pysqlite:///{quote(path)}"
 
     def campaign(self, campaign_id: str) -> Path:
         """The folder of one campaign."""
@@ -252,8 +254,8 @@ class DataDirectory:
     def writing(self, access: Access) -> Iterator[None]:
         """Make the directory, and give what is written there until the context ends to those whom `access` names.
 
-        So is what was written before, as by an earlier release that left it open. A directory that was there keeps its
-        own permissions: it may be a user's, with other things in it.
+        So is what was written before, as by an earlier release that left it open. The directory itself is widened, but
+        never closed: if it was there before it may be a user's, with other things in it.
 
         Raises:
             DataDirectoryError: It cannot be made.
@@ -273,6 +275,9 @@ class DataDirectory:
 
     def _give_to(self, access: Access) -> None:
         """Give what is ours in the root the permissions that new files and folders have; the token stays as it is."""
+        if access is not Access.OWNER:
+            with suppress(OSError):
+                self.root.chmod(stat.S_IMODE(self.root.stat().st_mode) | (0o777 & ~access.mask))
         stores = [path.with_name(path.name + end) for path in (self.ledger, self.mlflow_store) for end in _SQLITE_ENDS]
         servers = [self.mlflow_server, self.mlflow_log, self.ray_head, self.ray_log]
         folders = [self.mlflow_artifacts, self.root / "campaigns"]

@@ -34,7 +34,6 @@ from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
 from service.ledger.reading import read_ledger
 from service.settings import Settings
-from service.tracking.follower import is_behind
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
@@ -100,7 +99,7 @@ def run(
             campaign.resume()
         else:
             campaign.start(name=specification.name, specification=specification.document())
-        projection = embedded_projection(data, [*_behind(ledger, campaign_id), campaign_id])
+        projection = embedded_projection(data, campaign_id)
         was_interrupted = _follow(campaign, specification, console, interrupts, go_on=go_on)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
@@ -170,13 +169,6 @@ def _with_absolute_folders(document: Any) -> Any:
     given = {option: task.get(option) for option in _FOLDERS}
     absolute = {option: os.path.abspath(path) for option, path in given.items() if isinstance(path, str) and path}
     return {**document, "task": {**task, **absolute}}
-
-
-def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
-    """List the campaigns at rest that MLflow does not hold whole: their owner was killed. Others have one who tells."""
-    others = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    at_rest = [each for each in others if each.state.is_terminal or each.state is CampaignState.PAUSED]
-    return [each.campaign_id for each in at_rest if is_behind(ledger, each)]
 
 
 def resume_command(campaign_id: str, data_dir: Path) -> str:

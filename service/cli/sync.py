@@ -48,20 +48,12 @@ def sync(
             _refuse_unreachable(settings.mlflow_uri)
             ids = [each.campaign_id for each in campaigns]
             if rebuild:
-                _forget(ledger, ids)
+                app.forget_told(ledger, ids)
             address = settings.mlflow_uri or links.EMBEDDED_ADDRESS
             made = app.projectors(data, ledger, ids, mlflow_uri=settings.mlflow_uri, address=address)
             _bring_up_to_date(ledger, made, console)
         finally:
             ledger.leave_lease(links.MLFLOW, holder=holder)
-
-
-def _forget(ledger: ServiceLedger, campaign_ids: list[str]) -> None:
-    """Forget what MLflow has been told and what it refused."""
-    for campaign_id in campaign_ids:
-        for tracker in (links.MLFLOW, links.ATTACHMENTS):
-            ledger.set_cursor(tracker, campaign_id, 0)
-        ledger.exhume(links.MLFLOW, campaign_id)
 
 
 def _refuse_unreachable(mlflow_uri: str | None) -> None:
