@@ -40,6 +40,7 @@ _LOOK_SECONDS = 0.025
 
 _LAST_BYTES = 4096
 _LONGEST_LINE = 300
+_QUOTED = {ord(each): quote(each) for each in "%?#"}  # what SQLAlchemy's addresses take for something else
 _SQLITE_ENDS = ("", "-wal", "-shm", "-journal")
 
 
@@ -127,8 +128,9 @@ class DataDirectory:
     def mlflow_uri(self) -> str:
         """The tracking address of the embedded MLflow store."""
         path = str(self.mlflow_store)
+        quoted = path.translate(_QUOTED)
         # Of an address that begins with `sqlite:///` MLflow makes the folder, which it names as the address does.
-        return f"sqlite:///{path}" if quote(path) == path else f"sqlite+pysqlite:///{quote(path)}"
+        return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
     def campaign(self, campaign_id: str) -> Path:
         """The folder of one campaign."""

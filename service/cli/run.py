@@ -28,6 +28,7 @@ from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.driver.cluster_address import require_cluster
+from service.driver.temporary_folder import ray_folder
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.launchers import SubprocessLauncher
@@ -74,6 +75,8 @@ def run(
     console = Console(stderr=as_json)
     settings = Settings.from_environment()
     require_cluster()
+    if not os.environ.get("RAY_ADDRESS"):
+        ray_folder()
     data = DataDirectory.at(data_dir)
     launcher = embedded_launcher(data)
     with ExitStack() as stack:
