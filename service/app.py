@@ -90,7 +90,8 @@ def projectors(
     tracker = MlflowTracker.connect(uri, address=address, artifact_location=artifacts)
     if mlflow_uri is None:
         if tracker.is_new():
-            forget_told(ledger, [each.campaign_id for each in ledger.campaigns()])
+            ids = [each.campaign_id for each in ledger.campaigns()]
+            forget_told(ledger, [each for each in ids if ledger.cursor(links.MLFLOW, each)])
         tracker.experiment_id()  # also finds out whether the store has been moved
     attachments = MlflowAttachments.connect(ledger, uri, _documents)
     return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]

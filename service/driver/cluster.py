@@ -112,7 +112,9 @@ def _start_own(**options: Any) -> None:
     for tries_left in reversed(range(_TRIES)):
         try:
             with _bare_head():
-                ray.init(address="local", include_dashboard=False, _temp_dir=str(ray_folder()), **options, **_QUIET)
+                ray.init(
+                    address="local", include_dashboard=False, _temp_dir=str(ray_folder() / "ray"), **options, **_QUIET
+                )
         except _NotStartedError as error:
             if not tries_left:
                 raise

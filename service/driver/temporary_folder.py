@@ -1,7 +1,8 @@
 """Where a Ray of our own keeps its sessions: a folder of this user alone, with a path short enough for sockets.
 
 A socket's path holds 107 bytes at most, and Ray's session and socket names take 66 of them; the rest is what a folder
-such as `/tmp/spectune-1000` and a name in it may have. A longer TMPDIR is not for sockets: they go to `/tmp` then.
+such as `/tmp/spectune-1000` and a name in it may have. A longer TMPDIR is not for sockets: they go to `/tmp` then. Ray
+opens the folder that it is given to everybody, so it is given one within this one.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ def ray_folder(environment: Mapping[str, str] = os.environ) -> Path:
     try:
         return _made(folder)
     except OSError as error:
+        most = LONGEST_PATH - len(folder.name) - 1
         raise SettingsError(
-            f"{name}: Ray's sockets need a folder with a path of at most {LONGEST_PATH - len(folder.name) - 1} bytes, and "
-            f"{folder} cannot be used ({error.strerror}): got {asked!r}"
+            f"{name}: Ray's sockets need a folder with a path of at most {most} bytes, and {folder} cannot be used "
+            f"({error.strerror}): got {asked!r}"
         ) from error
 
 

@@ -71,7 +71,7 @@ class MlflowTracker:
             address: Where people open MLflow's pages.
             artifact_location: Where the experiment keeps artifacts; None leaves it to the server.
         """
-        if tracking_uri.startswith("sqlite:"):
+        if tracking_uri.startswith(("sqlite:", "sqlite+")):
             from service.tracking.stored_runs import StoredRuns  # the database's models take half a second
 
             return cls(StoredRuns.connect(tracking_uri), address=address, artifact_location=artifact_location)

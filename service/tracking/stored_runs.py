@@ -71,16 +71,15 @@ class StoredRuns(ServedRuns):
         return experiment_id
 
     def _move_artifacts(self, experiment_id: str, before: str, after: str) -> None:
-        mine = int(experiment_id)
-        rest = func.substr(_RUNS.c.artifact_uri, len(before) + 1)
-        is_below = func.substr(_RUNS.c.artifact_uri, 1, len(before) + 1) == f"{before}/"
+        """Have everything that lies below one folder lie below another."""
         with self._store.engine.begin() as connection:
-            moved = literal(after).concat(rest)
-            connection.execute(
-                update(_RUNS).where((_RUNS.c.experiment_id == mine) & is_below).values(artifact_uri=moved)
-            )
-            where = _EXPERIMENTS.c.experiment_id == mine
-            connection.execute(update(_EXPERIMENTS).where(where).values(artifact_location=after))
+            mine = _EXPERIMENTS.c.experiment_id == int(experiment_id)
+            connection.execute(update(_EXPERIMENTS).where(mine).values(artifact_location=after))
+            for table, column in ((_EXPERIMENTS, "artifact_location"), (_RUNS, "artifact_uri")):
+                place = table.c[column]
+                is_below = func.substr(place, 1, len(before) + 1) == f"{before}/"
+                moved = literal(after).concat(func.substr(place, len(before) + 1))
+                connection.execute(update(table).where(is_below).values({column: moved}))
 
     def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.
