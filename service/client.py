@@ -20,7 +20,7 @@ from service.errors import RequestError
 
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0
-FIRST_PATIENCE_SECONDS = 2.0  # with the start of the command it is within three
+FIRST_PATIENCE_SECONDS = 2.0  # with the start of the command this is less than three
 _PAUSE_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 0.25
 _AWAY = (502, 503, 504)
@@ -35,7 +35,7 @@ class Client:
         url: Where it is.
         api_key: With what key; None where it has none.
         patience_seconds: How long to wait for a service that was reached once and is away.
-        first_patience_seconds: How long to wait for one that was never reached.
+        first_patience_seconds: How long to wait for one that was never reached; half of it if nothing listens there.
 
     Raises:
         RequestError: No service can be reached at the address; so does every method.
@@ -208,21 +208,24 @@ class Client:
         Raises:
             RequestError: None does.
         """
-        deadline = time.monotonic() + self._first_patience_seconds
+        began = time.monotonic()
         while not self._is_reached:
-            why = self._knock(max(deadline - time.monotonic(), _FIRST_PAUSE_SECONDS))
+            why = self._knock()
             self._is_reached = why is None
-            if why is not None and time.monotonic() + _FIRST_PAUSE_SECONDS > deadline:
+            if why is not None and time.monotonic() + _FIRST_PAUSE_SECONDS > began + self._first_patience_seconds / 2:
                 raise RequestError(
                     f"no service can be reached there ({why}); start one with `spectune serve`, or name the address of "
                     f"one (--url, SPECTUNE_URL): got {self._url}"
                 )
             time.sleep(0.0 if self._is_reached else _FIRST_PAUSE_SECONDS)
 
-    def _knock(self, seconds: float) -> str | None:
-        """Return why no service answers, or None if one does; half of the seconds are for the connection."""
+    def _knock(self) -> str | None:
+        """Return why no service answers, or None if one does; one that says nothing takes all of the first patience."""
+        seconds = self._first_patience_seconds
         try:
-            answer = self._http.request("GET", "/healthz", timeout=seconds / 2)
+            answer = self._http.request(
+                "GET", "/healthz", timeout=httpx.Timeout(0.75 * seconds, connect=0.25 * seconds)
+            )
         except httpx.UnsupportedProtocol as error:
             raise RequestError(f"no address of a service, such as {_EXAMPLE}: got {self._url!r}") from error
         except httpx.TransportError as error:

@@ -13,6 +13,8 @@ import pytest
 
 from service.standing_process import StandingProcess
 
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[StandingProcess]:
