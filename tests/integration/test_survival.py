@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -78,3 +79,23 @@ def test_a_killed_command_leaves_no_process_and_the_next_one_brings_its_campaign
     runs = client.search_runs([experiment.experiment_id], f"tags.campaign = '{campaign.campaign_id}'", max_results=1000)
     assert len(runs) == len(trials) + 1
     assert "RUNNING" not in {run.info.status for run in runs}
+
+
+def test_a_paused_campaign_goes_on_where_its_data_directory_was_moved_to(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = Run(LONG, old)
+    run.wait_for(lambda run: run.num_observations() > 5)
+    run.process.send_signal(signal.SIGINT)
+    paused = run.finish()
+    assert paused.exit_status == 130
+    new.mkdir()
+    shutil.move(paused.data.root, new / "data")
+    shutil.rmtree(old)
+    moved = Run(LONG, new, resume=paused.document["campaign_id"]).finish()
+    assert (moved.exit_status, moved.document["state"]) == (0, "SUCCEEDED"), moved.stderr
+    assert not old.exists()
+    (report,) = moved.data.mlflow_artifacts.rglob("report.html")
+    assert report.is_file()
+    assert_mlflow_equals_ledger(moved)
+    private = {path.stat().st_mode & 0o077 for path in moved.data.root.rglob("*") if path.exists()}
+    assert private == {0}, "nobody but its owner reads what a campaign leaves"
