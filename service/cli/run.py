@@ -35,6 +35,7 @@ from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
 from service.ledger.reading import read_ledger
 from service.settings import Settings
+from service.tracking.projection import Projection
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
@@ -106,30 +107,42 @@ def run(
         was_interrupted = _follow(campaign, specification, console, interrupts, go_on=go_on)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
-        plans = campaign.plans()
-        early = ledger.changes(campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
-        steps = [change for change in early if isinstance(change, Observation)]
-        for plan in plans:
-            if line := achieved_line(specification, plan, trials, steps):
-                console.print(line, highlight=False, soft_wrap=True)
-        for line in fusion_lines(specification, campaign.fusion_checks()):
-            console.print(line, highlight=False, soft_wrap=True)
+        _show_plans(console, specification, ledger, campaign)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
         if record.state is CampaignState.PAUSED:
             console.print(f"go on with: {go_on}", highlight=False, markup=False, soft_wrap=True)
-        try:
-            projection.finish(give_up=interrupts.take, on_wait=lambda why: console.print(why, markup=False))
-            show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
-        except TrackingError as error:  # a tracker that lags fails no campaign
-            told = f"warning {error}; the next run in this data directory makes up for it"
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+        _finish_tracking(console, projection, record, data, interrupts)
     if as_json:
         wall_seconds = time.monotonic() - start
         outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
         sys.stdout.write(json.dumps(outcome) + "\n")
     raise typer.Exit(_exit_status(record.state, was_interrupted=was_interrupted))
+
+
+def _show_plans(console: Console, specification: Specification, ledger: Ledger, campaign: EmbeddedCampaign) -> None:
+    """Print what training trials together has gained, and what comparing them with trials alone has shown."""
+    plans, trials = campaign.plans(), campaign.trials()
+    early = ledger.changes(campaign.record().campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
+    steps = [change for change in early if isinstance(change, Observation)]
+    for plan in plans:
+        if line := achieved_line(specification, plan, trials, steps):
+            console.print(line, highlight=False, soft_wrap=True)
+    for line in fusion_lines(specification, campaign.fusion_checks()):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _finish_tracking(
+    console: Console, projection: Projection, record: CampaignRecord, data: DataDirectory, interrupts: Interrupts
+) -> None:
+    """Wait until MLflow holds the campaign, and print where it can be looked at; one that lags fails no campaign."""
+    try:
+        projection.finish(give_up=interrupts.take, on_wait=lambda why: console.print(why, markup=False))
+        show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
+    except TrackingError as error:
+        told = f"warning {error}; the next run in this data directory makes up for it"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(campaign_file: Path, launcher: SubprocessLauncher, stack: ExitStack) -> tuple[str, Specification]:
@@ -191,13 +204,15 @@ def _follow(
     for warning in specification.warnings():
         console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
     refused_since: float | None = None
-    num_plans = num_interrupts = 0
+    num_plans = num_interrupts = num_heard = 0
     with ProgressDisplay(specification, console) as display:
         while True:
             try:
-                if interrupts.take():
+                while interrupts.take():
                     num_interrupts += 1
+                if num_interrupts > num_heard:  # also one that the ledger would not take a moment ago
                     _stop(campaign, display, num_interrupts, go_on)
+                    num_heard = num_interrupts
                 at_rest = campaign.watch()
                 for plan in campaign.plans()[num_plans:]:
                     display.say(plan_line(specification, plan))
@@ -214,9 +229,9 @@ def _follow(
 
 def _stop(campaign: EmbeddedCampaign, display: ProgressDisplay, num_interrupts: int, go_on: str) -> None:
     if num_interrupts == 1:
+        campaign.pause()
         display.say(f"pausing; go on later with: {go_on}")
         display.say("press Ctrl-C again to cancel the campaign for good and end every process at once")
-        campaign.pause()
     else:
         campaign.cancel()
         campaign.kill()
