@@ -2,6 +2,7 @@
 
 ledger.sqlite                         the truth
 mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
+mlflow.sqlite.<reason>-<moment>       one that could not be opened, or as it was before an upgrade of MLflow
 mlflow-server.json  mlflow-server.log the MLflow server that `serve` has started, and what it printed
 ray-head.json  ray-head.log  ray-token the Ray head that `serve` has started, what it printed, and its secret
 service.lock                          held by `serve` alone, or by any number of `run`; says where `serve` listens

@@ -165,7 +165,7 @@ def _recorded(data: DataDirectory, campaign_id: str) -> CampaignRecord:
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
     try:
-        return read_ledger(data.ledger, lambda ledger: ledger.campaign(campaign_id))
+        return read_ledger(data.ledger, lambda ledger: ledger.campaign(campaign_id), kind=Ledger)
     except LedgerError as error:
         raise DataDirectoryError(str(error)) from error
 

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.data_directory import DataDirectory
-from service.errors import SettingsError
+from service.errors import DataDirectoryError, SettingsError
+from service.ledger import ServiceLedger
 from service.ledger.access import Role
+from service.ledger.reading import read_ledger
 from service.logs import set_up_logs
 from service.settings import Settings
 
@@ -73,14 +75,19 @@ def create_key(
 
 @keys.command(name="list")
 def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """List the keys, without their secrets."""
-    from service.app import service_ledger
-
+    """List the keys, without their secrets; the data directory is only read."""
+    settings, data = Settings.from_environment(), DataDirectory.at(data_dir)
+    if settings.database_url is not None:
+        with ServiceLedger(settings.database_url) as ledger:
+            found = ledger.list_keys()
+    elif data.ledger.is_file():
+        found = read_ledger(data.ledger, lambda ledger: ledger.list_keys(), kind=ServiceLedger)
+    else:
+        raise DataDirectoryError(f"no service and no campaign ever ran in this data directory: got {data.root}")
     table = Table("id", "owner", "role", "created", "revoked")
-    with _writing(data_dir) as place, service_ledger(*place) as ledger:
-        for key in ledger.list_keys():
-            revoked = "" if key.revoked_at is None else _day(key.revoked_at)
-            table.add_row(key.key_id, key.owner, key.role, _day(key.created_at), revoked)
+    for key in found:
+        revoked = "" if key.revoked_at is None else _day(key.revoked_at)
+        table.add_row(key.key_id, key.owner, key.role, _day(key.created_at), revoked)
     Console().print(table)
 
 

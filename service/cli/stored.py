@@ -40,7 +40,7 @@ def read_stored(data_dir: Path, campaign_id: str) -> StoredCampaign:
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
     try:
-        return read_ledger(data.ledger, lambda ledger: _read(ledger, campaign_id))
+        return read_ledger(data.ledger, lambda ledger: _read(ledger, campaign_id), kind=Ledger)
     except LedgerError as error:
         raise DataDirectoryError(str(error)) from error
 

@@ -32,13 +32,15 @@ from service.ledger.ledger import Ledger
 
 _TRIES = 5
 _Read = TypeVar("_Read")
+_Kind = TypeVar("_Kind", bound=Ledger)
 
 
-def read_ledger(path: Path, read: Callable[[Ledger], _Read]) -> _Read:
+def read_ledger(path: Path, read: Callable[[_Kind], _Read], *, kind: type[_Kind]) -> _Read:
     """Return what a function reads from the ledger in a file; nothing is written beside it.
 
     Args:
         path: The database file.
+        kind: What the ledger is opened as.
         read: Called with the ledger, a second time if a process began to write meanwhile.
 
     Raises:
@@ -47,7 +49,7 @@ def read_ledger(path: Path, read: Callable[[Ledger], _Read]) -> _Read:
     for tries_left in reversed(range(_TRIES)):
         before = _state(path)
         try:
-            with _opened(path) as ledger:
+            with _opened(path, kind) as ledger:
                 found = read(ledger)
         except LedgerError:
             if before == _state(path) or not tries_left:
@@ -73,10 +75,10 @@ def _beside(path: Path, end: str) -> Path:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Ledger]:
+def _opened(path: Path, kind: type[_Kind]) -> Iterator[_Kind]:
     try:
         if _has_log(path) and not _beside(path, "-shm").exists():
-            with _copied(path, shutil.copyfile) as ledger:
+            with _copied(path, shutil.copyfile, kind) as ledger:
                 yield ledger
             return
         engine = _engine(path, "mode=ro" if _has_log(path) else "immutable=1")
@@ -86,11 +88,11 @@ def _opened(path: Path) -> Iterator[Ledger]:
             engine.dispose()
             raise LedgerError(f"the ledger cannot be opened ({error.orig}): got {path}") from error
         if is_current:
-            with Ledger(engine) as ledger:
+            with kind(engine) as ledger:
                 yield ledger
             return
         engine.dispose()
-        with _copied(path, _back_up) as ledger:
+        with _copied(path, _back_up, kind) as ledger:
             yield ledger
     except OSError as error:  # no folder for copies has room
         raise LedgerError(f"the ledger cannot be read ({os.strerror(error.errno or 0)}): got {path}") from error
@@ -106,14 +108,14 @@ def _engine(path: Path, how: str) -> Engine:
 
 
 @contextmanager
-def _copied(path: Path, copy: Callable[[Path, Path], object]) -> Iterator[Ledger]:
+def _copied(path: Path, copy: Callable[[Path, Path], object], kind: type[_Kind]) -> Iterator[_Kind]:
     """Open a private copy of a database, with its log if one lies there."""
     with tempfile.TemporaryDirectory(prefix="spectune-ledger-") as folder:
         made = Path(folder) / path.name
         copy(path, made)
         if copy is shutil.copyfile:
             shutil.copyfile(_beside(path, "-wal"), _beside(made, "-wal"))
-        with Ledger.at(made) as ledger:
+        with kind.at(made) as ledger:
             yield ledger
 
 

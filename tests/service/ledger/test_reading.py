@@ -65,7 +65,7 @@ def left_open(path: Path) -> None:
 
 def test_reading_a_ledger_at_rest_leaves_nothing(ledger_file: Path) -> None:
     before = ledger_file.stat()
-    assert read_ledger(ledger_file, ids) == ["c"]
+    assert read_ledger(ledger_file, ids, kind=Ledger) == ["c"]
     assert beside(ledger_file) == [""]
     assert ledger_file.stat().st_mtime_ns == before.st_mtime_ns
 
@@ -86,7 +86,7 @@ def test_a_ledger_that_one_may_only_read_is_read_whole(state: str, folder: Path,
         expected = ["c"]
     forbid_writing(folder)
     before = beside(ledger_file)
-    status, told = run_unprivileged(lambda: print(sorted(read_ledger(ledger_file, ids))))
+    status, told = run_unprivileged(lambda: print(sorted(read_ledger(ledger_file, ids, kind=Ledger))))
     assert (status, told.strip()) == (0, str(expected)), told
     assert beside(ledger_file) == before
 
@@ -94,7 +94,7 @@ def test_a_ledger_that_one_may_only_read_is_read_whole(state: str, folder: Path,
 def test_a_ledger_that_is_written_meanwhile_is_read_as_it_is(ledger_file: Path) -> None:
     with Ledger.at(ledger_file) as writer:
         writer.create_campaign("d", name="d", specification=SPECIFICATION)
-        assert sorted(read_ledger(ledger_file, ids)) == ["c", "d"]
+        assert sorted(read_ledger(ledger_file, ids, kind=Ledger)) == ["c", "d"]
 
 
 def test_a_writer_that_comes_and_goes_while_one_reads_is_noticed(ledger_file: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_writer_that_comes_and_goes_while_one_reads_is_noticed(ledger_file: Pa
                 writer.create_campaign("d", name="d", specification=SPECIFICATION)
         return len(seen[-1])
 
-    assert read_ledger(ledger_file, read) == 2
+    assert read_ledger(ledger_file, read, kind=Ledger) == 2
     assert [len(each) for each in seen] == [1, 2]
 
 
@@ -117,9 +117,9 @@ def test_what_is_no_ledger_is_refused_or_empty(content: bytes, folder: Path) -> 
     path.write_bytes(content)
     if content:
         with pytest.raises(LedgerError, match="cannot be opened"):
-            read_ledger(path, ids)
+            read_ledger(path, ids, kind=Ledger)
     else:
-        assert read_ledger(path, ids) == []
+        assert read_ledger(path, ids, kind=Ledger) == []
     assert path.read_bytes() == content
 
 
@@ -127,11 +127,11 @@ def test_a_ledger_that_one_may_not_read_is_named(ledger_file: Path) -> None:
     ledger_file.chmod(0o000)
     if os.getuid() != 0:
         with pytest.raises(LedgerError, match="cannot be opened"):
-            read_ledger(ledger_file, ids)
+            read_ledger(ledger_file, ids, kind=Ledger)
         return
 
     def read() -> None:
         with pytest.raises(LedgerError, match="cannot be opened"):
-            read_ledger(ledger_file, ids)
+            read_ledger(ledger_file, ids, kind=Ledger)
 
     assert run_unprivileged(read) == (0, "")
