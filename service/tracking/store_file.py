@@ -24,8 +24,9 @@ from urllib.parse import quote, unquote
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service.errors import TrackingError
 
@@ -67,12 +68,12 @@ def make_whole(tracking_uri: str) -> None:
     scheme, _, place = tracking_uri.partition(":///")
     if scheme.partition("+")[0] != "sqlite":
         return
-    path = Path(unquote(place))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(unquote(place)).absolute()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path):
             _mend(path, condition_of(path))
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, sqlite3.OperationalError, SQLAlchemyError, MlflowException) as error:
         raise TrackingError(f"MLflow's store cannot be opened ({error}): got {path}") from error
 
 
@@ -93,10 +94,15 @@ def condition_of(path: Path) -> Condition:
                 return Condition.HALF_MADE
             versions = [version for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING:
+        if _passes(error):
             raise
         return Condition.DAMAGED
     return _condition_of_schema(versions, tables)
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Return whether an error of SQLite is the machine's at this moment, and not the file's."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING
 
 
 def _condition_of_schema(versions: list[str], tables: set[str]) -> Condition:
@@ -177,6 +183,8 @@ def _upgrade(path: Path) -> None:
     try:
         _replace(path, make)
     except (SQLAlchemyError, CommandError) as error:
+        if isinstance(error, DBAPIError) and _passes(error.orig):
+            raise
         _log.warning("MLflow's store cannot be brought up to date: %s", error)
         _mend(path, Condition.DAMAGED)
 
@@ -190,7 +198,7 @@ def _set_aside(path: Path, reason: str, *, keep: bool = False) -> Path:
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file
         os.link(path, aside)
         return aside
-    for end in reversed(_ENDS):  # the log first: without its database it is nothing, and the other way round is worse
+    for end in _ENDS:  # a log that is left behind by a kill in between is orphaned, and goes the same way
         with suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
     return aside

@@ -14,6 +14,7 @@ import pytest
 from alembic import command
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from service.data_directory import DataDirectory
 from service.errors import TrackingError
@@ -171,6 +172,23 @@ def test_a_store_that_is_busy_is_not_set_aside(store: Path, monkeypatch: pytest.
         writer.execute("ROLLBACK")
     assert opens(store)
     assert asides(store.parent) == []
+
+
+def test_a_full_disk_sets_nothing_aside(older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def fail(_: object) -> None:
+        raise OperationalError("CREATE TABLE", None, full)
+
+    monkeypatch.setattr(mlflow_database, "_upgrade_db", fail)
+    with pytest.raises(TrackingError, match="database or disk is full"):
+        make_whole(uri(older))
+    assert condition_of(older) is Condition.OLDER
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TrackingError, match="database or disk is full"):
+        make_whole(uri(tmp_path / "other" / "mlflow.sqlite"))
+    assert asides(older.parent) == []
 
 
 def test_a_folder_in_the_place_of_a_store_is_named(tmp_path: Path) -> None:
