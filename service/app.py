@@ -6,11 +6,12 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from service.campaign.catalog import installed_catalog
+from service.campaign.lifecycle import CampaignState
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.data_directory import DataDirectory
 from service.embedded import EmbeddedCampaign
@@ -23,7 +24,7 @@ from service.reconciler import Reconciler
 from service.reconciler.admission import Capacity
 from service.settings import Settings
 from service.tracking import links
-from service.tracking.follower import Follower
+from service.tracking.follower import Follower, is_behind
 from service.tracking.projection import Projection
 from service.tracking.projector import Projector
 
@@ -45,14 +46,28 @@ def embedded_campaign(
     return EmbeddedCampaign(ledger, launcher, data=data, campaign_id=campaign_id)
 
 
-def embedded_projection(data: DataDirectory, campaign_ids: Sequence[str]) -> Projection:
-    """Wire the projection of campaigns into the data directory's MLflow store, the running one last."""
-    return Projection(lambda: embedded_projectors(data, campaign_ids))
+def embedded_projection(data: DataDirectory, campaign_id: str) -> Projection:
+    """Wire the projection of a campaign, and of those left behind, into the data directory's MLflow store."""
+    return Projection(lambda: embedded_projectors(data, campaign_id))
 
 
-def embedded_projectors(data: DataDirectory, campaign_ids: Sequence[str]) -> list[Projector]:
-    """Wire projectors into the data directory's MLflow store."""
-    return projectors(data, Ledger.at(data.ledger), campaign_ids, mlflow_uri=None, address=links.EMBEDDED_ADDRESS)
+def embedded_projectors(data: DataDirectory, campaign_id: str) -> list[Projector]:
+    """Wire projectors into the data directory's MLflow store, that of the running campaign last."""
+    ledger = Ledger.at(data.ledger)
+    (own,) = projectors(data, ledger, [campaign_id], mlflow_uri=None, address=links.EMBEDDED_ADDRESS)
+    others = _left_behind(ledger, campaign_id)
+    found = projectors(data, ledger, others, mlflow_uri=None, address=links.EMBEDDED_ADDRESS) if others else []
+    return [*found, own]
+
+
+def _left_behind(ledger: Ledger, campaign_id: str) -> list[str]:
+    """List the campaigns at rest that MLflow does not hold whole: their owner was killed, or MLflow's store is new.
+
+    Of others, the process that runs them tells.
+    """
+    others = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
+    at_rest = [each for each in others if each.state.is_terminal or each.state is CampaignState.PAUSED]
+    return [each.campaign_id for each in at_rest if is_behind(ledger, each)]
 
 
 def projectors(
@@ -73,8 +88,22 @@ def projectors(
     artifacts = data.mlflow_artifacts.as_uri() if mlflow_uri is None else None
     uri = mlflow_uri or data.mlflow_uri
     tracker = MlflowTracker.connect(uri, address=address, artifact_location=artifacts)
+    if mlflow_uri is None:
+        if tracker.is_new():
+            ids = [each.campaign_id for each in ledger.campaigns()]
+            forget_told(ledger, [each for each in ids if ledger.cursor(links.MLFLOW, each)])
+        tracker.experiment_id()  # also finds out whether the store has been moved
     attachments = MlflowAttachments.connect(ledger, uri, _documents)
     return [Projector(ledger, tracker, campaign_id, attachments=attachments) for campaign_id in campaign_ids]
+
+
+def forget_told(ledger: Ledger, campaign_ids: Iterable[str]) -> None:
+    """Forget what MLflow has been told of campaigns and what it refused, so that it is told everything again."""
+    for campaign_id in campaign_ids:
+        for tracker in (links.MLFLOW, links.ATTACHMENTS):
+            if ledger.cursor(tracker, campaign_id):
+                ledger.set_cursor(tracker, campaign_id, 0)
+        ledger.exhume(links.MLFLOW, campaign_id)
 
 
 def _documents(
@@ -152,6 +181,7 @@ def local_ray_launcher(
 ) -> RayJobLauncher:
     """Wire drivers that are jobs of this service's own Ray."""
     kept = {name: absolute_path(os.environ[name]) for name in ("PYTHONPATH",) if name in os.environ}
+    kept |= {"SPECTUNE_DATA_ACCESS": settings.data_access.value}
     api = JobsApi.connect(address, token=token)
     return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept)
 
@@ -161,7 +191,8 @@ def cluster_launcher(data: DataDirectory, settings: Settings) -> RayJobLauncher:
     where = settings.ray_address
     assert where is not None, "asked for only where there is one"
     api = JobsApi.connect(lambda: where, token=environment_token())
-    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus)
+    access = {"SPECTUNE_DATA_ACCESS": settings.data_access.value}
+    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, variables=access)
 
 
 def service_reconciler(

@@ -1,7 +1,8 @@
 """A client of the service: the verbs of its API as methods.
 
-It repeats what can be repeated without harm (reads, and submissions under one idempotency key) while the service
-restarts, and follows events across broken connections without a gap.
+It repeats what can be repeated without harm (reads, and submissions under one idempotency key) while a service that it
+has reached before restarts, and follows events across broken connections without a gap. A service that it has never
+reached is most likely not running: the first call says so within three seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from service.errors import RequestError
 
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0
+FIRST_PATIENCE_SECONDS = 2.0  # with the start of the command this is less than three
 _PAUSE_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.25
 _AWAY = (502, 503, 504)
+_EXAMPLE = "http://127.0.0.1:8000"
 Document = dict[str, Any]
 
 
@@ -30,14 +34,30 @@ class Client:
     Args:
         url: Where it is.
         api_key: With what key; None where it has none.
-        patience_seconds: How long to wait for a service that is away.
+        patience_seconds: How long to wait for a service that was reached once and is away.
+        first_patience_seconds: How long to wait for one that was never reached; half of it if nothing listens there.
+
+    Raises:
+        RequestError: No service can be reached at the address; so does every method.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        first_patience_seconds: float = FIRST_PATIENCE_SECONDS,
+    ) -> None:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise RequestError(f"no address of a service, such as {_EXAMPLE}: got {url!r}") from error
         self._url = url
         self._patience_seconds = patience_seconds
+        self._first_patience_seconds = first_patience_seconds
+        self._is_reached = False
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +153,7 @@ class Client:
         """Follow a campaign to its end: each event as {id, event, data}, none missing and none twice."""
         path = f"/v1/campaigns/{campaign_id}/events"
         away_since: float | None = None
+        self._reach()
         while True:
             try:
                 headers = {"Last-Event-ID": str(after)}
@@ -166,6 +187,7 @@ class Client:
         return document
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        self._reach()
         away_since = time.monotonic()
         while True:
             try:
@@ -179,6 +201,36 @@ class Client:
         if answer.is_error:
             raise self._refusal(answer)
         return answer
+
+    def _reach(self) -> None:
+        """Find out whether a service answers at all, before the first call waits for one.
+
+        Raises:
+            RequestError: None does.
+        """
+        began = time.monotonic()
+        while not self._is_reached:
+            why = self._knock()
+            self._is_reached = why is None
+            if why is not None and time.monotonic() + _FIRST_PAUSE_SECONDS > began + self._first_patience_seconds / 2:
+                raise RequestError(
+                    f"no service can be reached there ({why}); start one with `spectune serve`, or name the address of "
+                    f"one (--url, SPECTUNE_URL): got {self._url}"
+                )
+            time.sleep(0.0 if self._is_reached else _FIRST_PAUSE_SECONDS)
+
+    def _knock(self) -> str | None:
+        """Return why no service answers, or None if one does; one that says nothing takes all of the first patience."""
+        seconds = self._first_patience_seconds
+        try:
+            answer = self._http.request(
+                "GET", "/healthz", timeout=httpx.Timeout(0.75 * seconds, connect=0.25 * seconds)
+            )
+        except httpx.UnsupportedProtocol as error:
+            raise RequestError(f"no address of a service, such as {_EXAMPLE}: got {self._url!r}") from error
+        except httpx.TransportError as error:
+            return str(error) or type(error).__name__
+        return f"it answered {answer.status_code}" if answer.status_code in _AWAY else None
 
     def _bear(self, error: Exception, away_since: float) -> None:
         """Wait a while for a service that is away, or give up."""

@@ -2,6 +2,7 @@
 
 ledger.sqlite                         the truth
 mlflow.sqlite  mlflow-artifacts/      MLflow's store, a projection
+mlflow.sqlite.<reason>-<moment>       one that could not be opened, or as it was before an upgrade of MLflow
 mlflow-server.json  mlflow-server.log the MLflow server that `serve` has started, and what it printed
 ray-head.json  ray-head.log  ray-token the Ray head that `serve` has started, what it printed, and its secret
 service.lock                          held by `serve` alone, or by any number of `run`; says where `serve` listens
@@ -12,19 +13,25 @@ campaigns/<id>/owner.lock             held locked by the process that runs the c
                spool-<n>.jsonl        what attempt n decided, before the ledger knew
                checkpoints/           states of trials: attempt-<n>/<slot>/<number>.ckpt
                tune/attempt-<n>/      Ray Tune's own files, of no value afterwards
+
+Only its owner reads it, unless the operator widens that (`Access`): every process of ours that writes here has the mask
+for new files that the access calls for, so that this holds for what SQLite, MLflow and Ray write as well.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
+from urllib.parse import quote
 
 from service.errors import DataDirectoryError
 
@@ -32,11 +39,41 @@ _LOOKS = 20
 _LOOK_SECONDS = 0.025
 
 
+_LAST_BYTES = 4096
+_LONGEST_LINE = 300
+_QUOTED = {ord(each): quote(each) for each in "%?#"}  # what SQLAlchemy's addresses take for something else
+_SQLITE_ENDS = ("", "-wal", "-shm", "-journal")
+
+
+class Access(StrEnum):
+    """Who may read a data directory, and write to it where a group shares it."""
+
+    OWNER = "owner"
+    GROUP = "group"
+    ALL = "all"
+
+    @property
+    def mask(self) -> int:
+        """The permissions that new files and folders do not have."""
+        return {Access.OWNER: 0o077, Access.GROUP: 0o007, Access.ALL: 0o022}[self]
+
+
 @dataclass(frozen=True)
 class DataDirectory:
     """Paths below one root; nothing is created by asking for a path."""
 
     root: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Name a data directory by a path as a user gives it.
+
+        Raises:
+            DataDirectoryError: The path holds a character that no log, address or command line can show.
+        """
+        if not str(path).isprintable():  # line breaks, other control characters, halves of characters
+            raise DataDirectoryError(f"the data directory's path holds what cannot be printed: got {str(path)!r}")
+        return cls(path.resolve())
 
     @property
     def ledger(self) -> Path:
@@ -91,7 +128,10 @@ class DataDirectory:
     @property
     def mlflow_uri(self) -> str:
         """The tracking address of the embedded MLflow store."""
-        return f"sqlite:///{self.mlflow_store}"
+        path = str(self.mlflow_store)
+        quoted = path.translate(_QUOTED)
+        # Of an address that begins with `sqlite:///` MLflow makes the folder, which it names as the address does.
+        return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
     def campaign(self, campaign_id: str) -> Path:
         """The folder of one campaign."""
@@ -121,16 +161,23 @@ class DataDirectory:
         """The root of a campaign's checkpoints."""
         return self.campaign(campaign_id) / "checkpoints"
 
+    def last_words(self, campaign_id: str, attempt: int) -> str:
+        """Return the last line that the driver of an attempt printed, shortened; empty if it printed none."""
+        try:
+            with self.driver_log(campaign_id, attempt).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        found = [line for line in ("".join(filter(str.isprintable, each)).strip() for each in lines) if line]
+        return found[-1][:_LONGEST_LINE] if found else ""
+
     def check_writable(self) -> None:
         """Make sure that the directory exists or can be made, without making it.
-
-        MLflow takes its store's path as a URL, in which `?` and `#` end the path; such names are refused.
 
         Raises:
             DataDirectoryError: It cannot be written; nothing was left behind.
         """
-        if not {"?", "#"}.isdisjoint(str(self.root)):
-            raise DataDirectoryError(f"the data directory's path may not hold '?' or '#': got {self.root}")
         try:
             existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             with tempfile.TemporaryDirectory(dir=existing, prefix=".spectune-"):
@@ -206,22 +253,41 @@ class DataDirectory:
             finally:
                 file.truncate(0)
 
-    def create(self) -> None:
-        """Make the directory.
+    @contextmanager
+    def writing(self, access: Access) -> Iterator[None]:
+        """Make the directory, and give what is written there until the context ends to those whom `access` names.
+
+        So is what was written before, as by an earlier release that left it open. The directory itself is widened, but
+        never closed: if it was there before it may be a user's, with other things in it.
 
         Raises:
             DataDirectoryError: It cannot be made.
         """
+        before = os.umask(access.mask)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataDirectoryError(
-                f"the data directory cannot be made ({error.strerror}): got {self.root}"
-            ) from error
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataDirectoryError(
+                    f"the data directory cannot be made ({error.strerror}): got {self.root}"
+                ) from error
+            self._give_to(access)
+            yield
+        finally:
+            os.umask(before)
 
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that whoever reads it finds all of it, or the one before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    def _give_to(self, access: Access) -> None:
+        """Give what is ours in the root the permissions that new files and folders have; the token stays as it is."""
+        if access is not Access.OWNER:
+            with suppress(OSError):
+                self.root.chmod(stat.S_IMODE(self.root.stat().st_mode) | (0o777 & ~access.mask))
+        stores = [path.with_name(path.name + end) for path in (self.ledger, self.mlflow_store) for end in _SQLITE_ENDS]
+        servers = [self.mlflow_server, self.mlflow_log, self.ray_head, self.ray_log]
+        folders = [self.mlflow_artifacts, self.root / "campaigns"]
+        within = (path for folder in folders for path in folder.rglob("*")) if access is not Access.OWNER else ()
+        for path in (*stores, *servers, *folders, self.service_lock, self.replicas_lock, *within):
+            with suppress(OSError):  # it is not there, has just gone, or is somebody else's
+                mode = path.lstat().st_mode
+                wanted = (0o777 if stat.S_ISDIR(mode) else 0o666) & ~access.mask
+                if stat.S_IMODE(mode) != wanted and not stat.S_ISLNK(mode):
+                    path.chmod(wanted)

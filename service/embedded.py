@@ -1,7 +1,8 @@
 """One campaign run by its owner, without a server: launches attempts and watches them.
 
 The campaign belongs to the process that runs it. A driver that is lost is replaced by the next attempt, after a
-pause; one that is asked to cancel is given time, and the campaign counts as cancelled only when its processes are gone.
+pause; one that is asked to pause or to cancel is given time, and the campaign counts as paused or cancelled only when
+its processes are gone.
 An owner holds a lock on its campaign's folder, so that what a killed owner left behind can be told from what is alive,
 and be brought to rest.
 """
@@ -26,7 +27,7 @@ from service.ports import DriverProcess, Launcher
 
 MAX_ATTEMPTS = 3
 RELAUNCH_SECONDS = 2.0  # times the attempts so far
-CANCEL_SECONDS = 30.0
+STOP_SECONDS = 30.0  # for a driver that was asked to pause or to cancel
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class EmbeddedCampaign:
         self._attempt = 0
         self._attempts_before = 0  # by owners before this one
         self._relaunch_at: float | None = None
-        self._cancel_asked_at: float | None = None
+        self._stop_asked_at: float | None = None
 
     def start(self, *, name: str, specification: Mapping[str, Any]) -> None:
         """Enter the campaign in the ledger and launch its first attempt."""
@@ -120,19 +121,31 @@ class EmbeddedCampaign:
             self._watch_driver(self._driver)
         return self._driver is None and self._relaunch_at is None
 
+    def pause(self) -> None:
+        """Ask for a clean stop after which the campaign can be resumed: trials keep their checkpoints."""
+        if self._ask(CampaignEvent.PAUSE, "paused by its owner") and self._driver is not None:
+            self._driver.request_pause()
+
     def cancel(self) -> None:
-        """Ask for a clean stop; asked a second time, end every process at once."""
-        if self._cancel_asked_at is not None:
-            if self._driver is not None:
-                self._driver.kill()
-            return
-        try:
-            self._move(CampaignEvent.CANCEL, reason="user", message="cancelled by its owner")
-        except IllegalTransitionError:  # it has ended in this very moment
-            return
-        self._cancel_asked_at = self._clock()
-        if self._driver is not None:
+        """Ask for a clean stop for good; asked a second time, end every process at once."""
+        if self.record().state is CampaignState.CANCELLING:
+            self.kill()
+        elif self._ask(CampaignEvent.CANCEL, "cancelled by its owner") and self._driver is not None:
             self._driver.request_stop()
+
+    def kill(self) -> None:
+        """End every process of the campaign at once; `watch` finds out what that means."""
+        if self._driver is not None:
+            self._driver.kill()
+
+    def _ask(self, event: CampaignEvent, message: str) -> bool:
+        """Enter what the owner wants; False if the campaign has ended in this very moment."""
+        try:
+            self._move(event, reason="user", message=message)
+        except IllegalTransitionError:
+            return False
+        self._stop_asked_at = self._clock()
+        return True
 
     def close(self) -> None:
         """Let go of the campaign; it does so itself when it comes to rest, and the kernel when its process dies."""
@@ -146,8 +159,8 @@ class EmbeddedCampaign:
             driver.kill()  # whatever outlived it
             self._ledger.end_attempt(self._campaign_id, self._attempt, exit_code=exit_code)
             self._after(exit_code)
-        elif self._cancel_asked_at is not None and self._clock() - self._cancel_asked_at > CANCEL_SECONDS:
-            _log.warning("the driver did not stop within %g s and is killed", CANCEL_SECONDS)
+        elif self._stop_asked_at is not None and self._clock() - self._stop_asked_at > STOP_SECONDS:
+            _log.warning("the driver did not stop within %g s and is killed", STOP_SECONDS)
             driver.kill()
 
     def _launch(self) -> None:
@@ -160,21 +173,27 @@ class EmbeddedCampaign:
             self._after(ExitCode.INFRASTRUCTURE, f"its process could not be started: {error}")
 
     def _relaunch(self) -> None:
-        """Launch the next attempt when its time has come, unless the campaign was cancelled meanwhile."""
+        """Launch the next attempt when its time has come, unless the campaign was paused or cancelled meanwhile."""
         assert self._relaunch_at is not None
-        if self._cancel_asked_at is not None:
+        state = self.record().state
+        if state is CampaignState.PAUSED:
+            settle(self._ledger, self._data, self._campaign_id, TrialState.PENDING, reason="campaign_paused")
+            self._rest()
+        elif state is CampaignState.CANCELLING:
             self._end_cancelled()
         elif self._clock() >= self._relaunch_at:
             self._launch()
 
     def _after(self, exit_code: int, what: str | None = None) -> None:
         """Do what an ended attempt calls for."""
-        what = what or f"its exit code was {exit_code}"
+        what = what or self._how_it_ended(exit_code)
         state = self.record().state
         if state.is_terminal or state is CampaignState.PAUSED:
             self._rest()
         elif state is CampaignState.CANCELLING:
             self._end_cancelled()
+        elif state is CampaignState.PAUSING:
+            self._end_paused()
         elif exit_code == ExitCode.CANCELLED:  # somebody asked the driver itself
             self._move(CampaignEvent.CANCEL, reason="driver_asked", message="its driver was interrupted")
             self._end_cancelled()
@@ -186,6 +205,17 @@ class EmbeddedCampaign:
             self._move(CampaignEvent.LOSE_ATTEMPT, reason="driver_lost", message=what)
             self._driver = None
             self._relaunch_at = self._clock() + RELAUNCH_SECONDS * (self._attempt - self._attempts_before)
+
+    def _how_it_ended(self, exit_code: int) -> str:
+        """Say with what code a driver ended and, if it left no reason elsewhere, what it said last."""
+        last = self._data.last_words(self._campaign_id, self._attempt)
+        return f"its exit code was {exit_code}" + (f"; its log ends: {last}" if last else "")
+
+    def _end_paused(self) -> None:
+        """Bring to rest a campaign whose driver ended without pausing it, as a killed one does."""
+        settle(self._ledger, self._data, self._campaign_id, TrialState.PENDING, reason="campaign_paused")
+        self._move(CampaignEvent.HALT, reason="user", message="paused by its owner")
+        self._rest()
 
     def _end_cancelled(self) -> None:
         settle(self._ledger, self._data, self._campaign_id, TrialState.CANCELLED, reason="campaign_cancelled")

@@ -15,6 +15,7 @@ ServiceError
 ├── LauncherError                        drivers cannot be started or asked after just now
 ├── RequestError                         a server's refusal, as its client tells it
 ├── DataDirectoryError                   the data directory cannot be written, or is in use
+├── OutputError                          a file that a user asked for cannot be written
 ├── FencedError                          another attempt has taken over; the writer must end
 ├── TrackingError                        the tracker lags behind the ledger
 └── LedgerError                          the database cannot be used
@@ -135,6 +136,10 @@ class IllegalTransitionError(ServiceError):
 
 class DataDirectoryError(ServiceError):
     """The data directory cannot be written, or another process has it."""
+
+
+class OutputError(ServiceError):
+    """A file that a user asked for cannot be written; what was there before is untouched."""
 
 
 class BundleError(ServiceError):

@@ -60,7 +60,8 @@ class MlflowServer:
         self._port = self._port or free_ports("http")["http"]
         data = self._data
         data.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
+        command = [sys.executable, "-P", "-m", "service.tracking.store_file", str(data.mlflow_store)]
+        command += [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--workers", "1", "--backend-store-uri", data.mlflow_uri]
         command += ["--artifacts-destination", data.mlflow_artifacts.as_uri()]
         environment = {name: value for name, value in os.environ.items() if name not in _HIDDEN}

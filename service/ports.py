@@ -112,6 +112,9 @@ class DriverProcess(Protocol):
     def request_stop(self) -> None:
         """Ask the driver to stop the campaign cleanly."""
 
+    def request_pause(self) -> None:
+        """Ask the driver to pause the campaign cleanly."""
+
     def kill(self) -> None:
         """End every process of the attempt at once."""
 
@@ -125,9 +128,6 @@ class Launcher(Protocol):
 
 class LastingDriver(DriverProcess, Protocol):
     """A launched attempt that outlives whoever launched it. Every method may raise LauncherError."""
-
-    def request_pause(self) -> None:
-        """Ask the driver to pause the campaign cleanly."""
 
 
 class LastingLauncher(Protocol):

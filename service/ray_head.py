@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import secrets
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from service.data_directory import DataDirectory
 from service.driver.environment import own_ray_environment
-from service.errors import DataDirectoryError
+from service.driver.temporary_folder import ray_folder
 from service.launchers.marks import kept_environment, kill_marked
 from service.standing_process import StandingProcess, free_ports
+from service.written_files import write_whole
 
 MARK = "SPECTUNE_RAY"
 OBJECT_STORE_BYTES = 200 * 1024**2  # verdicts and reports are small; data are memory-mapped files
@@ -60,10 +59,7 @@ class RayHead:
         """Read what its Jobs API wants to be told; made when it is first asked for, and readable by nobody else."""
         path = self._data.ray_token
         if not path.exists():
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            draft.touch(mode=0o600)
-            draft.write_text(secrets.token_hex(32), encoding="ascii")
-            draft.replace(path)
+            write_whole(path, secrets.token_hex(32), mode=0o600)
         return path.read_text(encoding="ascii").strip()
 
     def ensure(self) -> None:
@@ -86,8 +82,6 @@ class RayHead:
         ports = free_ports(*_PORTS)
         folder = self._folder()
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise DataDirectoryError(f"Ray's folder belongs to somebody else: got {folder}")
         command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
         command += [f"--num-cpus={self._num_cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
@@ -103,9 +97,8 @@ class RayHead:
         return environment | {"RAY_AUTH_TOKEN_PATH": str(self._data.ray_token), MARK: str(self._data.root)}
 
     def _folder(self) -> Path:
-        """Give Ray's own folder: sockets lie in it, whose paths may have a hundred characters at most."""
-        name = hashlib.sha256(str(self._data.root).encode()).hexdigest()[:10]
-        return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"spectune-{name}"
+        """Return Ray's own folder, in which its sockets lie."""
+        return ray_folder() / hashlib.sha256(str(self._data.root).encode()).hexdigest()[:10]
 
     def _clear(self) -> None:
         kill_marked(str(self._data.root), name=MARK)

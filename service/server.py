@@ -24,6 +24,7 @@ from service.api.context import LOCAL_OWNER, Context
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.submission import LIVE
 from service.data_directory import DataDirectory
+from service.driver.temporary_folder import ray_folder
 from service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError
 from service.ledger import ServiceLedger
 from service.mlflow_server import MlflowServer
@@ -70,9 +71,11 @@ def serve(
 
     Raises:
         DataDirectoryError: Another process has the data directory.
-        SettingsError: The address is public and there is no key.
+        SettingsError: The address is public and there is no key, or Ray's folder cannot be made.
         LedgerError: The ledger cannot be opened.
     """
+    if settings.ray_address is None:
+        ray_folder()
     address = _address(host, port)
     alone = settings.database_url is None
     lock = _alone(data, address) if alone else data.replicated(served_at=address)

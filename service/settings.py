@@ -11,6 +11,8 @@ SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may n
 SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text
 SPECTUNE_CPUS           CPUs that all running campaigns share; without it those of this machine
 SPECTUNE_GPUS           GPUs that they share; without it those of this machine, or in a cluster as many as Ray has free
+SPECTUNE_DATA_ACCESS    who may read the data directory: owner (as without it), group (and write: for a cluster whose
+                        nodes are different users of one group), or all
 SPECTUNE_MAX_RUNNING    campaigns that run at the same time, 8 without it
 SPECTUNE_URL, SPECTUNE_API_KEY   the server that the client verbs speak to, and with what key
 """
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.data_directory import Access
 from service.errors import SettingsError
 
 _WHO_ASKS = {
@@ -47,6 +50,7 @@ class Settings:
         num_cpus: CPUs that running campaigns share.
         num_gpus: GPUs that they share; None where nothing was said.
         max_running: Campaigns that run at the same time.
+        data_access: Who may read the data directory.
     """
 
     database_url: str | None = None
@@ -58,6 +62,7 @@ class Settings:
     num_cpus: int = 1
     num_gpus: int | None = None
     max_running: int = 8
+    data_access: Access = Access.OWNER
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -76,6 +81,7 @@ class Settings:
             num_cpus=_count(environment, "SPECTUNE_CPUS", os.cpu_count() or 1),
             num_gpus=_count(environment, "SPECTUNE_GPUS", 0) if environment.get("SPECTUNE_GPUS") else None,
             max_running=_count(environment, "SPECTUNE_MAX_RUNNING", 8),
+            data_access=_access(environment),
         )
 
 
@@ -122,3 +128,11 @@ def _count(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or int(text[:9]) < 1:
         raise SettingsError(f"{name}: a whole number of at least 1 is needed: got {text!r}")
     return int(text)
+
+
+def _access(environment: Mapping[str, str]) -> Access:
+    text = environment.get("SPECTUNE_DATA_ACCESS") or Access.OWNER
+    try:
+        return Access(text)
+    except ValueError as error:
+        raise SettingsError(f"SPECTUNE_DATA_ACCESS: one of {', '.join(Access)} is needed: got {text!r}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from service.data_directory import write_whole
+from service.written_files import write_whole
 
 STOP_SECONDS = 10.0
 
@@ -26,6 +26,7 @@ class StandingProcess:
 
     def __init__(self, record: Path, *, log: Path) -> None:
         self._record = record
+        self._folder = str(record.parent)
         self._log = log
         self._process: psutil.Process | None = None
         self.ports: dict[str, int] = {}
@@ -43,6 +44,8 @@ class StandingProcess:
         try:
             told = json.loads(self._record.read_text(encoding="utf-8"))
             process = psutil.Process(int(told["pid"]))
+            if told.get("folder", self._folder) != self._folder:  # it serves what was copied or moved from there
+                return False
             if process.create_time() != told["created"] or process.status() == psutil.STATUS_ZOMBIE:
                 return False
             self.ports = {str(name): int(port) for name, port in told["ports"].items()}
@@ -77,7 +80,7 @@ class StandingProcess:
             )
         self.ports = dict(ports)
         self._process = psutil.Process(child.pid)
-        told = {"pid": child.pid, "created": self._process.create_time(), "ports": self.ports}
+        told = {"pid": child.pid, "created": self._process.create_time(), "ports": self.ports, "folder": self._folder}
         write_whole(self._record, json.dumps(told))
 
     def stop(self) -> None:

@@ -75,6 +75,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
             options: What is the same for all trials.
         """
         assert options is not None, "run_slots gives them: got None"
+        os.umask(options.file_mask)  # in a cluster this process has its node's
         if options.working_folder:
             os.chdir(options.working_folder)  # Ray may have started this process before there was such a folder
         self._slot_name = config["slot"]

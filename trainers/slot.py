@@ -47,6 +47,7 @@ class SlotOptions:
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
         working_folder: Where the code of trials finds itself; empty where that is its machine's business.
         arithmetic: Which instructions the processor uses.
+        file_mask: The permissions that files of the slot's process do not have: checkpoints are their owner's.
     """
 
     checkpoints: str
@@ -57,6 +58,7 @@ class SlotOptions:
     verify_fusion: bool = False
     working_folder: str = ""
     arithmetic: Arithmetic = Arithmetic.FASTEST
+    file_mask: int = 0o077
 
     @property
     def num_devices(self) -> float:

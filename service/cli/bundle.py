@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -12,8 +11,8 @@ import typer
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
-from service.errors import DataDirectoryError
 from service.findings.bundle import Bundle, BundledTrial, write_bundle
+from service.written_files import write_output
 
 
 def bundle(
@@ -28,15 +27,8 @@ def bundle(
     stored = read_stored(data_dir, campaign)
     documents = campaign_documents(stored.record, stored.trials, stored.observations, catalog=installed_catalog())
     content = write_bundle(documents, stored.specification, stored.trials, stored.observations)
-    try:
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_bytes(content)
-        draft.replace(file)
-    except OSError as error:
-        raise DataDirectoryError(
-            f"the bundle cannot be written ({os.strerror(error.errno or 0)}): got {file}"
-        ) from error
-    typer.echo(f"{file}: {len(stored.trials)} trials, {len(content)} bytes")
+    write_output(file, content, name="the bundle")
+    typer.echo(f"{file}: {len(stored.trials)} trials, {len(content)} bytes", err=True)
 
 
 def best_trials(found: Bundle) -> list[BundledTrial]:

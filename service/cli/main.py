@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+from contextlib import suppress
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -17,6 +19,7 @@ from service.errors import (
     CampaignNotFoundError,
     DataDirectoryError,
     NothingToShowError,
+    OutputError,
     RequestError,
     ServiceError,
     SettingsError,
@@ -64,7 +67,7 @@ def options(
 def main() -> None:
     """Run the command line."""
     try:
-        application()
+        _run()
     except SpecificationError as error:
         _refuse("the campaign is refused", [str(problem) for problem in error.problems], EXIT_BAD_INPUT)
     except (
@@ -74,12 +77,34 @@ def main() -> None:
         RequestError,
         CampaignNotFoundError,
         NothingToShowError,
+        OutputError,
     ) as error:
         _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
         _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
+    except BrokenPipeError:  # whoever read our output has had enough
+        _silence(sys.stdout)
+        sys.exit(run.EXIT_NOT_SUCCEEDED)
+    except OSError as error:  # a disk that is full, a file that may not be read: the machine's, not the command's
+        _silence(sys.stdout)
+        what = error.filename if error.filename is not None else "standard output or a temporary file"
+        _refuse("the command cannot go on", [f"{error.strerror or error}: got {what!r}"], run.EXIT_NOT_SUCCEEDED)
     finally:
         gc.freeze()  # on its way out the interpreter would look for garbage in all of torch and MLflow: half a second
+
+
+def _run() -> None:
+    """Run a verb, and find out whether its output has arrived."""
+    try:
+        application()
+    finally:
+        sys.stdout.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    """Let go of output that cannot be written, or the interpreter tries once more on its way out."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _refuse(title: str, lines: list[str], status: int) -> None:

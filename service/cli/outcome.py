@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from service.campaign.pareto import ParetoPoint, campaign_front
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.report import final_verdicts
 from service.campaign.specification import Specification
+from service.campaign_file import write_yaml
 from service.data_directory import DataDirectory
 from service.findings.best import best_first
 from service.findings.verdict_lines import verdict_lines
@@ -117,7 +117,7 @@ def _show_best(console: Console, specification: Specification, standing: ArmStan
     arm = specification.arms[standing.arm]
     console.print(f"\nbest configuration (arm {arm.name}, point {point.point}):", highlight=False)
     document = {"optimizer": arm.optimizer, **point.config}
-    console.print(yaml.safe_dump(document, sort_keys=False).rstrip(), highlight=False, markup=False)
+    console.print(write_yaml(document).rstrip(), highlight=False, markup=False)
 
 
 def _show_failure(

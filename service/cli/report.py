@@ -13,8 +13,8 @@ from rich.table import Table
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
 from service.cli.stored import CampaignArgument, StoredCampaign, read_stored
-from service.errors import DataDirectoryError
 from service.findings.verdict_lines import verdict_lines
+from service.written_files import write_output
 
 if TYPE_CHECKING:
     from service.campaign.report import ArmReport, Report
@@ -124,7 +124,4 @@ def _write_page(path: Path, stored: StoredCampaign, made: Report) -> None:
     from service.findings.page import report_page
 
     page = report_page(made, stored.specification, stored.trials)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataDirectoryError(f"the page cannot be written ({error.strerror}): got {path}") from error
+    write_output(path, page.encode(), name="the page")

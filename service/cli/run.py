@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -27,11 +28,14 @@ from service.cli.plans import achieved_line, fusion_lines, plan_line
 from service.cli.progress import ProgressDisplay
 from service.data_directory import DataDirectory
 from service.driver.cluster_address import require_cluster
+from service.driver.temporary_folder import ray_folder
 from service.embedded import EmbeddedCampaign, settle_orphans
 from service.errors import DataDirectoryError, LedgerError, TrackingError
 from service.launchers import SubprocessLauncher
 from service.ledger import Ledger
-from service.tracking.follower import is_behind
+from service.ledger.reading import read_ledger
+from service.settings import Settings
+from service.tracking.projection import Projection
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130
@@ -62,12 +66,19 @@ def run(
     as_json: JsonOption = False,
     resume: ResumeOption = None,
 ) -> None:
-    """Run a campaign on this machine; Ctrl-C stops it cleanly."""
+    """Run a campaign on this machine; Ctrl-C pauses it.
+
+    The exit status is 0 if it succeeded, 1 if it failed or cannot be followed, 2 if it was refused, and 130 if it was
+    paused by Ctrl-C or SIGTERM, or cancelled by two of them.
+    """
     if (campaign_file is None) == (resume is None):
         raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
     console = Console(stderr=as_json)
+    settings = Settings.from_environment()
     require_cluster()
-    data = DataDirectory(data_dir.resolve())
+    if not os.environ.get("RAY_ADDRESS"):
+        ray_folder()
+    data = DataDirectory.at(data_dir)
     launcher = embedded_launcher(data)
     with ExitStack() as stack:
         if campaign_file is not None:
@@ -76,9 +87,12 @@ def run(
             assert resume is not None
             campaign_id, specification = resume, parse(_recorded(data, resume).specification)
         data.check_writable()
-        data.create()
+        stack.enter_context(data.writing(settings.data_access))
         start = time.monotonic()
         stack.enter_context(data.locked())
+        go_on = resume_command(campaign_id, data_dir)
+        first_line = f"campaign {campaign_id}  data {data.root}  go on after a stop: {go_on}"
+        console.print(first_line, highlight=False, markup=False, soft_wrap=True)
         ledger = stack.enter_context(_open_ledger(data))
         interrupts = stack.enter_context(Interrupts())
         orphans = settle_orphans(ledger, data)
@@ -89,31 +103,46 @@ def run(
             campaign.resume()
         else:
             campaign.start(name=specification.name, specification=specification.document())
-        projection = embedded_projection(data, [*_behind(ledger, campaign_id), campaign_id])
-        _follow(campaign, specification, console, interrupts)
+        projection = embedded_projection(data, campaign_id)
+        was_interrupted = _follow(campaign, specification, console, interrupts, go_on=go_on)
         record, trials = campaign.record(), campaign.trials()
         observations = ledger.observations(campaign_id) if len(specification.objectives) > 1 else []
-        plans = campaign.plans()
-        early = ledger.changes(campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
-        steps = [change for change in early if isinstance(change, Observation)]
-        for plan in plans:
-            if line := achieved_line(specification, plan, trials, steps):
-                console.print(line, highlight=False, soft_wrap=True)
-        for line in fusion_lines(specification, campaign.fusion_checks()):
-            console.print(line, highlight=False, soft_wrap=True)
+        _show_plans(console, specification, ledger, campaign)
         show_outcome(console, specification, record, trials, data=data, observations=observations)
         for warning in bound_warnings(specification, trials, catalog=installed_catalog()):
             console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
-        try:
-            projection.finish(give_up=interrupts.take)
-            show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
-        except TrackingError as error:  # a tracker that lags fails no campaign
-            console.print(f"[yellow]warning[/] {error}; the next run in this data directory makes up for it")
+        if record.state is CampaignState.PAUSED:
+            console.print(f"go on with: {go_on}", highlight=False, markup=False, soft_wrap=True)
+        _finish_tracking(console, projection, record, data, interrupts)
     if as_json:
         wall_seconds = time.monotonic() - start
         outcome = outcome_document(specification, record, trials, wall_seconds=wall_seconds, observations=observations)
         sys.stdout.write(json.dumps(outcome) + "\n")
-    raise typer.Exit(_exit_status(record.state))
+    raise typer.Exit(_exit_status(record.state, was_interrupted=was_interrupted))
+
+
+def _show_plans(console: Console, specification: Specification, ledger: Ledger, campaign: EmbeddedCampaign) -> None:
+    """Print what training trials together has gained, and what comparing them with trials alone has shown."""
+    plans, trials = campaign.plans(), campaign.trials()
+    early = ledger.changes(campaign.record().campaign_id, after=0, limit=_EARLY_CHANGES) if plans else []
+    steps = [change for change in early if isinstance(change, Observation)]
+    for plan in plans:
+        if line := achieved_line(specification, plan, trials, steps):
+            console.print(line, highlight=False, soft_wrap=True)
+    for line in fusion_lines(specification, campaign.fusion_checks()):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _finish_tracking(
+    console: Console, projection: Projection, record: CampaignRecord, data: DataDirectory, interrupts: Interrupts
+) -> None:
+    """Wait until MLflow holds the campaign, and print where it can be looked at; one that lags fails no campaign."""
+    try:
+        projection.finish(give_up=interrupts.take, on_wait=lambda why: console.print(why, markup=False))
+        show_tracking(console, data=data, pages=embedded_pages(data).of_campaign(record))
+    except TrackingError as error:
+        told = f"warning {error}; the next run in this data directory makes up for it"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(campaign_file: Path, launcher: SubprocessLauncher, stack: ExitStack) -> tuple[str, Specification]:
@@ -137,8 +166,10 @@ def _recorded(data: DataDirectory, campaign_id: str) -> CampaignRecord:
     """Read a campaign to be resumed; nothing is created."""
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
-    with _open_ledger(data) as ledger:
-        return ledger.campaign(campaign_id)
+    try:
+        return read_ledger(data.ledger, lambda ledger: ledger.campaign(campaign_id), kind=Ledger)
+    except LedgerError as error:
+        raise DataDirectoryError(str(error)) from error
 
 
 def _open_ledger(data: DataDirectory) -> Ledger:
@@ -158,25 +189,32 @@ def _with_absolute_folders(document: Any) -> Any:
     return {**document, "task": {**task, **absolute}}
 
 
-def _behind(ledger: Ledger, campaign_id: str) -> list[str]:
-    """List the campaigns at rest that MLflow does not hold whole: their owner was killed. Others have one who tells."""
-    others = [each for each in reversed(ledger.campaigns()) if each.campaign_id != campaign_id]
-    at_rest = [each for each in others if each.state.is_terminal or each.state is CampaignState.PAUSED]
-    return [each.campaign_id for each in at_rest if is_behind(ledger, each)]
+def resume_command(campaign_id: str, data_dir: Path) -> str:
+    """Return the command that goes on with a paused campaign, to be copied into a shell."""
+    where = [] if data_dir == DEFAULT_DATA_DIR else ["--data-dir", str(data_dir)]
+    return shlex.join(["spectune", "run", "--resume", campaign_id, *where])
 
 
-def _follow(campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts) -> None:
-    """Follow the campaign until it rests; Ctrl-C asks it to stop, a second one ends it at once."""
+def _follow(
+    campaign: EmbeddedCampaign, specification: Specification, console: Console, interrupts: Interrupts, *, go_on: str
+) -> bool:
+    """Follow the campaign until it rests; Ctrl-C asks it to pause, a second one cancels it and ends it at once.
+
+    Returns:
+        Whether it was interrupted.
+    """
     for warning in specification.warnings():
         console.print(f"[yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
     refused_since: float | None = None
-    num_plans = 0
+    num_plans = num_interrupts = num_heard = 0
     with ProgressDisplay(specification, console) as display:
         while True:
             try:
-                if interrupts.take():
-                    display.say("stopping; press Ctrl-C again to end every process at once")
-                    campaign.cancel()
+                while interrupts.take():
+                    num_interrupts += 1
+                if num_interrupts > num_heard:  # also one that the ledger would not take a moment ago
+                    _stop(campaign, display, num_interrupts, go_on)
+                    num_heard = num_interrupts
                 at_rest = campaign.watch()
                 for plan in campaign.plans()[num_plans:]:
                     display.say(plan_line(specification, plan))
@@ -187,8 +225,18 @@ def _follow(campaign: EmbeddedCampaign, specification: Specification, console: C
                 refused_since = _bear(error, refused_since, display)
                 at_rest = False
             if at_rest:
-                return
+                return num_interrupts > 0
             time.sleep(_POLL_SECONDS)
+
+
+def _stop(campaign: EmbeddedCampaign, display: ProgressDisplay, num_interrupts: int, go_on: str) -> None:
+    if num_interrupts == 1:
+        campaign.pause()
+        display.say(f"pausing; go on later with: {go_on}")
+        display.say("press Ctrl-C again to cancel the campaign for good and end every process at once")
+    else:
+        campaign.cancel()
+        campaign.kill()
 
 
 def _bear(error: LedgerError, refused_since: float | None, display: ProgressDisplay) -> float:
@@ -202,11 +250,13 @@ def _bear(error: LedgerError, refused_since: float | None, display: ProgressDisp
     return refused_since
 
 
-def _exit_status(state: CampaignState) -> int:
+def _exit_status(state: CampaignState, *, was_interrupted: bool) -> int:
     match state:
         case CampaignState.SUCCEEDED:
             return 0
         case CampaignState.CANCELLED:
+            return EXIT_INTERRUPTED
+        case CampaignState.PAUSED if was_interrupted:
             return EXIT_INTERRUPTED
         case _:
             return EXIT_NOT_SUCCEEDED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +14,10 @@ from rich.table import Table
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.data_directory import DataDirectory
-from service.errors import SettingsError
+from service.errors import DataDirectoryError, SettingsError
+from service.ledger import ServiceLedger
 from service.ledger.access import Role
+from service.ledger.reading import read_ledger
 from service.logs import set_up_logs
 from service.settings import Settings
 
@@ -37,17 +41,17 @@ def serve(
     from service.server import serve as run_service  # torch takes seconds, and other verbs need none of it
 
     set_up_logs()
-    data = _create(data_dir)
-    run_service(
-        data,
-        Settings.from_environment(),
-        host=host,
-        port=port,
-        mlflow_port=mlflow_port,
-        with_ray=ray,
-        with_tracking=tracking,
-        stop_campaigns=stop_campaigns,
-    )
+    with _writing(data_dir) as (data, settings):
+        run_service(
+            data,
+            settings,
+            host=host,
+            port=port,
+            mlflow_port=mlflow_port,
+            with_ray=ray,
+            with_tracking=tracking,
+            stop_campaigns=stop_campaigns,
+        )
 
 
 @keys.command(name="create")
@@ -62,7 +66,7 @@ def create_key(
         raise SettingsError(f"--owner: a name of 1 to {_LONGEST_OWNER} characters is needed: got {owner!r}")
     from service.app import service_ledger
 
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
+    with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if first and ledger.has_keys():
             print("there is a key already")
         else:
@@ -71,14 +75,19 @@ def create_key(
 
 @keys.command(name="list")
 def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """List the keys, without their secrets."""
-    from service.app import service_ledger
-
+    """List the keys, without their secrets; the data directory is only read."""
+    settings, data = Settings.from_environment(), DataDirectory.at(data_dir)
+    if settings.database_url is not None:
+        with ServiceLedger(settings.database_url) as ledger:
+            found = ledger.list_keys()
+    elif data.ledger.is_file():
+        found = read_ledger(data.ledger, lambda ledger: ledger.list_keys(), kind=ServiceLedger)
+    else:
+        raise DataDirectoryError(f"no service and no campaign ever ran in this data directory: got {data.root}")
     table = Table("id", "owner", "role", "created", "revoked")
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
-        for key in ledger.list_keys():
-            revoked = "" if key.revoked_at is None else _day(key.revoked_at)
-            table.add_row(key.key_id, key.owner, key.role, _day(key.created_at), revoked)
+    for key in found:
+        revoked = "" if key.revoked_at is None else _day(key.revoked_at)
+        table.add_row(key.key_id, key.owner, key.role, _day(key.created_at), revoked)
     Console().print(table)
 
 
@@ -90,16 +99,18 @@ def revoke_key(
     """Make a key useless."""
     from service.app import service_ledger
 
-    with service_ledger(_create(data_dir), Settings.from_environment()) as ledger:
+    with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if not ledger.revoke_key(key_id):
             raise SettingsError(f"no key in use has this id: got {key_id!r}")
 
 
-def _create(data_dir: Path) -> DataDirectory:
-    data = DataDirectory(data_dir.resolve())
+@contextmanager
+def _writing(data_dir: Path) -> Iterator[tuple[DataDirectory, Settings]]:
+    """Make the data directory and write to it as the settings say."""
+    settings, data = Settings.from_environment(), DataDirectory.at(data_dir)
     data.check_writable()
-    data.create()
-    return data
+    with data.writing(settings.data_access):
+        yield data, settings
 
 
 def _day(milliseconds: int) -> str:

@@ -12,8 +12,9 @@ from search_spaces.space import nearest_hint
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.specification import Specification, restore
 from service.data_directory import DataDirectory
-from service.errors import CampaignNotFoundError, DataDirectoryError
+from service.errors import CampaignNotFoundError, DataDirectoryError, LedgerError
 from service.ledger import Ledger
+from service.ledger.reading import read_ledger
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its id, as `run` printed it last.")]
 
@@ -35,14 +36,20 @@ def read_stored(data_dir: Path, campaign_id: str) -> StoredCampaign:
         DataDirectoryError: There is no ledger.
         CampaignNotFoundError: It holds no such campaign; says the nearest.
     """
-    data = DataDirectory(data_dir.resolve())
+    data = DataDirectory.at(data_dir)
     if not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
-    with Ledger.at(data.ledger) as ledger:
-        known = [record.campaign_id for record in ledger.campaigns()]
-        if campaign_id not in known:
-            hint = nearest_hint(campaign_id, known) or f"; the newest are {', '.join(known[:3]) or 'none'}"
-            raise CampaignNotFoundError(f"no such campaign{hint}: got {campaign_id!r}")
-        record = ledger.campaign(campaign_id)
-        trials, observations = ledger.trials(campaign_id), ledger.observations(campaign_id)
+    try:
+        return read_ledger(data.ledger, lambda ledger: _read(ledger, campaign_id), kind=Ledger)
+    except LedgerError as error:
+        raise DataDirectoryError(str(error)) from error
+
+
+def _read(ledger: Ledger, campaign_id: str) -> StoredCampaign:
+    known = [record.campaign_id for record in ledger.campaigns()]
+    if campaign_id not in known:
+        hint = nearest_hint(campaign_id, known) or f"; the newest are {', '.join(known[:3]) or 'none'}"
+        raise CampaignNotFoundError(f"no such campaign{hint}: got {campaign_id!r}")
+    record = ledger.campaign(campaign_id)
+    trials, observations = ledger.trials(campaign_id), ledger.observations(campaign_id)
     return StoredCampaign(restore(record.specification), record, trials, observations)

@@ -39,7 +39,7 @@ def sync(
     settings = Settings.from_environment()
     data = _existing(data_dir, settings)
     console = Console(highlight=False)
-    with data.locked(served_at=""), app.service_ledger(data, settings) as ledger:
+    with data.writing(settings.data_access), data.locked(served_at=""), app.service_ledger(data, settings) as ledger:
         campaigns = _chosen(ledger, campaign)
         holder = f"sync:{socket.gethostname()}:{os.getpid()}"
         if not app.lead_tracking(ledger, holder):
@@ -48,20 +48,12 @@ def sync(
             _refuse_unreachable(settings.mlflow_uri)
             ids = [each.campaign_id for each in campaigns]
             if rebuild:
-                _forget(ledger, ids)
+                app.forget_told(ledger, ids)
             address = settings.mlflow_uri or links.EMBEDDED_ADDRESS
             made = app.projectors(data, ledger, ids, mlflow_uri=settings.mlflow_uri, address=address)
             _bring_up_to_date(ledger, made, console)
         finally:
             ledger.leave_lease(links.MLFLOW, holder=holder)
-
-
-def _forget(ledger: ServiceLedger, campaign_ids: list[str]) -> None:
-    """Forget what MLflow has been told and what it refused."""
-    for campaign_id in campaign_ids:
-        for tracker in (links.MLFLOW, links.ATTACHMENTS):
-            ledger.set_cursor(tracker, campaign_id, 0)
-        ledger.exhume(links.MLFLOW, campaign_id)
 
 
 def _refuse_unreachable(mlflow_uri: str | None) -> None:
@@ -76,7 +68,7 @@ def _refuse_unreachable(mlflow_uri: str | None) -> None:
 
 def _existing(data_dir: Path, settings: Settings) -> DataDirectory:
     """Give a data directory that has been used; nothing is created."""
-    data = DataDirectory(data_dir.resolve())
+    data = DataDirectory.at(data_dir)
     if settings.database_url is None and not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")
     if not data.root.is_dir():

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from service.campaign.lifecycle import CampaignEvent
 from service.campaign.sections import ResourcesSection
 from service.campaign.specification import parse, restore
-from service.data_directory import DataDirectory, write_whole
+from service.data_directory import DataDirectory
 from service.driver.cluster import ray_for
 from service.driver.environment import portable_environment
 from service.driver.exit_codes import ExitCode
@@ -34,6 +34,7 @@ from service.driver.stops import StopKind, StopRequests
 from service.errors import FencedError, SpecificationError
 from service.ledger import Ledger
 from service.settings import Settings
+from service.written_files import write_whole
 
 if TYPE_CHECKING:
     from service.driver.attempt import Attempt
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--standby", type=ResourcesSection.model_validate_json)
     parser.add_argument("--portable", action="store_true")
     arguments = parser.parse_args()
+    os.umask(Settings.from_environment().data_access.mask)  # also for Ray's processes, which are children of this one
     code = _run(arguments)
     if arguments.exit_file is not None:
         write_whole(arguments.exit_file, str(int(code)))
@@ -145,6 +147,7 @@ def _attempt(
         number=arguments.attempt,
         end_ray=ray_stack.close,
         cluster_cpus=arguments.in_cluster_of_cpus,
+        access=Settings.from_environment().data_access,
     )
     requests.reach(attempt)
     return attempt.run()

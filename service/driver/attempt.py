@@ -11,7 +11,7 @@ from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.campaign.sections import ResourcesSection
 from service.campaign.specification import Specification
-from service.data_directory import DataDirectory
+from service.data_directory import Access, DataDirectory
 from service.driver.arms import make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import ActorBoard, Conductor
@@ -50,6 +50,7 @@ class Attempt:
         number: Which attempt.
         end_ray: Ends the Ray that runs around the attempt, or leaves it; called where the outcome must wait for that.
         cluster_cpus: How many CPUs of the Ray cluster whose job this is may be used; None for a Ray of one's own.
+        access: Who may read what workers write.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Attempt:
         number: int,
         end_ray: Callable[[], None],
         cluster_cpus: int | None = None,
+        access: Access = Access.OWNER,
     ) -> None:
         self._ledger = ledger
         self._specification = specification
@@ -69,6 +71,7 @@ class Attempt:
         self._campaign_id = campaign_id
         self._number = number
         self._end_ray = end_ray
+        self._access = access
         self._is_job = cluster_cpus is not None
         self._num_workers = _num_workers(specification.resources, cluster_cpus)
         self._conductor: Conductor | None = None
@@ -139,6 +142,7 @@ class Attempt:
                 verify_fusion=self._specification.verify_fusion,
                 arithmetic=Arithmetic(self._specification.arithmetic),
                 working_folder="" if os.environ.get("RAY_ADDRESS") else os.getcwd(),
+                file_mask=self._access.mask,
             ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,

@@ -22,6 +22,7 @@ from ray.exceptions import RpcError
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
+from service.driver.temporary_folder import ray_folder
 from service.errors import Problem, SpecificationError
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,9 @@ def _start_own(**options: Any) -> None:
     for tries_left in reversed(range(_TRIES)):
         try:
             with _bare_head():
-                ray.init(address="local", include_dashboard=False, **options, **_QUIET)
+                ray.init(
+                    address="local", include_dashboard=False, _temp_dir=str(ray_folder() / "ray"), **options, **_QUIET
+                )
         except _NotStartedError as error:
             if not tries_left:
                 raise

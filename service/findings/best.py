@@ -6,10 +6,9 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.specification import Specification
+from service.campaign_file import write_yaml
 from service.errors import NothingToShowError
 
 
@@ -28,7 +27,7 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
     source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
     objective = f"{specification.objective.metric} {point.value:.6g}{width} at step {specification.task.steps}"
     lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
-    lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **point.config}, sort_keys=False).rstrip())
+    lines.append(write_yaml({"optimizer": arm.optimizer, **point.config}).rstrip())
     lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
     return "\n".join(lines)
 

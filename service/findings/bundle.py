@@ -18,10 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml
-
 from service.campaign.records import Observation, TrialRecord
 from service.campaign.specification import Specification, restore
+from service.campaign_file import parse_document
 from service.errors import BundleError
 from service.ledger.numbers import metrics_from_json, metrics_to_json, to_json
 
@@ -102,7 +101,7 @@ def read_bundle(content: bytes) -> Bundle:
             files = _checked(archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise BundleError(f"the bundle is torn or no bundle: got {error}") from error
-    specification = restore(yaml.safe_load(files[_CAMPAIGN]))
+    specification = restore(parse_document(files[_CAMPAIGN].decode()))
     return Bundle(specification, [_trial(json.loads(line)) for line in files[_TRIALS].decode().splitlines()])
 
 

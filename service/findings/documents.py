@@ -16,13 +16,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
-import yaml
-
 from service.campaign.catalog import Catalog
 from service.campaign.leaderboard import leaderboard
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.report import make_report
 from service.campaign.specification import restore
+from service.campaign_file import write_yaml
 from service.errors import NothingToShowError
 from service.findings.best import best_text
 from service.findings.description import description
@@ -57,7 +56,7 @@ def campaign_documents(
     return write_each(
         campaign.campaign_id,
         {
-            "campaign.yaml": lambda: yaml.safe_dump(dict(campaign.specification), sort_keys=False),
+            "campaign.yaml": lambda: write_yaml(dict(campaign.specification)),
             "best.yaml": best,
             "description.md": lambda: description(report, specification, standings),
             "report.json": lambda: json.dumps(report.document(), allow_nan=False, indent=1) + "\n",

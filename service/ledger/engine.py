@@ -9,6 +9,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import (
     URL,
@@ -99,6 +101,17 @@ def upgrade(engine: Engine) -> None:
             connection.execute(select(func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def is_up_to_date(engine: Engine) -> bool:
+    """Return whether the schema is the one of this release; only reads.
+
+    Raises:
+        DBAPIError: The database cannot be read, or is none.
+    """
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_heads()
+    return set(current) == set(ScriptDirectory(str(_MIGRATIONS)).get_heads())
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

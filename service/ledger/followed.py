@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,20 +52,22 @@ class FollowedLedger:
     """The database behind one URL, read; safe to share between threads. Trackers keep their cursors here.
 
     Args:
-        url: Where the database is.
+        url: Where the database is, which is brought up to date; or the database, opened, as it is.
         now: The clock, in milliseconds since the epoch.
 
     Raises:
         LedgerError: The database cannot be reached; so does every method.
     """
 
-    def __init__(self, url: URL | str, *, now: Callable[[], int] = _milliseconds) -> None:
-        self._engine: Engine = connect_engine(url)
+    def __init__(self, url: URL | str | Engine, *, now: Callable[[], int] = _milliseconds) -> None:
+        self._engine: Engine = url if isinstance(url, Engine) else connect_engine(url)
         self._now = now
 
     @classmethod
     def at(cls, path: Path) -> Self:
         """Open the embedded ledger in a file."""
+        with suppress(OSError):  # SQLite, which tells why it cannot be opened, gives a new file to nobody else
+            path.touch()
         return cls(URL.create("sqlite", database=str(path)))  # a path is no URL: it may hold `?`
 
     def __enter__(self) -> Self:

@@ -116,13 +116,14 @@ def action_for(seen: Seen) -> Action:
             assert_never(seen.state)
 
 
-def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int) -> Conclusion:
+def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, last_words: str = "") -> Conclusion:
     """Decide what the end of a driver means.
 
     Args:
         state: Where the campaign stands now.
         exit_code: How the driver ended; None where nobody knows.
         num_failures: How many attempts were lost before this one.
+        last_words: The last line of its log.
     """
     if state.is_terminal or state in (CampaignState.PAUSED, CampaignState.QUEUED):
         return Conclusion(Ending.REST)
@@ -135,6 +136,7 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int) 
     if exit_code == ExitCode.SPECIFICATION:
         return Conclusion(Ending.FAILED, "specification", "the driver refused the specification")
     what = "its driver vanished" if exit_code is None else f"its driver's exit code was {exit_code}"
+    what += f"; its log ends: {last_words}" if last_words else ""
     if num_failures + 1 >= MAX_FAILURES:
         return Conclusion(Ending.FAILED, "driver_lost", f"{MAX_FAILURES} drivers were lost; of the last, {what}")
     pause = min(_FIRST_PAUSE_SECONDS * 2**num_failures, _LONGEST_PAUSE_SECONDS)

@@ -239,7 +239,8 @@ class Reconciler:
             return
         exit_code = self._launcher.exit_code(campaign_id, attempt) if exit_code is None else exit_code
         state = self._ledger.submission(campaign_id).campaign.state  # a driver says last what it has come to
-        conclusion = conclude(state, exit_code, num_failures=submission.num_failures)
+        last_words = self._data.last_words(campaign_id, attempt)
+        conclusion = conclude(state, exit_code, num_failures=submission.num_failures, last_words=last_words)
         match conclusion.ending:
             case Ending.REST:
                 return

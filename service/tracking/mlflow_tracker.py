@@ -30,6 +30,9 @@ class Runs(Protocol):
     def experiment(self, name: str, artifact_location: str | None) -> str:
         """Find or make an experiment; give its id."""
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is an experiment of this name."""
+
     def show(self, experiment_id: str, key: str, view: str) -> None:
         """Keep a view of runs."""
 
@@ -68,7 +71,7 @@ class MlflowTracker:
             address: Where people open MLflow's pages.
             artifact_location: Where the experiment keeps artifacts; None leaves it to the server.
         """
-        if tracking_uri.startswith("sqlite:"):
+        if tracking_uri.startswith(("sqlite:", "sqlite+")):
             from service.tracking.stored_runs import StoredRuns  # the database's models take half a second
 
             return cls(StoredRuns.connect(tracking_uri), address=address, artifact_location=artifact_location)
@@ -99,6 +102,10 @@ class MlflowTracker:
             self._known[campaign_id] = self._runs.find(self.experiment_id(), campaign_id)
             self._doubtful.discard(campaign_id)
         return refusals
+
+    def is_new(self) -> bool:
+        """Return whether MLflow has never been told anything: it was made just now, or made again."""
+        return not self._runs.holds(EXPERIMENT)
 
     def experiment_id(self) -> str:
         """Find or make the experiment that holds all campaigns."""

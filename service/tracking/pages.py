@@ -21,6 +21,7 @@ from service.tracking import links
 from service.tracking.mlflow_tracker import EXPERIMENT
 from service.tracking.naming import metric_name
 from service.tracking.reach import problem_with
+from service.tracking.store_file import make_whole
 from service.tracking.views import VIEW_TAG, view_key
 
 
@@ -38,7 +39,12 @@ class MlflowPages:
 
     @classmethod
     def connect(cls, tracking_uri: str, *, address: str) -> Self:
-        """Speak to the MLflow behind a tracking address."""
+        """Speak to the MLflow behind a tracking address.
+
+        Raises:
+            TrackingError: It is a store that cannot be opened just now.
+        """
+        make_whole(tracking_uri)
         return cls(MlflowClient(tracking_uri=tracking_uri), address)
 
     def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ from service.tracking.rest import rest_seconds
 
 RETRY_SECONDS = 1.0
 PROJECTION_TRIES = 5  # at the end
+SILENT_SECONDS = 3.0
 YIELDING = 15  # of 19: enough for a few percent of a processor that others want
 
 _log = logging.getLogger(__name__)
@@ -38,11 +40,14 @@ class Projection:
         self._thread = threading.Thread(target=self._run, name="projection", daemon=True)
         self._thread.start()
 
-    def finish(self, *, give_up: Callable[[], bool] = lambda: False) -> str:
+    def finish(
+        self, *, give_up: Callable[[], bool] = lambda: False, on_wait: Callable[[str], None] = lambda _: None
+    ) -> str:
         """Project what is left and end.
 
         Args:
             give_up: Asked now and then; True leaves what is left to a later projection.
+            on_wait: Told once, after a few seconds, what is waited for.
 
         Returns:
             The address where the running campaign can be looked at.
@@ -52,8 +57,13 @@ class Projection:
         """
         self._ending.set()
         _hurry(self._thread)
+        speaks_at = time.monotonic() + SILENT_SECONDS
         while self._thread.is_alive() and not give_up():
             self._thread.join(0.1)
+            if time.monotonic() > speaks_at:
+                speaks_at = math.inf
+                why = "" if self._error is None else f", which fails so far ({self._error})"
+                on_wait(f"waiting for MLflow{why}; Ctrl-C leaves the rest to the next run")
         if self._thread.is_alive():
             raise TrackingError("the tracker lags behind the ledger, which holds everything: got an interrupt")
         if self._error is not None:

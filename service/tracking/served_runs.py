@@ -80,6 +80,10 @@ class ServedRuns:
             return str(found.experiment_id)
         return str(self._store.create_experiment(name, artifact_location, []))
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is an experiment of this name."""
+        return self._store.get_experiment_by_name(name) is not None
+
     def show(self, experiment_id: str, key: str, view: str) -> None:
         """Keep a view of runs, which a link names by its key, and forget the oldest if there are too many."""
         self._store.set_experiment_tag(experiment_id, ExperimentTag(VIEW_TAG + key, view))

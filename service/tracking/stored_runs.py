@@ -15,22 +15,31 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from mlflow.entities import LifecycleStage, SourceType
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import (
+    SqlExperiment,
+    SqlLatestMetric,
+    SqlMetric,
+    SqlParam,
+    SqlRun,
+    SqlTag,
+)
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.uri import append_to_uri_path
-from sqlalchemy import BigInteger, Connection, bindparam, func, tuple_, update
+from sqlalchemy import BigInteger, Connection, bindparam, func, literal, tuple_, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import OperationalError
 
 from service.campaign.records import Refusal
 from service.tracking.runs import Point, RunNews
 from service.tracking.served_runs import KnownRun, ServedRuns
+from service.tracking.store_file import make_whole
 
 _ANALYSED_AFTER: Final = 1000  # new runs
 _LARGEST: Final = 1.7976931348623157e308
+_EXPERIMENTS = SqlExperiment.__table__
 _RUNS, _TAGS, _PARAMS = SqlRun.__table__, SqlTag.__table__, SqlParam.__table__
 _METRICS, _LATEST = SqlMetric.__table__, SqlLatestMetric.__table__
 _Row = dict[str, Any]
@@ -46,6 +55,31 @@ class StoredRuns(ServedRuns):
         self._num_new = 0
         with store.engine.connect() as connection, suppress(OperationalError):  # busy: the next that opens it does it
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+    @classmethod
+    def connect(cls, tracking_uri: str) -> Self:
+        """Open the store behind an address, which is made if it is not there and mended if it cannot be opened."""
+        make_whole(tracking_uri)
+        return super().connect(tracking_uri)
+
+    def experiment(self, name: str, artifact_location: str | None) -> str:
+        """Find or make an experiment, and have its artifacts where they belong now: the store may have been moved."""
+        experiment_id = super().experiment(name, artifact_location)
+        before = self._store.get_experiment(experiment_id).artifact_location
+        if artifact_location is not None and before != artifact_location:
+            self._move_artifacts(experiment_id, before, artifact_location)
+        return experiment_id
+
+    def _move_artifacts(self, experiment_id: str, before: str, after: str) -> None:
+        """Have everything that lies below one folder lie below another."""
+        with self._store.engine.begin() as connection:
+            mine = _EXPERIMENTS.c.experiment_id == int(experiment_id)
+            connection.execute(update(_EXPERIMENTS).where(mine).values(artifact_location=after))
+            for table, column in ((_EXPERIMENTS, "artifact_location"), (_RUNS, "artifact_uri")):
+                place = table.c[column]
+                is_below = func.substr(place, 1, len(before) + 1) == f"{before}/"
+                moved = literal(after).concat(func.substr(place, len(before) + 1))
+                connection.execute(update(table).where(is_below).values({column: moved}))
 
     def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.

@@ -65,7 +65,7 @@ class Serving:
 
     def client(self) -> Client:
         """Make a client that waits for a service that starts."""
-        return Client(self.url, patience_seconds=DEADLINE_SECONDS)
+        return Client(self.url, patience_seconds=DEADLINE_SECONDS, first_patience_seconds=2 * DEADLINE_SECONDS)
 
     def wait_until_ready(self) -> None:
         """Wait until it answers."""

@@ -50,7 +50,8 @@ def assert_mlflow_equals_ledger(outcome: Outcome) -> None:
         assert float(child.data.params["lr"]) == trial.config["lr"]
         mine = [each for each in observations if each.trial == trial.number]
         names = {name for each in mine for name in each.metrics}
-        assert set(child.data.metrics) == {metric_name(name) for name in names} | set(SUMMARY if mine else ())
+        summary = SUMMARY if mine and trial.state.is_terminal else ()
+        assert set(child.data.metrics) == {*map(metric_name, names), *summary}
         for name in names:
             expected = [(each.step, repr(each.metrics[name])) for each in mine if name in each.metrics]
             points = client.get_metric_history(child.info.run_id, metric_name(name))

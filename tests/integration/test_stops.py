@@ -21,8 +21,9 @@ from tests.integration.surviving import VANISH_SECONDS, assert_gone, document
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
 STOPS = {
-    "Ctrl-C": ("CANCELLED", 130),
-    "SIGTERM": ("CANCELLED", 130),
+    "Ctrl-C": ("PAUSED", 130),
+    "Ctrl-C twice": ("CANCELLED", 130),
+    "SIGTERM": ("PAUSED", 130),
     "pause": ("PAUSED", 1),
     "budget": ("SUCCEEDED", 0),
 }
@@ -40,6 +41,10 @@ def test_ten_seconds_after_the_stop_no_process_of_the_campaign_is_left(stop: str
     match stop:
         case "Ctrl-C":
             run.process.send_signal(signal.SIGINT)
+        case "Ctrl-C twice":
+            run.process.send_signal(signal.SIGINT)
+            run.wait_for(is_pausing)
+            run.process.send_signal(signal.SIGINT)
         case "SIGTERM":
             run.process.send_signal(signal.SIGTERM)
         case "pause":
@@ -53,7 +58,7 @@ def test_ten_seconds_after_the_stop_no_process_of_the_campaign_is_left(stop: str
     assert (outcome.document["state"], outcome.exit_status) == STOPS[stop]
     with Ledger.at(run.data.ledger) as ledger:
         trials = ledger.trials(outcome.document["campaign_id"])
-    rests_in = "PENDING" if stop == "pause" else "CANCELLED"
+    rests_in = "PENDING" if STOPS[stop][0] == "PAUSED" else "CANCELLED"
     assert rests_in in {trial.state for trial in trials} <= {rests_in, "COMPLETED"}
 
 
@@ -63,6 +68,13 @@ def endless(stop: str) -> dict[str, Any]:
     made["task"] |= {"steps": 400_000}
     made["stopping"] = {"rule": "none"}
     return made | ({"budget": {"device_seconds": 6}} if stop == "budget" else {})
+
+
+def is_pausing(run: Run) -> bool:
+    """Whether the first of two interrupts has arrived."""
+    with Ledger.at(run.data.ledger) as ledger:
+        (campaign,) = ledger.campaigns()
+        return campaign.state in ("PAUSING", "PAUSED")
 
 
 def has_stopped(run: Run) -> bool:

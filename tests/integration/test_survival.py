@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from service.campaign.lifecycle import CampaignState
 from service.ledger import Ledger
 from service.tracking.mlflow_tracker import EXPERIMENT
 from tests.integration.conftest import DOCUMENT, Run
-from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger, in_mlflow
+from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
@@ -34,7 +35,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not alive, f"left behind: {alive}"
 
 
-def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> None:
+def test_ctrl_c_pauses_cleanly_with_the_leaderboard_so_far_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = Run(LONG, tmp_path)
     run.wait_for(lambda run: run.num_observations() > 20)
     family = run.descendants()
@@ -42,14 +43,16 @@ def test_ctrl_c_stops_cleanly_with_the_leaderboard_so_far(tmp_path: Path) -> Non
     asked_at = time.monotonic()
     outcome = run.finish()
     assert outcome.exit_status == 130
-    assert outcome.document["state"] == "CANCELLED"
+    assert outcome.document["state"] == "PAUSED"
     assert "best point of each arm" in outcome.stderr
+    campaign_id = outcome.document["campaign_id"]
+    told = f"spectune run --resume {campaign_id} --data-dir {run.data.root}"
+    first, *_ = outcome.stderr.splitlines()
+    assert first == f"campaign {campaign_id}  data {run.data.root}  go on after a stop: {told}"
+    assert f"go on with: {told}" in outcome.stderr
     trials, _ = in_ledger(outcome)
-    assert {trial.state for trial in trials} <= {"COMPLETED", "CANCELLED"}
+    assert {trial.state for trial in trials} <= {"COMPLETED", "PENDING"}
     assert_mlflow_equals_ledger(outcome)
-    _, parent, children = in_mlflow(outcome)
-    assert parent.info.status == "KILLED"
-    assert {run.info.status for run in children.values()} <= {"FINISHED", "KILLED"}
     assert_gone(family)
     assert time.monotonic() - asked_at < 60
 
@@ -76,3 +79,23 @@ def test_a_killed_command_leaves_no_process_and_the_next_one_brings_its_campaign
     runs = client.search_runs([experiment.experiment_id], f"tags.campaign = '{campaign.campaign_id}'", max_results=1000)
     assert len(runs) == len(trials) + 1
     assert "RUNNING" not in {run.info.status for run in runs}
+
+
+def test_a_paused_campaign_goes_on_where_its_data_directory_was_moved_to(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = Run(LONG, old)
+    run.wait_for(lambda run: run.num_observations() > 5)
+    run.process.send_signal(signal.SIGINT)
+    paused = run.finish()
+    assert paused.exit_status == 130
+    new.mkdir()
+    shutil.move(paused.data.root, new / "data")
+    shutil.rmtree(old)
+    moved = Run(LONG, new, resume=paused.document["campaign_id"]).finish()
+    assert (moved.exit_status, moved.document["state"]) == (0, "SUCCEEDED"), moved.stderr
+    assert not old.exists()
+    (report,) = moved.data.mlflow_artifacts.rglob("report.html")
+    assert report.is_file()
+    assert_mlflow_equals_ledger(moved)
+    private = {path.stat().st_mode & 0o077 for path in moved.data.root.rglob("*") if path.exists()}
+    assert private == {0}, "nobody but its owner reads what a campaign leaves"

@@ -10,10 +10,11 @@ import pytest
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.data_directory import DataDirectory
 from service.driver.exit_codes import ExitCode
-from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, EmbeddedCampaign, settle_orphans
+from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, STOP_SECONDS, EmbeddedCampaign, settle_orphans
 from service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
 from service.ledger import Ledger, entries
 from service.ledger.spool import Spool
+from service.tracking import projection
 from service.tracking.projection import Projection
 from service.tracking.projector import Projector
 from tests.fakes.tracker import FakeTracker
@@ -27,6 +28,7 @@ class FakeDriver:
     def __init__(self) -> None:
         self.exit_code: int | None = None
         self.stops_asked = 0
+        self.pauses_asked = 0
         self.kills = 0
 
     def poll(self) -> int | None:
@@ -34,6 +36,9 @@ class FakeDriver:
 
     def request_stop(self) -> None:
         self.stops_asked += 1
+
+    def request_pause(self) -> None:
+        self.pauses_asked += 1
 
     def kill(self) -> None:
         self.kills += 1
@@ -199,6 +204,73 @@ def test_a_cancel_between_two_attempts_needs_no_driver(bench: Bench) -> None:
     assert [trial.state for trial in bench.campaign.trials()] == [TrialState.CANCELLED]
 
 
+def test_a_pause_is_asked_of_the_driver_which_pauses_the_campaign(bench: Bench) -> None:
+    bench.campaign.pause()
+    assert (bench.driver.pauses_asked, bench.driver.stops_asked, bench.state) == (1, 0, CampaignState.PAUSING)
+    assert not bench.campaign.watch()
+    bench.ledger.move_campaign("c", CampaignEvent.HALT, reason="driver_asked", attempt=1)
+    bench.driver.exit_code = ExitCode.PAUSED
+    assert bench.campaign.watch()
+    bench.campaign.resume()
+    assert (bench.state, len(bench.launcher.drivers)) == (CampaignState.RUNNING, 2)
+
+
+@pytest.mark.parametrize("exit_code", [KILLED, -15, ExitCode.INFRASTRUCTURE, 1])
+def test_a_driver_that_dies_while_it_pauses_leaves_a_campaign_to_be_resumed(bench: Bench, exit_code: int) -> None:
+    bench.create_trial()
+    bench.campaign.pause()
+    bench.driver.exit_code = exit_code
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.PAUSED
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.PENDING]
+
+
+def test_a_driver_that_does_not_pause_is_killed_after_a_while(bench: Bench) -> None:
+    bench.campaign.pause()
+    bench.now += STOP_SECONDS + 1
+    assert not bench.campaign.watch()
+    assert bench.driver.kills == 1
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.PAUSED
+
+
+def test_a_pause_between_two_attempts_needs_no_driver(bench: Bench) -> None:
+    bench.create_trial()
+    bench.driver.exit_code = KILLED
+    bench.campaign.watch()
+    bench.campaign.pause()
+    assert bench.campaign.watch()
+    assert (bench.state, len(bench.launcher.drivers)) == (CampaignState.PAUSED, 1)
+    assert [trial.state for trial in bench.campaign.trials()] == [TrialState.PENDING]
+
+
+def test_a_cancel_after_a_pause_cancels(bench: Bench) -> None:
+    bench.campaign.pause()
+    bench.campaign.cancel()
+    bench.campaign.kill()
+    assert bench.campaign.watch()
+    assert bench.state is CampaignState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        (b"starting\nvalidate_socket_filename failed: too long\n\n", "; its log ends: validate_socket_filename failed"),
+        (b"x" * 9000 + b"\nlast \x1b[31mred\xff\x00\r\n", "; its log ends: last [31mred"),
+        (b"", "its exit code was -9"),
+        (b"\n \n", "its exit code was -9"),
+    ],
+)
+def test_the_message_of_a_lost_campaign_has_the_last_line_of_its_log(bench: Bench, log: bytes, words: str) -> None:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        bench.data.driver_log("c", attempt).write_bytes(log)
+        bench.driver.exit_code = KILLED
+        bench.watch_until_relaunched()
+    assert bench.state is CampaignState.FAILED
+    assert words in bench.campaign.record().message
+    assert bench.campaign.record().message.isprintable()
+
+
 def test_a_cancel_in_the_moment_of_success_changes_nothing(bench: Bench) -> None:
     bench.ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended", attempt=1)
     bench.campaign.cancel()
@@ -234,6 +306,20 @@ def test_a_projection_that_never_succeeds_says_why_and_holds_nothing_up(bench: B
 
     with pytest.raises(TrackingError, match="got an interrupt"):
         Projection(unreachable).finish(give_up=lambda: True)
+
+
+def test_the_end_of_a_projection_that_waits_says_for_what(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "SILENT_SECONDS", 0.05)
+    told: list[str] = []
+
+    def unreachable() -> list[Projector]:
+        raise ConnectionError("connection refused")
+
+    with pytest.raises(TrackingError, match="got an interrupt"):
+        Projection(unreachable).finish(give_up=lambda: bool(told), on_wait=told.append)
+    assert told == [
+        "waiting for MLflow, which fails so far (connection refused); Ctrl-C leaves the rest to the next run"
+    ]
 
 
 def test_a_projection_brings_everything_over_before_it_ends(bench: Bench) -> None:

@@ -65,7 +65,8 @@ def build_corpus(
     Raises:
         CorpusError: The source, the tokenizer's file or `out` cannot be used; nothing is left behind.
     """
-    if out.exists():
+    out = Path(os.path.realpath(out))  # a link that points to nothing yet says where the folder is to be
+    if os.path.lexists(out):
         raise CorpusError("exists already; name a new folder", out)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
     try:

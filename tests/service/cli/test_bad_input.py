@@ -86,7 +86,7 @@ def test_a_mistake_in_the_campaign_is_named_with_its_place_and_value(
         ("", "the document"),
         ("- 1\n", "the document"),
         ("name: a\x00b", "it holds a character that no text has, at position 7"),
-        ("name: 2024-13-45\n", "a value is not what it says it is, line 1"),
+        ("name: !!int 2024-13-45\n", "a value is not what it says it is, line 1"),
         ("a: &a [*a]\n", "aliases are not taken, line 1"),
         ("a: &a {b: 1}\nc:\n  <<: *a\n", "aliases are not taken, line 3"),
         ("a: " + "[" * 3000 + "]" * 3000, "it is nested too deeply"),

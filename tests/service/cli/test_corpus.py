@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,29 @@ def test_a_hostile_task_is_refused_at_its_place(task: dict[str, Any], pointer: s
 def test_an_empty_folder_stays_empty_and_others_become_absolute() -> None:
     task = _with_absolute_folders({"task": {"corpus": "", "images": "here", "width": 3}})["task"]
     assert task == {"corpus": "", "images": str(Path.cwd() / "here"), "width": 3}
+
+
+def test_a_corpus_is_made_where_a_link_points(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    result = build("--input", str(source), "--out", str(tmp_path / "link"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "link to a folder", "loop"])
+def test_a_corpus_replaces_nothing_that_stands_in_its_place(kind: str, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    match kind:
+        case "pipe":
+            os.mkfifo(out)
+        case "file":
+            out.touch()
+        case "loop":
+            out.symlink_to(out)
+        case _:
+            out.symlink_to(source)
+    before = out.lstat()
+    assert build("--input", str(source), "--out", str(out)).exit_code == 2
+    assert out.lstat().st_ino == before.st_ino
+    assert not list(tmp_path.glob("*.partial"))

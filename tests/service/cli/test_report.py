@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,11 @@ from service.campaign.specification import Specification, parse
 from service.cli.main import application
 from service.cli.report import report_on
 from service.cli.stored import read_stored
-from service.errors import CampaignNotFoundError, DataDirectoryError
+from service.errors import CampaignNotFoundError, DataDirectoryError, OutputError
 from service.findings.best import python_lines
 from service.ledger import Ledger
 from tests.fakes.slots import Simulation, specification
+from tests.fakes.unprivileged import forbid_writing, run_unprivileged
 
 POINTS = 18
 FINALS = range(2 * POINTS, 2 * POINTS + 16)  # 8 seeds for each of two arms
@@ -112,8 +117,42 @@ def test_a_page_of_figures_needs_no_net(data_dir: Path, tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_refused(data_dir: Path) -> None:
     result = _run("report", "c-1", "--html", "/nowhere/report.html", data_dir=data_dir)
-    assert isinstance(result.exception, DataDirectoryError)
-    assert str(result.exception).endswith("got /nowhere/report.html")
+    assert isinstance(result.exception, OutputError)
+    assert str(result.exception).endswith("got '/nowhere/report.html'")
+
+
+@pytest.mark.slow
+def test_report_best_and_bundle_need_no_permission_to_write(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="spectune-report-"))
+    _store(folder, specification(search={"sampler": "random", "points": 8}, stopping={"rule": "none"}), "plain-1")
+    forbid_writing(folder)
+    _run("bundle", "plain-1", str(tmp_path / "b.zip"), data_dir=folder)  # loads every module
+    _run("report", "plain-1", data_dir=folder)
+
+    def read() -> None:
+        for verb in (["report"], ["best"], ["bundle", "/dev/null"]):
+            result = _run(verb[0], "plain-1", *verb[1:], data_dir=folder)
+            assert result.exit_code == 0, (verb, result.output, result.exception)
+
+    before = sorted(path.name for path in folder.iterdir())
+    assert run_unprivileged(read) == (0, "")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [["report"], ["report", "--json"], ["best"], ["report", "--html", "/dev/full"]])
+def test_a_full_disk_is_one_sentence(verb: list[str], data_dir: Path) -> None:
+    command = [sys.executable, "-c", "from service.cli import main; main()", verb[0], "plain-1", *verb[1:]]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*command, "--data-dir", str(data_dir)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode in (1, 2)
+    assert "No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
 
 
 @pytest.mark.parametrize("verb", ["report", "best"])

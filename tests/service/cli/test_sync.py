@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,7 +84,8 @@ def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: Da
     other.root.mkdir()
     shutil.copy(data.ledger, other.ledger)
     assert sync(other).exit_code == 0
-    assert not MlflowClient(tracking_uri=other.mlflow_uri).search_runs(["0", "1"])
+    lost = MlflowClient(tracking_uri=other.mlflow_uri)
+    assert {campaign_id: content(lost, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
     assert sync(other, "--rebuild").exit_code == 0
     client = MlflowClient(tracking_uri=other.mlflow_uri)
     assert {campaign_id: content(client, EXPERIMENT, campaign_id) for campaign_id in ("a", "b")} == before
@@ -127,3 +132,50 @@ def test_an_mlflow_of_ones_own_that_is_away_is_named(data: DataDirectory, monkey
     assert isinstance(result.exception, TrackingError)
     assert "http://127.0.0.1:1" in str(result.exception)
     assert told(data) == [0, 0]
+
+
+@pytest.mark.parametrize("what", ["deleted", "garbage", "truncated", "half made", "another's"])
+def test_a_store_that_is_lost_or_broken_is_made_again_from_the_ledger(what: str, data: DataDirectory) -> None:
+    assert sync(data).exit_code == 0
+    before = {each: content(MlflowClient(tracking_uri=data.mlflow_uri), EXPERIMENT, each) for each in ("a", "b")}
+    stored = data.mlflow_store.read_bytes()
+    for end in ("", "-wal", "-shm"):
+        data.mlflow_store.with_name(data.mlflow_store.name + end).unlink(missing_ok=True)
+    match what:
+        case "garbage":
+            data.mlflow_store.write_bytes(b"garbage" * 999)
+        case "truncated":
+            data.mlflow_store.write_bytes(stored[: len(stored) // 2])
+        case "half made":
+            data.mlflow_store.write_bytes(stored)
+            with closing(sqlite3.connect(data.mlflow_store)) as connection:
+                connection.execute("CREATE TABLE _alembic_tmp_experiments (x)")
+        case "another's":
+            with closing(sqlite3.connect(data.mlflow_store)) as connection:
+                connection.execute("CREATE TABLE cats (name)")
+    program = "import sys; from service.cli import main; main()"  # MLflow keeps a store open that it has opened
+    command = [sys.executable, "-c", program, "sync", "--data-dir", str(data.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    moved = DataDirectory(
+        data.root.rename(data.root.with_name(f"moved-{data.root.name}"))
+    )  # another address, for the same reason
+    client = MlflowClient(tracking_uri=moved.mlflow_uri)
+    assert {each: content(client, EXPERIMENT, each) for each in ("a", "b")} == before
+    assert len(list(moved.root.glob("mlflow.sqlite.*-2*"))) == (what != "deleted")
+
+
+def test_a_data_directory_that_was_moved_leaves_nothing_at_its_old_place(data: DataDirectory, tmp_path: Path) -> None:
+    old = data.root / "old?#%41"
+    old.mkdir()
+    first = DataDirectory(old)
+    shutil.copy(data.ledger, first.ledger)
+    assert sync(first, "a").exit_code == 0
+    moved = DataDirectory(old.rename(data.root / "new%20 place"))
+    result = sync(moved)
+    assert result.exit_code == 0, result.output
+    assert not old.exists(), [str(path) for path in old.rglob("*")]
+    found = documents(MlflowClient(tracking_uri=moved.mlflow_uri))
+    assert found.keys() == {"a", "b"}
+    assert all("report.html" in files for _, files in found.values())
+    assert len(list(moved.mlflow_artifacts.rglob("bundle.zip"))) == 2

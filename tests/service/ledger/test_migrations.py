@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.campaign.lifecycle import CampaignState, TrialState
 from service.ledger import Ledger, entries
 from service.ledger.engine import connect_engine
 from service.ledger.tables import metadata
+from tests.fakes.dying import die_at
 
 STORED = Path(__file__).parent / "stored"
 
@@ -80,3 +82,21 @@ def test_what_a_release_of_the_first_schema_wrote_is_still_there_and_goes_on(sto
         ledger.append("c", 1, [(4, observed)])
         sequences = [change.sequence for change in ledger.changes("c", after=0, limit=100)]
         assert sequences == list(range(1, campaign.sequence + 2))
+
+
+@pytest.mark.parametrize("made_by", ["nobody", "an earlier release"])
+def test_a_process_that_is_killed_while_it_makes_the_schema_leaves_a_ledger_that_opens(
+    made_by: str, tmp_path: Path
+) -> None:
+    statement, was_killed = 0, True
+    while was_killed:
+        statement += 1
+        path = tmp_path / f"{statement}.sqlite"
+        if made_by != "nobody":
+            connection = sqlite3.connect(path)
+            connection.executescript((STORED / "0001.sqlite.sql").read_text(encoding="utf-8"))
+            connection.close()
+        was_killed = die_at(statement, partial(Ledger.at, path))
+        with Ledger.at(path) as ledger:
+            assert len(ledger.campaigns()) == (0 if made_by == "nobody" else 1)
+    assert statement > 10, "the child was killed at every statement"

@@ -68,3 +68,12 @@ def test_how_a_driver_ended_says_what_becomes_of_its_campaign(
 def test_pauses_between_attempts_grow() -> None:
     pauses = [conclude(_S.RUNNING, -9, num_failures=number).pause_seconds for number in range(MAX_FAILURES - 1)]
     assert pauses == [2.0, 4.0]
+
+
+def test_the_reason_of_a_driver_that_left_none_is_the_last_line_of_its_log() -> None:
+    ended = conclude(
+        CampaignState.STARTING, 20, num_failures=MAX_FAILURES - 1, last_words="the socket's path is too long"
+    )
+    assert ended.ending is Ending.FAILED
+    assert ended.message.endswith("its driver's exit code was 20; its log ends: the socket's path is too long")
+    assert "its log ends" not in conclude(CampaignState.STARTING, 20, num_failures=0).message
