@@ -9,6 +9,7 @@ gradient_descent          the theory's baseline
 momentum, outliers        stages
 polar                     the polar factor, by any of the solvers
 quintic, coefficients     polynomial iterations, and their numbers; own_triples: numbers of each matrix's own
+half_products             products in bfloat16 on every processor
 minimax                   where our own of these numbers come from; rebuild_coefficients prints them
 rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype; exact, by SVD
 calibration, triple_fit   numbers fitted to a shape and to its momenta, beforehand and while training

@@ -137,6 +137,11 @@ def split(
     )
 
 
+def is_vector(parameter: Tensor) -> bool:
+    """Return whether a parameter is a number or a vector, dimensions of size one aside: a gain, a bias, a gate."""
+    return sum(size > 1 for size in parameter.shape) <= 1
+
+
 def _places(model: nn.Module) -> Iterator[_Place]:
     """Give every name of every parameter: a tied one is met in each of its modules."""
     for prefix, module in model.named_modules():

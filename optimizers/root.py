@@ -125,7 +125,7 @@ class RootRule(SpectralRule):
             steps=hyperparameters["ns_steps"],
             coefficients=hyperparameters["triples"],
             eps=hyperparameters["eps"],
-            compute_dtype=self.compute_dtype,
+            compute_dtype=self.arithmetic,
             lends=lends,
         )
 

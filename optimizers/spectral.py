@@ -35,16 +35,23 @@ class SpectralRule(ABC):
 
     Attributes:
         solver: A key of `polar.SOLVERS`.
-        compute_dtype: As for `polar.polar_factor`.
+        compute_dtype: As for `polar.polar_factor`; None is torch.optim.Muon's, as `arithmetic` says.
         nesterov: Whether to look ahead along the momentum.
     """
 
     solver: str
-    compute_dtype: str = "auto"
+    compute_dtype: str | None = "auto"
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.compute_dtype)
+        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.arithmetic)
+
+    @property
+    def arithmetic(self) -> str:
+        """The arithmetic asked of the solver; None is bfloat16, torch's, for `newton_schulz`, else `auto`."""
+        if self.compute_dtype is not None:
+            return self.compute_dtype
+        return "bfloat16" if self.solver == "newton_schulz" else "auto"
 
     @property
     def solver_coefficients(self) -> Coefficients | None:
@@ -95,7 +102,7 @@ class SpectralRule(ABC):
         """
         fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32 and self.factor(1, 1) is not None
         by_coefficients = SOLVERS[self.solver].takes_bases and self.solver_coefficients not in (None, "minimax")
-        is_half = self.compute_dtype == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
+        is_half = self.arithmetic == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
         return torch.bfloat16 if fits and is_half else parameter.dtype
 
     def factor(self, rows: int, columns: int) -> float | None:
@@ -153,7 +160,7 @@ class SpectralRule(ABC):
             matrix,
             solver=self.solver,
             coefficients=self.solver_coefficients,
-            compute_dtype=self.compute_dtype,
+            compute_dtype=self.arithmetic,
             lends=lends,
             **iteration,
         )
