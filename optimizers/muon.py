@@ -110,6 +110,7 @@ MUON_HYPERPARAMETERS: Final = table_of(
         sentence="How the learning rate depends on the shape of a matrix.",
     ),
     declare.solver("newton_schulz"),
+    declare.L0,
     replace(
         declare.COMPUTE_DTYPE,
         default=None,
@@ -146,6 +147,7 @@ class Muon(SpectralOptimizer):
         eps: Norm below which a matrix moves less than a full step.
         adjust_lr_fn: A key of `SCALES`.
         solver: A key of `polar.SOLVERS`.
+        l0: Where `minimax`, `qdwh` and `zolo_pd` begin to converge, as for `polar.polar_factor`; None is their default.
         compute_dtype: As for `polar.polar_factor`; None is bfloat16 for `newton_schulz`, `auto` for other solvers.
         maximize: Ascend instead of descend.
         foreach: Stack equal shapes, the default; False takes one matrix at a time.
@@ -173,6 +175,7 @@ class Muon(SpectralOptimizer):
         eps: float = 1e-7,
         adjust_lr_fn: str = "original",
         solver: str = "newton_schulz",
+        l0: float | None = None,
         compute_dtype: str | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
@@ -191,6 +194,7 @@ class Muon(SpectralOptimizer):
                 "eps": eps,
                 "adjust_lr_fn": adjust_lr_fn,
                 "solver": solver,
+                "l0": l0,
                 "compute_dtype": compute_dtype,
             },
             maximize=maximize,

@@ -37,14 +37,17 @@ class SpectralRule(ABC):
         solver: A key of `polar.SOLVERS`.
         compute_dtype: As for `polar.polar_factor`; None is torch.optim.Muon's, as `arithmetic` says.
         nesterov: Whether to look ahead along the momentum.
+        l0: As for `polar.polar_factor`; None is 1e-3, which momenta need, for the minimax quintics.
     """
 
     solver: str
     compute_dtype: str | None = "auto"
     nesterov: bool = False
+    l0: float | None = None
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.arithmetic)
+        coefficients = self.solver_coefficients
+        check_solver(self.solver, coefficients=coefficients, compute_dtype=self.arithmetic, l0=self.l0)
 
     @property
     def arithmetic(self) -> str:
@@ -154,8 +157,10 @@ class SpectralRule(ABC):
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
             iteration["eps"] = hyperparameters["eps"]
-            if solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
-                iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
+        if self.l0 is not None:
+            iteration["l0"] = self.l0
+        elif solver.is_iterative and solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
+            iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,

@@ -170,7 +170,7 @@ def test_an_optimizer_is_built_of_what_was_flattened_and_split():
     optimizer = build_optimizer(model, "muon", parts=parts, lr=0.1)
     views = [
         (group["param_names"], {key: group[key] for key in ("flatten", "num_heads") if key in group})
-        for group in optimizer.param_groups[:-1]
+        for group in optimizer.param_groups[:-2]
     ]
     assert views == [
         (["stem.weight"], {"flatten": True}),
@@ -178,7 +178,7 @@ def test_an_optimizer_is_built_of_what_was_flattened_and_split():
         (["attention.in_proj_weight"], {"num_heads": 3}),
         (["attention.out_proj.weight"], {}),
     ]
-    assert all(group["initial_lr"] == 0.1 for group in optimizer.param_groups[:-1])
+    assert all(group["initial_lr"] == 0.1 for group in optimizer.param_groups[:-2])
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
