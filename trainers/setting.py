@@ -18,7 +18,7 @@ PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.float
 """The dtype of the weights; bf16 keeps them in fp32 and computes losses under autocast."""
 
 
-NAMED_SINCE: Final = ("compute_dtype", "adamw_lr_ratio", "decay_vectors")
+NAMED_SINCE: Final = ("compute_dtype", "adamw_lr_ratio", "decay_vectors", "l0")
 """Hyperparameters that campaigns did not name at first; a state that lacks one was trained with what they name now."""
 
 

@@ -7,7 +7,8 @@ an accepted document names the value of each such hyperparameter, in `fixed` of 
     adamw_lr_ratio   0.1, if neither that nor `adamw_lr` is given
     decay_vectors    true: gains and biases decay as everything else that AdamW trains
 
-A document that was accepted before these were written has the same meaning: it is completed when it is read.
+A document that was accepted before these were written has the same meaning: it is completed when it is read back. If
+its solver is `qdwh` or `zolo_pd` alone, it is given the `l0` of that time as well; a new one takes the solver's own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ DEFAULT_SOLVERS: Final[Mapping[str, str]] = {
 """The optimizers for matrices, each with its solver."""
 
 ADAMW_LR_RATIO: Final = 0.1
+_TAKE_L0: Final = frozenset({"qdwh", "zolo_pd"})
+_STORED_L0: Final = 2e-7
 _ON_GPU: Final[Mapping[str, str]] = {
     "newton_schulz": "bfloat16",
     "polar_express": "bfloat16",
@@ -37,9 +40,18 @@ _ON_GPU: Final[Mapping[str, str]] = {
 }
 
 
-def completed_arms(arms: Iterable[ArmSection], *, precision: str, on_gpu: bool) -> tuple[ArmSection, ...]:
-    """Return a campaign's arms with what their document leaves open in `fixed`."""
-    return tuple(_completed_arm(arm, precision=precision, on_gpu=on_gpu) for arm in arms)
+def completed_arms(
+    arms: Iterable[ArmSection], *, precision: str, on_gpu: bool, are_stored: bool = False
+) -> tuple[ArmSection, ...]:
+    """Return a campaign's arms with what their document leaves open in `fixed`.
+
+    Args:
+        arms: As the document has them.
+        precision: The campaign's.
+        on_gpu: Whether its workers have GPUs.
+        are_stored: Whether they were accepted before, perhaps by an older release.
+    """
+    return tuple(_completed_arm(arm, precision=precision, on_gpu=on_gpu, is_stored=are_stored) for arm in arms)
 
 
 def completed_config(optimizer: str, config: Mapping[str, Any], *, precision: str, on_gpu: bool) -> dict[str, Any]:
@@ -48,9 +60,11 @@ def completed_config(optimizer: str, config: Mapping[str, Any], *, precision: st
     return {**config, **_left_open(optimizer, config, solvers, precision=precision, on_gpu=on_gpu)}
 
 
-def _completed_arm(arm: ArmSection, *, precision: str, on_gpu: bool) -> ArmSection:
+def _completed_arm(arm: ArmSection, *, precision: str, on_gpu: bool, is_stored: bool) -> ArmSection:
     solvers = _solvers(arm.optimizer, arm.search_space, arm.fixed)
     added = _left_open(arm.optimizer, {*arm.space, *arm.fixed}, solvers, precision=precision, on_gpu=on_gpu)
+    if is_stored and "decay_vectors" in added and "l0" not in {*arm.space, *arm.fixed} and solvers <= _TAKE_L0:
+        added["l0"] = _STORED_L0
     return arm.model_copy(update={"fixed": {**arm.fixed, **added}}) if added else arm
 
 

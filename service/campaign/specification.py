@@ -202,7 +202,7 @@ def restore(document: Mapping[str, Any]) -> Specification:
     sections = {key: value for key, value in document.items() if key != "objective"}
     specification = Specification.model_validate({**DEFAULTS, **sections, "objectives": objectives})
     on_gpu = bool(specification.resources.gpus)
-    arms = completed_arms(specification.arms, precision=specification.precision, on_gpu=on_gpu)
+    arms = completed_arms(specification.arms, precision=specification.precision, on_gpu=on_gpu, are_stored=True)
     return specification.model_copy(update={"arms": arms})
 
 

@@ -89,6 +89,22 @@ def test_an_older_document_is_completed_with_what_it_meant(document: dict[str, A
     assert restore(specification.document()) == specification
 
 
+@pytest.mark.parametrize(("solver", "l0"), [("qdwh", 2e-7), ("zolo_pd", 2e-7), ("svd", None)])
+def test_an_older_document_keeps_the_lower_end_of_its_solver(solver: str, l0: float | None) -> None:
+    document = {
+        "name": "x",
+        "task": {"name": "matrix_completion", "steps": 4},
+        "objective": {"metric": "loss"},
+        "arms": [{"optimizer": "polargrad", "space": {"lr": {"fixed": 0.1}}, "fixed": {"solver": solver}}],
+        "search": {"points": 1},
+    }
+    canonical = parse(document).document()
+    assert "l0" not in restore(canonical).arms[0].fixed
+    for name in MADE_EXPLICIT:
+        del canonical["arms"][0]["fixed"][name]
+    assert restore(canonical).arms[0].fixed.get("l0") == l0
+
+
 def test_a_trial_whose_rate_counts_only_beside_another_value_keeps_the_old_ratio() -> None:
     config = {"lr": 0.1, "solver": "newton_schulz"}  # the space holds `adamw_lr` when solver is svd
     completed = completed_config("polargrad", config, precision="fp32", on_gpu=True)
