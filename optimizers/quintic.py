@@ -185,7 +185,7 @@ def _plain_steps(
     A, B, *iterates = _memory(X)
     for step, (a, b, c) in enumerate(triples):
         out = iterates[step % 2] if lends or step < len(triples) - 1 else None
-        # The next iterate may take the place of A, so that of a square matrix three are kept in the cache instead of four.
+        # A square A lies where the next iterate will: three matrices in the cache instead of four
         A = iterates[step % 2] if X.shape[-2] == X.shape[-1] else A
         squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
         added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)

@@ -28,8 +28,9 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
     source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
     objective = f"{specification.objective.metric} {point.value:.6g}{width} at step {specification.task.steps}"
     lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
-    lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **point.config}, sort_keys=False).rstrip())
-    lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
+    config = {**arm.fixed, **point.config}  # a trial of an older release does not name all that it was trained with
+    lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **config}, sort_keys=False).rstrip())
+    lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, config))]
     return "\n".join(lines)
 
 
