@@ -157,7 +157,8 @@ def _spectral(
     parts: ParameterSplit, name: str, kind: type[SpectralOptimizer], given: Mapping[str, Any]
 ) -> SpectralOptimizer:
     if not parts.matrices:
-        raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none\n{parts.report()}")
+        flattened = " (a convolution is one by split(..., flatten=True))" if _has_convolution(parts) else ""
+        raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none{flattened}\n{parts.report()}")
     options = _filled(kind.hyperparameters, given)
     beside = _beside(name, options, given)
     decays = [given.get("decay_vectors", False) or not is_vector(parameter) for _, parameter in parts.rest]
@@ -168,6 +169,10 @@ def _spectral(
             groups.append({"params": some, "algorithm": ADAMW, **beside, "weight_decay": weight_decay})
     construct: Callable[..., SpectralOptimizer] = kind
     return construct(groups, **options)
+
+
+def _has_convolution(parts: ParameterSplit) -> bool:
+    return any(parameter.ndim > 2 for _, parameter in parts.rest)
 
 
 def _filled(table: Mapping[str, Hyperparameter], given: Mapping[str, Any]) -> dict[str, Any]:

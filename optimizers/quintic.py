@@ -186,7 +186,7 @@ def _plain_steps(
     for step, (a, b, c) in enumerate(triples):
         out = iterates[step % 2] if lends or step < len(triples) - 1 else None
         # A square A lies where the next iterate will: three matrices in the cache instead of four
-        A = iterates[step % 2] if X.shape[-2] == X.shape[-1] else A
+        A = iterates[step % 2] if step > 0 and X.shape[-2] == X.shape[-1] else A
         squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
         added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)
         X = multiply_add(X, *((X, added) if lies_tall else (added, X)), beta=a, out=out)

@@ -186,7 +186,7 @@ def test_the_report_says_why_a_matrix_is_left_to_adamw_and_what_to_do():
 
 
 def test_a_convolutional_net_without_a_hidden_layer_says_what_it_has():
-    with pytest.raises(ValueError, match=r"(?s)Muon needs a matrix.*fc.weight .*output head"):
+    with pytest.raises(ValueError, match=r"(?s)Muon needs a matrix.*flatten=True.*fc.weight .*output head"):
         build_optimizer(CASES["a convolutional net and its classifier"][0](), "muon")
     model = CASES["a convolutional net and its classifier"][0]()
     assert build_optimizer(model, "muon", parts=split(model, flatten=True)).param_groups[0]["flatten"]
