@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
 
 HEAD_NAMES: Final = frozenset(
     [
@@ -35,9 +35,14 @@ LAYERS: Final = (*TABLES, *CONVOLUTIONS, *TRANSPOSED, *RECURRENT, nn.MultiheadAt
 
 def is_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear map, `nn.Linear` or one that looks like it: quantized, sharded, one's own."""
-    weight = getattr(module, "weight", None)
+    weight = _held_weight(module)
     shape = (getattr(module, "out_features", None), getattr(module, "in_features", None))
-    return isinstance(module, nn.Linear) or (isinstance(weight, nn.Parameter) and tuple(weight.shape) == shape)
+    return isinstance(module, nn.Linear) or (weight is not None and tuple(weight.shape) == shape)
+
+
+def _held_weight(module: nn.Module) -> nn.Parameter | None:
+    """Return the weight that a module holds; to ask a parametrized one would compute it, and may change the model."""
+    return module._parameters.get("weight")
 
 
 def output_heads(model: nn.Module) -> dict[int, str]:
@@ -61,9 +66,10 @@ def output_heads(model: nn.Module) -> dict[int, str]:
 
 
 def _are_tied(layer: nn.Module, table: nn.Module) -> bool:
-    weights = [each.weight for each in (layer, table) if isinstance(each.weight, Tensor)]
-    storages = {weight.untyped_storage()._cdata for weight in weights}  # tells meta tensors apart as well
-    return len(weights) == 2 and len(storages) == 1
+    one, other = _held_weight(layer), _held_weight(table)
+    if one is None or other is None:
+        return False
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)  # tells meta tensors apart as well
 
 
 def _named(layers: dict[str, nn.Module]) -> list[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import orthogonal, weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from optimizers import build_optimizer, split
 
@@ -183,6 +183,17 @@ def test_the_report_says_why_a_matrix_is_left_to_adamw_and_what_to_do():
     assert why["out.weight"] == "output head, the last linear layer"
     asked = split(model, matrices=["*.mystery", "out.*"], adamw=["mix.*"])
     assert {name for name, _ in asked.matrices} == {"scale.mystery", "out.weight"}
+
+
+def test_looking_at_a_model_changes_nothing_of_it():
+    model = Model(mix=spectral_norm(linear(8, 8)), out=spectral_norm(linear(8, 3)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = {entry.name: entry.group for entry in split(model).assignments}
+    assert found == {
+        "mix.parametrizations.weight.original": "matrices",
+        "out.parametrizations.weight.original": "adamw",
+    }
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_convolutional_net_without_a_hidden_layer_says_what_it_has():
