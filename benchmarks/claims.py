@@ -202,10 +202,12 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
 }
 PROBLEMS: Mapping[str, Callable[[float, Method], Arrival]] = {"factorization": factorization, "attention": attention}
 
+EXACT: Mapping[str, Any] = {"compute_dtype": "float64"}  # as everything of these problems
+
 CONTESTANTS: Mapping[str, tuple[str, Mapping[str, Any], Schedule, tuple[float, ...]]] = {
     "polargrad, constant lr": ("polargrad", {"momentum": 0.0}, Schedule("constant"), (2e-5, 4e-5, 6e-5, 7e-5)),
-    "muon, constant lr": ("muon", {}, Schedule("constant"), (0.001, 0.003, 0.01)),
-    "muon, decayed": ("muon", {}, Schedule("cosine"), (0.001, 0.003, 0.01)),
+    "muon, constant lr": ("muon", EXACT, Schedule("constant"), (0.001, 0.003, 0.01)),
+    "muon, decayed": ("muon", EXACT, Schedule("cosine"), (0.001, 0.003, 0.01)),
     "adam, constant lr": ("adamw", {"weight_decay": 0.0}, Schedule("constant"), (0.003, 0.01, 0.03)),
 }
 

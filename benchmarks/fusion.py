@@ -70,7 +70,7 @@ class Case:
     def setting(self, member: int = 0, *, data_seed: int = 0, device: str = "cpu") -> TrialSetting:
         """Give a member's setting."""
         task = task_from_options(self.task, self.options)
-        hyperparameters = {"lr": self.lr * (1 + member / max(NUMBERS))}
+        hyperparameters = {"lr": self.lr * (1 + member / max(NUMBERS)), "compute_dtype": "auto"}
         return TrialSetting(task, "muon", hyperparameters, Schedule(), 10**6, member, data_seed, device=device)
 
 

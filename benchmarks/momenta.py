@@ -19,7 +19,7 @@ def recorded_momenta(*, width: int = 128, seed: int = 0) -> dict[str, list[Tenso
     """Train 60 steps on the CPU and give the momenta, float32, by what the matrix is for."""
     task = LanguageModel(width=width, depth=2, heads=4, context=64, batch_size=8)
     model = task.build(torch.Generator().manual_seed(seed))
-    optimizer = build_optimizer(model, "muon", lr=0.02)
+    optimizer = build_optimizer(model, "muon", lr=0.02, compute_dtype="auto")
     assert isinstance(optimizer, Muon)
     momenta: dict[str, list[Tensor]] = {"momenta attention": [], "momenta feed-forward": []}
     for step in range(1, max(RECORDED_AT) + 1):

@@ -1,7 +1,10 @@
 """Time a step of our optimizers beside their peers': one process, interleaved, medians, ratios.
 
     python -m benchmarks.optimizer_step [--device cuda] [--threads 2] [--repeats 15] [--json FILE]
+    python -m benchmarks.optimizer_step --only defaults [--widths 16,…,2048] [--matrices N] [--keep]
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m … --only defaults --matrices 1   no bfloat16 instructions
 
+Classes with their default arguments come first, then their options.
 Every optimizer of a case owns equal matrices and equal gradients. In a round each takes one step, in turn, so that
 what disturbs the machine disturbs all of them, and each round has an order of its own, for what a line leaves in cache
 and heap its successor finds. A PolarGrad line ends with the error ‖X − U Vᵀ‖_F / √m of its direction: a time is
@@ -26,13 +29,20 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from benchmarks.kept import keep
 from optimizers import Muon, PolarGrad, Root
 from optimizers.coefficients import CLASSIC
+from optimizers.half_products import IS_NATIVE
 
 Shapes: TypeAlias = Sequence[tuple[int, int]]
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
 
 WARMUP_STEPS: Final = 3
+LEAST_ROUNDS: Final = 3
+SECONDS: Final = 60.0
+"""After which a case takes no further round, beyond the least: torch alone may take minutes a step."""
+WIDTHS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048)
+RESULTS: Final = Path(__file__).parent / "results"
 SQUARES_64: Final[Shapes] = [(64, 64)] * 24
 RECTANGLES_64: Final[Shapes] = [(64, 256), (256, 64)] * 12
 SQUARES_256: Final[Shapes] = [(256, 256)] * 24
@@ -45,6 +55,24 @@ class PaddingMuon(Muon):
 
     merge: ClassVar[str] = "padded"
     merge_on_cpu: ClassVar[str] = "padded"
+
+
+def default_cases(widths: Sequence[int], matrices: int | None) -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
+    """Yield Muon with default arguments beside torch's, on squares and, up to 512, on rectangles of 1:4 and 4:1.
+
+    24 matrices each, 6 where six copies of 24 (two optimizers' parameters, gradients, momenta) would take 2 GB.
+    """
+    contenders: dict[str, Build] = {
+        "torch.optim.Muon": lambda parameters: torch.optim.Muon(parameters),
+        "ours": lambda parameters: Muon(parameters),
+    }
+    for width in widths:
+        squares = matrices or (24 if width <= 1024 else 6)
+        yield f"Muon by defaults, {squares} of {width}x{width}", [(width, width)] * squares, contenders
+        if width <= 512:
+            pairs = max(1, (matrices or (24 if width <= 128 else 6)) // 2)
+            title = f"Muon by defaults, {2 * pairs} of {width}x{4 * width} and {4 * width}x{width}"
+            yield title, [(width, 4 * width), (4 * width, width)] * pairs, contenders
 
 
 def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
@@ -143,22 +171,26 @@ def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeat
         optimizers[name] = build(_parameters(shapes, device))
         step = optimizers[name].step
         try:
+            started = time.perf_counter()
             for _ in range(WARMUP_STEPS):
-                step()
+                if time.perf_counter() - started < SECONDS / 4:
+                    step()
         except Exception as error:  # a peer's failure is a result of this table, and whatever it raises is shown
             lines.append({"optimizer": name, "failed": f"{type(error).__name__}: {error}"[:120]})
         else:
             steps[name] = step
-    rounds = [
-        {name: _milliseconds(steps[name], device) for name in random.Random(repeat).sample(list(steps), len(steps))}
-        for repeat in range(repeats)
-    ]
+    rounds: list[dict[str, float]] = []
+    started = time.perf_counter()
+    while len(rounds) < repeats and (len(rounds) < LEAST_ROUNDS or time.perf_counter() - started < SECONDS):
+        order = random.Random(len(rounds)).sample(list(steps), len(steps))
+        rounds.append({name: _milliseconds(steps[name], device) for name in order})
     first = next(iter(steps))
     measured: list[dict[str, Any]] = [
         {
             "optimizer": name,
             "milliseconds": median(times[name] for times in rounds),
             "ratio": median(times[first] / times[name] for times in rounds),
+            "rounds": len(rounds),
         }
         for name in steps
     ]
@@ -175,17 +207,24 @@ def main() -> None:
     about = {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU {platform.machine()}",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16 instructions": IS_NATIVE,
         "threads": options.threads,
         "repeats": options.repeats,
     }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    tables = {}
-    for title, shapes, contenders in cases():
+    tables, text = {}, ""
+    for title, shapes, contenders in (*default_cases(options.widths, options.matrices), *cases()):
         if options.only in title:
             tables[title] = measure(shapes, contenders, device=options.device, repeats=options.repeats)
-            _show(title, tables[title])
+            text += (shown := _shown(title, tables[title]))
+            print(shown, end="", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
+    if options.keep:
+        path = RESULTS / f"optimizer_step_defaults_{'bf16' if IS_NATIVE else 'no_bf16'}"
+        keep(path.with_suffix(".json"), {"about": about, "tables": tables})
+        path.with_suffix(".txt").write_text(f"{about}\n{text}", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -194,16 +233,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--only", default="", help="run the cases whose title contains this")
+    parser.add_argument("--widths", type=lambda text: [int(width) for width in text.split(",")], default=WIDTHS)
+    parser.add_argument("--matrices", type=int, help="instead of 24 and 6 in a case of defaults")
+    parser.add_argument("--keep", action="store_true", help="write the tables to benchmarks/results")
     parser.add_argument("--json", type=Path, help="write the tables here, too")
     return parser.parse_args()
 
 
-def _show(title: str, lines: list[dict[str, Any]]) -> None:
-    print(f"\n{title}")
+def _shown(title: str, lines: list[dict[str, Any]]) -> str:
+    text = f"\n{title}\n"
     for line in lines:
         result = line.get("failed") or f"{line['milliseconds']:9.2f} ms  {line['ratio']:6.2f}x"
         error = f"   error {line['error']:.1e}" if "error" in line else ""
-        print(f"  {line['optimizer']:40}{result}{error}", flush=True)
+        text += f"  {line['optimizer']:40}{result}{error}\n"
+    return text
 
 
 def _parameters(shapes: Shapes, device: str) -> list[nn.Parameter]:

@@ -49,7 +49,7 @@ def step_seconds() -> float:
         setting = TrialSetting(
             task=task_from_options("language_model", options),
             optimizer="muon",
-            hyperparameters={"lr": 0.01, "weight_decay": 0.0},
+            hyperparameters={"lr": 0.01, "weight_decay": 0.0, "compute_dtype": "auto"},
             schedule=Schedule(),
             steps=100,
             seed=trial,

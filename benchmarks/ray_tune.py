@@ -61,7 +61,7 @@ def make_trial(config: dict[str, Any]) -> Any:
         TrialSetting(
             task=task_from_options(problem.task, problem.options),
             optimizer="muon",
-            hyperparameters={"lr": config["lr"], "weight_decay": 0.0},
+            hyperparameters={"lr": config["lr"], "weight_decay": 0.0, "compute_dtype": "float32"},
             schedule=Schedule(),
             steps=STEPS,
             seed=0,

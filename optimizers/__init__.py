@@ -9,10 +9,11 @@ gradient_descent          the theory's baseline
 momentum, outliers        stages
 polar                     the polar factor, by any of the solvers
 quintic, coefficients     polynomial iterations, and their numbers; own_triples: numbers of each matrix's own
+half_products             products in bfloat16 on every processor
 minimax                   where our own of these numbers come from; rebuild_coefficients prints them
 rational, qdwh, zolotarev rational iterations, to the accuracy of the dtype; exact, by SVD
 calibration, triple_fit   numbers fitted to a shape and to its momenta, beforehand and while training
-parameter_groups          which parameters are matrices for us; matrix_views: as which matrices
+parameter_groups          which parameters are matrices for us, without output_heads; matrix_views: as which matrices
 hyperparameters, catalog  what may be set, and the optimizers by name
 diagnostics               what to watch
 spelling                  what an unknown name was meant to be

@@ -13,7 +13,7 @@ from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESI
 from optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
 from optimizers.hyperparameters import Hyperparameter, check_values, table_of
 from optimizers.muon import Muon
-from optimizers.parameter_groups import ParameterSplit, split
+from optimizers.parameter_groups import ParameterSplit, is_vector, split
 from optimizers.polargrad import PolarGrad
 from optimizers.root import Root
 from optimizers.spectral_descent import SpectralDescent
@@ -21,6 +21,7 @@ from optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
 from optimizers.spelling import refuse_unknown
 
 ADAMW_LR_RATIO: Final = 0.1
+"""Beside updates of spectral norm one, as Jordan's Muon; updates as large as AdamW's take AdamW's own rate, 1."""
 
 BESIDE: Final = table_of(
     Hyperparameter(
@@ -29,15 +30,17 @@ BESIDE: Final = table_of(
         default=None,
         low=0,
         elementwise=True,
-        sentence="Learning rate of the parameters that are not matrices; by default lr times adamw_lr_ratio.",
+        sentence="Learning rate of the parameters that are not matrices; by default lr times adamw_lr_ratio, beside "
+        "polargrad 0.001.",
     ),
     Hyperparameter(
         name="adamw_lr_ratio",
         kind="float",
-        default=ADAMW_LR_RATIO,
+        default=None,
         low=0,
         elementwise=True,
-        sentence="That learning rate as a multiple of lr; not together with adamw_lr.",
+        sentence="That learning rate as a multiple of lr, not together with adamw_lr; by default 1 if updates are as "
+        "large as AdamW's (root, match_rms_adamw), else 0.1.",
     ),
     replace(ADAMW_BETAS, name="adamw_betas", default=BESIDE_MATRICES["betas"]),
     replace(ADAMW_EPS, name="adamw_eps", default=BESIDE_MATRICES["eps"]),
@@ -48,6 +51,12 @@ BESIDE: Final = table_of(
         low=0,
         elementwise=True,
         sentence="Decoupled decay of the parameters that are not matrices; by default weight_decay.",
+    ),
+    Hyperparameter(
+        name="decay_vectors",
+        kind="boolean",
+        default=False,
+        sentence="Whether vectors, as gains and biases, decay as well.",
     ),
 )
 
@@ -122,7 +131,7 @@ def build_optimizer(
     elif name == "sgd":
         optimizer = torch.optim.SGD(model.named_parameters(), **_filled(table, hyperparameters))
     else:
-        optimizer = _spectral(split(model) if parts is None else parts, SPECTRAL_CLASSES[name], hyperparameters)
+        optimizer = _spectral(split(model) if parts is None else parts, name, SPECTRAL_CLASSES[name], hyperparameters)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -144,30 +153,51 @@ def _check_parts(parts: ParameterSplit, model: nn.Module, name: str) -> None:
         )
 
 
-def _spectral(parts: ParameterSplit, kind: type[SpectralOptimizer], given: Mapping[str, Any]) -> SpectralOptimizer:
+def _spectral(
+    parts: ParameterSplit, name: str, kind: type[SpectralOptimizer], given: Mapping[str, Any]
+) -> SpectralOptimizer:
     if not parts.matrices:
-        raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none\n{parts.report()}")
+        flattened = " (a convolution is one by split(..., flatten=True))" if _has_convolution(parts) else ""
+        raise ValueError(f"{kind.__name__} needs a matrix to train: got a model with none{flattened}\n{parts.report()}")
     options = _filled(kind.hyperparameters, given)
+    beside = _beside(name, options, given)
+    decays = [given.get("decay_vectors", False) or not is_vector(parameter) for _, parameter in parts.rest]
     groups = parts.groups()
-    if parts.rest:
-        groups.append({"params": list(parts.rest), "algorithm": ADAMW, **_beside(options, given)})
+    for weight_decay, is_meant in ((beside["weight_decay"], True), (0.0, False)):
+        some = [pair for pair, decay in zip(parts.rest, decays, strict=True) if decay is is_meant]
+        if some:
+            groups.append({"params": some, "algorithm": ADAMW, **beside, "weight_decay": weight_decay})
     construct: Callable[..., SpectralOptimizer] = kind
     return construct(groups, **options)
+
+
+def _has_convolution(parts: ParameterSplit) -> bool:
+    return any(parameter.ndim > 2 for _, parameter in parts.rest)
 
 
 def _filled(table: Mapping[str, Hyperparameter], given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given.get(name, entry.default) for name, entry in table.items()}
 
 
-def _beside(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the options of the AdamW group, from those of the matrices where nothing else is said."""
+def _beside(name: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the AdamW groups, from those of the matrices if nothing else is said."""
     absolute, ratio = given.get("adamw_lr"), given.get("adamw_lr_ratio")
     if absolute is not None and ratio is not None:
         raise ValueError(f"give either adamw_lr or adamw_lr_ratio: got {absolute!r} and {ratio!r}")
     decay = given.get("adamw_weight_decay")
     return {
-        "lr": options["lr"] * (ADAMW_LR_RATIO if ratio is None else ratio) if absolute is None else absolute,
+        "lr": _adamw_lr(name, options, ratio) if absolute is None else absolute,
         "weight_decay": options["weight_decay"] if decay is None else decay,
         "betas": tuple(given.get("adamw_betas", BESIDE_MATRICES["betas"])),
         "eps": given.get("adamw_eps", BESIDE_MATRICES["eps"]),
     }
+
+
+def _adamw_lr(name: str, options: Mapping[str, Any], ratio: float | None) -> Any:
+    """Return AdamW's rate by the unit of the matrices' rate; PolarGrad's, an inverse curvature, says nothing of it."""
+    if ratio is not None:
+        return options["lr"] * ratio
+    if name == "polargrad":
+        return ADAMW_HYPERPARAMETERS["lr"].default
+    is_matched = name == "root" or options.get("adjust_lr_fn") == "match_rms_adamw"
+    return options["lr"] * (1.0 if is_matched else ADAMW_LR_RATIO)

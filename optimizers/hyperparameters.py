@@ -155,6 +155,15 @@ EPS: Final = Hyperparameter(
     elementwise=True,
     sentence="Norm below which a matrix moves less than a full step; qdwh, zolo_pd and svd do not read it.",
 )
+L0: Final = Hyperparameter(
+    name="l0",
+    kind="float",
+    default=None,
+    low=0,
+    low_open=True,
+    high=1,
+    sentence="Share of the largest singular value from which on qdwh, zolo_pd and minimax converge; by default theirs.",
+)
 COMPUTE_DTYPE: Final = Hyperparameter(
     name="compute_dtype",
     kind="choice",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimizers.scratch import TEMPORARY, scratch
-from optimizers.stacking import stack_into
+from optimizers.stacking import in_pieces, stack_into
 
 STACKED_UP_TO: Final = 64 * 64
 """Entries up to which copying a matrix costs less than one more operation on it alone; measured on a CPU."""
@@ -53,11 +53,12 @@ def average_(
 def _average_and_round_(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
-    """Round what is to follow matrix by matrix, while it is in the cache."""
-    ahead = scratch(buffers[0].shape, TEMPORARY, like=buffers[0])
-    for buffer, gradient, rounded in zip(buffers, gradients, followed.unbind(), strict=True):
-        buffer.lerp_(gradient, 1 - momentum)
-        rounded.copy_(torch.lerp(gradient, buffer, momentum, out=ahead) if nesterov else buffer)
+    """Round what is to follow in pieces, while they are in the cache."""
+    for whole in zip(buffers, gradients, followed.unbind(), strict=True):
+        for buffer, gradient, rounded in in_pieces(*whole):
+            buffer.lerp_(gradient, 1 - momentum)
+            ahead = scratch(buffer.shape, TEMPORARY, like=buffer) if nesterov else buffer
+            rounded.copy_(torch.lerp(gradient, buffer, momentum, out=ahead) if nesterov else buffer)
 
 
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:

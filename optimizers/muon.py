@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from torch import Tensor
@@ -63,6 +63,7 @@ class MuonRule(SpectralRule):
     """
 
     solver: str = "newton_schulz"
+    compute_dtype: str | None = None
     nesterov: bool = True
     adjust_lr_fn: str = "original"
     ns_coefficients: Coefficients | None = None
@@ -109,17 +110,25 @@ MUON_HYPERPARAMETERS: Final = table_of(
         sentence="How the learning rate depends on the shape of a matrix.",
     ),
     declare.solver("newton_schulz"),
-    declare.COMPUTE_DTYPE,
+    declare.L0,
+    replace(
+        declare.COMPUTE_DTYPE,
+        default=None,
+        sentence="Arithmetic of the polar solver; by default bfloat16, torch's, for newton_schulz, else auto.",
+    ),
 )
 
 
 class Muon(SpectralOptimizer):
     """Muon for matrices, AdamW for the rest.
 
-    With its defaults it follows torch.optim.Muon, up to rounding: that computes in bfloat16, here
-    `compute_dtype="bfloat16"`. One exception: with bfloat16 parameters and `nesterov=False` torch overwrites its
-    momentum buffer with the orthogonal factor; this one does not. Groups with `algorithm="adamw"` are described at
-    `SpectralOptimizer`.
+    With its defaults it follows torch.optim.Muon to 1e-3 in a trajectory at lr 1e-3, on every device, for it takes the
+    same arithmetic: parameters, momentum and step in the parameters' dtype; the iteration on entries rounded to
+    bfloat16, each product summed in float32 and rounded once. The order of a sum is the library's, so the two agree up
+    to such roundings, not bit for bit; a processor without bfloat16 instructions takes the same products in float32
+    and rounds them (`half_products`). `compute_dtype="float32"` rounds nothing. One exception: with bfloat16 parameters
+    and `nesterov=False` torch overwrites its momentum buffer with the orthogonal factor; this one does not. Groups with
+    `algorithm="adamw"` are described at `SpectralOptimizer`.
 
     Parameters are [rows, columns], real floating point of any precision; the state of each is `momentum_buffer`, of its
     shape and dtype. Five classic steps send singular values of at least 3e-3 ‖V‖_F into [.68, 1.21], smaller ones to up
@@ -138,7 +147,8 @@ class Muon(SpectralOptimizer):
         eps: Norm below which a matrix moves less than a full step.
         adjust_lr_fn: A key of `SCALES`.
         solver: A key of `polar.SOLVERS`.
-        compute_dtype: As for `polar.polar_factor`.
+        l0: Where `minimax`, `qdwh` and `zolo_pd` begin to converge, as for `polar.polar_factor`; None is their default.
+        compute_dtype: As for `polar.polar_factor`; None is bfloat16 for `newton_schulz`, `auto` for other solvers.
         maximize: Ascend instead of descend.
         foreach: Stack equal shapes, the default; False takes one matrix at a time.
         capturable: Keep AdamW's step counts on the device, for CUDA graphs.
@@ -165,7 +175,8 @@ class Muon(SpectralOptimizer):
         eps: float = 1e-7,
         adjust_lr_fn: str = "original",
         solver: str = "newton_schulz",
-        compute_dtype: str = "auto",
+        l0: float | None = None,
+        compute_dtype: str | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -183,6 +194,7 @@ class Muon(SpectralOptimizer):
                 "eps": eps,
                 "adjust_lr_fn": adjust_lr_fn,
                 "solver": solver,
+                "l0": l0,
                 "compute_dtype": compute_dtype,
             },
             maximize=maximize,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optimizers.half_products import baddbmm, bmm
 from optimizers.normalisation import normalised
 
 
@@ -39,9 +40,9 @@ def iterated_by_own(
     limit = None if len(set(counts)) == 1 else torch.tensor(counts, device=X.device)[:, None, None]
     for step in range(max(counts)):
         a, b, c = own[:, min(step, own.shape[-2] - 1), :, None, None].unbind(dim=1)
-        A = X @ X.mT
-        B = torch.baddbmm((b * A).to(dtype), (c * A).to(dtype), A)
-        further = torch.baddbmm((a * X).to(dtype), B, X)
+        A = bmm(X, X.mT)
+        B = baddbmm((b * A).to(dtype), (c * A).to(dtype), A)
+        further = baddbmm((a * X).to(dtype), B, X)
         X = further if limit is None else torch.where(step < limit, further, X)
     return X.reshape(matrix.shape)
 

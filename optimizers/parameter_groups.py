@@ -1,7 +1,8 @@
 """Which parameters of a model a spectral optimizer should train, and which AdamW.
 
 The shape alone does not tell: an embedding is a table of vectors, not a map between spaces, yet it is two-dimensional.
-So modules are looked at, then names; tied weights are judged together, by the storage that they share. In doubt AdamW.
+So modules are looked at, and where they stand (`output_heads`); tied weights are judged together, by the storage that
+they share. A matrix of a module that is not known goes to AdamW, as all does in doubt; the report says so.
 A convolution can be flattened and a fused projection split, so that each map in it has a polar factor of its own.
 
     parts = split(model, flatten=True, split_sizes={"*.qkv.weight": (512, 128, 128)})
@@ -20,15 +21,16 @@ from math import prod
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from optimizers.matrix_views import check_view
+from optimizers.output_heads import CONVOLUTIONS, LAYERS, RECURRENT, TABLES, is_linear, output_heads
 
 Group = Literal["matrices", "adamw"]
 
 EMBEDDING_NAME: Final = re.compile(r"embed|wte|wpe|^pos(itions?)?$", re.IGNORECASE)
-HEAD_NAME: Final = re.compile(r"head$|^classifier$|^unembed|^output$", re.IGNORECASE)
-ROUTER_NAME: Final = re.compile(r"router", re.IGNORECASE)
-CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+KNOWN: Final = (*CONVOLUTIONS, *RECURRENT, nn.MultiheadAttention)
+ROUTER_NAME: Final = re.compile(r"(^|_)router(_|\d|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ParameterSplit:
 
 @dataclass(frozen=True)
 class _Place:
-    """One name of a parameter, and the module that owns it."""
+    """One name of a parameter, and the module that uses it, also if a parametrization holds it."""
 
     name: str
     parameter: nn.Parameter
@@ -100,9 +102,10 @@ def split(
 ) -> ParameterSplit:
     """Assign every parameter of a model to the matrices or to AdamW.
 
-    To AdamW go parameters that are not two-dimensional or have a dimension of size one, embeddings, the output head
-    (linear layers named so, else the last one beside others or an embedding), norms, routers, and whatever shares
-    storage with one of these.
+    To AdamW go parameters that are not two-dimensional or have a dimension of size one, embeddings, the output heads
+    (`output_heads`), norms, routers, matrices that are held by a module of no known kind, and whatever shares storage
+    with one of these. Known are linear layers, convolutions, attention and recurrent layers; a model that has none of
+    them and no embedding is a problem in bare matrices, which then are what is trained.
 
     Args:
         model: Any module; nothing is computed or changed.
@@ -123,11 +126,11 @@ def split(
     places = list(_places(model))
     wishes = _Wishes(matrices, adamw, flatten, split_sizes or {}, num_heads or {})
     _refuse_idle_patterns([*matrices, *adamw, *wishes.split_sizes, *wishes.num_heads], places)
-    heads = _heads(model)
+    heads, is_raw = output_heads(model), _is_raw(model)
     by_storage: defaultdict[tuple[int, int], list[_Place]] = defaultdict(list)
     for place in places:
         by_storage[_storage(place.parameter)].append(place)
-    chosen = {key: _assign(tied, heads, wishes) for key, tied in by_storage.items()}
+    chosen = {key: _assign(tied, heads, is_raw, wishes) for key, tied in by_storage.items()}
     listed = {id(place.parameter): place for place in reversed(places)}
     rows = [(listed[id(parameter)], chosen[_storage(parameter)]) for parameter in model.parameters()]
     return ParameterSplit(
@@ -137,11 +140,19 @@ def split(
     )
 
 
+def is_vector(parameter: Tensor) -> bool:
+    """Return whether a parameter is a number or a vector, dimensions of size one aside: a gain, a bias, a gate."""
+    return sum(size > 1 for size in parameter.shape) <= 1
+
+
 def _places(model: nn.Module) -> Iterator[_Place]:
     """Give every name of every parameter: a tied one is met in each of its modules."""
     for prefix, module in model.named_modules():
+        owner = module
+        if isinstance(module, ParametrizationList):  # <owner>.parametrizations.<weight>
+            owner = model.get_submodule(".".join(prefix.split(".")[:-2]))
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            yield _Place(f"{prefix}.{name}" if prefix else name, parameter, module)
+            yield _Place(f"{prefix}.{name}" if prefix else name, parameter, owner)
 
 
 def _storage(parameter: Tensor) -> tuple[int, int]:
@@ -149,21 +160,11 @@ def _storage(parameter: Tensor) -> tuple[int, int]:
     return parameter.untyped_storage()._cdata, int(parameter.storage_offset())
 
 
-def _heads(model: nn.Module) -> set[int]:
-    """Find the output heads: the linear layers named so, else the last one if it is not the only layer with a table."""
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    named = {id(module) for name, module in linear if HEAD_NAME.search(name.rpartition(".")[2])}
-    has_embedding = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-    if named or not linear or (len(linear) == 1 and not has_embedding):
-        return named
-    return {id(linear[-1][1])}
-
-
-def _assign(tied: list[_Place], heads: set[int], wishes: _Wishes) -> Assignment:
+def _assign(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, wishes: _Wishes) -> Assignment:
     """Judge all places of one storage together, by its strongest reason."""
     first = tied[0]
     view, blocks = _view(tied, wishes)
-    group, reason = _asked(tied, wishes) or _judged(tied, heads, view)
+    group, reason = _asked(tied, wishes) or _judged(tied, heads, is_raw, view)
     shape = tuple(first.parameter.shape)
     if group == "adamw":
         if blocks:
@@ -213,39 +214,49 @@ def _asked(tied: list[_Place], wishes: _Wishes) -> tuple[Group, str] | None:
     return ("adamw", f"asked by {as_rest[0]!r}") if as_rest else None
 
 
-def _judged(tied: list[_Place], heads: set[int], view: Mapping[str, Any]) -> tuple[Group, str]:
+def _judged(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, view: Mapping[str, Any]) -> tuple[Group, str]:
     for place in tied:
-        reason = _reason_for_adamw(place, heads, view)
+        reason = _reason_for_adamw(place, heads, is_raw, view)
         if reason is not None:
             others = [other.name for other in tied if other is not place]
             return "adamw", reason + (f", tied to {', '.join(others)}" if others else "")
     return "matrices", "matrix" if tied[0].parameter.ndim == 2 else "convolution"
 
 
-def _reason_for_adamw(place: _Place, heads: set[int], view: Mapping[str, Any]) -> str | None:
+def _reason_for_adamw(place: _Place, heads: Mapping[int, str], is_raw: bool, view: Mapping[str, Any]) -> str | None:
     shape, owner = place.parameter.shape, place.owner
     is_flattened = "flatten" in view and isinstance(owner, CONVOLUTIONS)
     if len(shape) != 2 and not is_flattened:
         return f"{len(shape)}-dimensional"
-    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
+    if isinstance(owner, TABLES):
         return "embedding"
     if id(owner) in heads:
-        return "output head"
-    if "norm" in type(owner).__name__.lower():
-        return "norm"
+        return heads[id(owner)]
     if is_flattened and shape[0] == view.get("num_heads"):
         return "a vector for each channel, depthwise"
     if 1 in (shape[0], prod(shape[1:])):
         return "a vector, with a dimension of size one"
-    return _reason_by_name(place.name)
+    return _reason_by_use(place, is_raw)
 
 
-def _reason_by_name(name: str) -> str | None:
-    parts = name.split(".")
-    for pattern, reason in ((EMBEDDING_NAME, "embedding"), (HEAD_NAME, "output head"), (ROUTER_NAME, "router")):
-        if any(pattern.search(part) for part in parts[-2:]):
-            return f"{reason} by its name"
-    return None
+def _reason_by_use(place: _Place, is_raw: bool) -> str | None:
+    """Return why a matrix is no map between hidden spaces, as far as its module and its name tell."""
+    parts = place.name.split(".")[-2:]
+    if any(ROUTER_NAME.search(part) for part in parts):
+        return "router by its name"
+    if is_linear(place.owner) or isinstance(place.owner, KNOWN):
+        return None
+    if any(EMBEDDING_NAME.search(part) for part in parts):
+        return "embedding by its name"
+    if "norm" in type(place.owner).__name__.lower():
+        return "norm"
+    kind = type(place.owner).__name__
+    return None if is_raw else f"of a module whose use is not known, {kind}; name it in `matrices` if it is a map"
+
+
+def _is_raw(model: nn.Module) -> bool:
+    """Return whether a model is made of bare matrices alone, as a factorization, so that these are what it trains."""
+    return not any(isinstance(module, LAYERS) or is_linear(module) for module in model.modules())
 
 
 def _refuse_idle_patterns(patterns: Sequence[str], places: Sequence[_Place]) -> None:

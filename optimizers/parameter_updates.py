@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.quintic import CACHED_ENTRIES
 from optimizers.scratch import TEMPORARY, scratch
+from optimizers.stacking import CACHED_ENTRIES, in_pieces
 
 
 def write_(
@@ -52,19 +52,26 @@ def _is_fit_for_fused(parameters: list[Tensor], directions: Tensor) -> bool:
 def _write_fused_(parameters: list[Tensor], directions: Tensor, *, lr: float, weight_decay: float) -> None:
     count = max(1, CACHED_ENTRIES // parameters[0].numel())
     for start in range(0, len(parameters), count):  # so many at once as stay in the cache
-        some = parameters[start : start + count]
-        steps = directions[start : start + count]
-        if steps.dtype != some[0].dtype or not steps.is_contiguous():
-            steps = scratch(steps.shape, TEMPORARY, like=some[0]).copy_(steps)
-        torch._fused_sgd_(
-            some,
-            list(steps.unbind()),
-            [],
-            weight_decay=weight_decay,
-            momentum=0.0,
-            lr=lr,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
+        some, steps = parameters[start : start + count], directions[start : start + count]
+        if len(some) > 1:
+            _descend_(some, steps, lr=lr, weight_decay=weight_decay)
+            continue
+        for part, step in in_pieces(some[0], steps[0]):
+            _descend_([part], step[None], lr=lr, weight_decay=weight_decay)
+
+
+def _descend_(parameters: list[Tensor], steps: Tensor, *, lr: float, weight_decay: float) -> None:
+    if steps.dtype != parameters[0].dtype or not steps.is_contiguous():
+        steps = scratch(steps.shape, TEMPORARY, like=parameters[0]).copy_(steps)
+    torch._fused_sgd_(
+        parameters,
+        list(steps.unbind()),
+        [],
+        weight_decay=weight_decay,
+        momentum=0.0,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )

@@ -63,7 +63,6 @@ from optimizers.minimax import minimax_triples
 from optimizers.own_triples import iterated_by_own
 from optimizers.qdwh import qdwh
 from optimizers.quintic import GRAM_FROM, Quintic, iterated
-from optimizers.rational import LOWEST
 from optimizers.solvers import DTYPES, SOLVERS, Coefficients, NotTensor, check_solver, read_triples
 from optimizers.zolotarev import zolo_pd
 
@@ -85,7 +84,8 @@ def polar_factor(
     Args:
         matrix: Real floating point, shape [..., rows, columns]; any number of leading dimensions, none included.
         solver: A key of `SOLVERS`.
-        steps: Iterations, 1 to 99; 5 where not given, for `qdwh` as many as it takes to converge, and never more. An
+        steps: Iterations, 1 to 99; 5 where not given, for `qdwh` as many as it takes to converge, and never more, and
+            if fewer and without `l0` those of PolarGrad's official code. An
             integer tensor gives each matrix its own and must broadcast over the leading dimensions (trailing dimensions
             of size one, as in [members, 1, 1], are dropped); it is read on the host, so keep it on the CPU.
             Not for `svd` and `zolo_pd`.
@@ -100,8 +100,9 @@ def polar_factor(
             Schatten-8 norm (`minimax`) and in Gram form. In bfloat16 `auto` takes the plain form.
             `qdwh`, `zolo_pd` and `svd` have neither half.
         l0: In (0, 1]: singular values from ℓ₀ σ₁ up are meant to converge. For `minimax`, by default 3e-3; smaller
-            serves wider spectra and costs exactness on narrow ones. For `qdwh` and `zolo_pd`, by default
-            `rational.LOWEST`; a rank-deficient matrix gives the compact factor to about 4 eps(dtype) / ℓ₀.
+            serves wider spectra and costs exactness on narrow ones. For `qdwh` and `zolo_pd`, by default 2e-7 in
+            float32 and 2e-13 in float64, for κ up to 1e6 and 1e12; a rank-deficient matrix gives the compact factor
+            to about 4 eps(dtype) / ℓ₀.
         out: Receives the result and is returned. It may be `matrix`.
         lends: Whether the result may be of the dtype of the arithmetic, and lie in memory that the next call in this
             thread writes over: for a caller that reads it once, as an optimizer's step does, and saves two copies.
@@ -124,7 +125,7 @@ def polar_factor(
         result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0, lent)
     else:
         dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
-        result = _converged(matrix, solver, steps, LOWEST if l0 is None else l0, dtype)
+        result = _converged(matrix, solver, steps, l0, dtype)
     if out is not None:
         return out.copy_(result)
     return result if lends else result.to(matrix.dtype)
@@ -173,7 +174,7 @@ def _polynomial(
     return result.mT if rows > columns else result
 
 
-def _converged(matrix: Tensor, solver: str, steps: int | Tensor | None, l0: float, dtype: torch.dtype) -> Tensor:
+def _converged(matrix: Tensor, solver: str, steps: int | Tensor | None, l0: float | None, dtype: torch.dtype) -> Tensor:
     if solver == "svd":
         return by_svd(matrix, dtype=dtype)
     if solver == "zolo_pd":

@@ -7,14 +7,18 @@ with the weights (ibid. eq. 3.4) that make the map of [ℓ, 1] largest at its lo
     d = (4 (1 − ℓ²) / ℓ⁴)^⅓,   a = √(1 + d) + √(8 − 4 d + 8 (2 − ℓ²) / (ℓ² √(1 + d))) / 2,   b = (a − 1)² / 4,
     c = a + b − 1,             ℓ <- ℓ (a + b ℓ²) / (1 + c ℓ²)
 
-It converges cubically: four steps from the default ℓ₀. ℓ₀ is given on the host and alone fixes the weights and their
-number; it is not estimated from the matrix. In float32 the last two, [0.56, 1] to one, are taken by products instead
-(`shortened_schedule`). Steps with c > 100 go through QR or a Cholesky in twice the precision, the
-others through Cholesky, which keeps the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35 (2013)
-A1325, section 3).
+It converges cubically: four steps from float32's default ℓ₀, five from float64's. ℓ₀ is given on the host and alone
+fixes the weights and their number; it is not estimated from the matrix. In float32 the last two, [0.56, 1] to one, are
+taken by products instead (`shortened_schedule`). Steps with c > 100 go through QR or a Cholesky in twice the precision,
+the others through Cholesky, which keeps the method backward stable (Nakatsukasa and Higham, SIAM J. Sci. Comput. 35
+(2013) A1325, section 3).
 
 Error ‖X − U Vᵀ‖_F / √m at full rank: at most ε (4 + 0.2 κ), ε of the arithmetic, as the polar factor's own condition
-allows. The official PolarGrad takes two steps only, which leaves singular values at 0.73 to 0.995.
+allows, for κ up to 1e6 in float32 and 1e12 in float64 (`rational.LOWEST`).
+
+With fewer steps than that, and no ℓ₀ of the caller's, the steps are those of PolarGrad's official code (github
+timlautk/polargrad, 79f3c6f): from G / √(‖G‖₁ ‖G‖_∞) with the weights for ℓ₀ = ε. It takes two by default, which leave
+singular values at 0.73 to 0.995 in float32, and its curves were published with them.
 """
 
 from __future__ import annotations
@@ -57,14 +61,15 @@ def qdwh_schedule(l0: float, accuracy: float) -> tuple[Weights, ...]:
     return tuple(weights)
 
 
-def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST, steps: int | None = None) -> Tensor:
+def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None, steps: int | None = None) -> Tensor:
     """Give the polar factor of each matrix.
 
     Args:
         matrix: Real floating point, shape [..., rows, columns], tall or wide.
         dtype: float32 or float64, of the arithmetic.
-        l0: Singular values from ℓ₀ times the matrix's Schatten-8 norm up converge; see `rational.LOWEST`.
-        steps: Stops after as many Halley steps even where the schedule has more; one Newton-Schulz step follows.
+        l0: Singular values from ℓ₀ times the matrix's Schatten-8 norm up converge; by default `rational.LOWEST`.
+        steps: Stops after as many Halley steps even if the schedule has more; one Newton-Schulz step follows. Without
+            an l0 these are the official code's.
 
     Returns:
         Shape and dtype of `matrix`. Rank-deficient: the compact factor, to about 4 ε / ℓ₀. Zero gives zero, a
@@ -74,9 +79,12 @@ def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST, steps: int |
         ValueError: An l0 outside (0, 1].
     """
     accuracy = torch.finfo(dtype).eps
-    schedule = qdwh_schedule(l0, accuracy)
+    schedule = qdwh_schedule(LOWEST[dtype] if l0 is None else l0, accuracy)
+    if l0 is None and steps is not None and steps < len(schedule):
+        official = qdwh_schedule(accuracy, accuracy)[:steps]
+        return polar_by(lambda X: _halley(X, official), matrix, dtype=dtype, by_sums=True)
     if dtype == torch.float32 and (steps is None or steps >= len(schedule)):
-        solves, quintic, cubic = shortened_schedule(l0, accuracy)
+        solves, quintic, cubic = shortened_schedule(LOWEST[dtype] if l0 is None else l0, accuracy)
         return polar_by(lambda X: _polished(_halley(X, solves), quintic, cubic), matrix, dtype=dtype)
     return polar_by(lambda X: _halley(X, schedule[:steps]), matrix, dtype=dtype)
 

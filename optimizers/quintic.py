@@ -28,8 +28,10 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple
+from optimizers.half_products import addmm, baddbmm, bmm, is_emulated, mm
 from optimizers.normalisation import normalised, schatten_8, squares_survived, unit
 from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
+from optimizers.stacking import CACHED_ENTRIES
 
 GRAM_FROM: Final = 1.5
 """n / m above which the Gram form takes fewer flops."""
@@ -37,10 +39,6 @@ GRAM_FROM: Final = 1.5
 LOOPED_ROWS: Final = 192
 """Measured on CPU in float32, 24 matrices: batched products win below (2.5 times at 64 rows), single ones from there on
 (1.2 times at 256, one core or two). In bfloat16 the batch is never behind."""
-
-CACHED_ENTRIES: Final = 2**17
-"""Entries that are normalised and cast at once on a CPU: 1.25 MB of float32 in, between and half precision out, below
-the second cache of a server's core."""
 
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
@@ -161,14 +159,19 @@ def _plain(start: Tensor, triples: Sequence[Triple], lends: bool = False) -> Ten
     as_it_lies = start.mT if lies_tall else start
     lends = lends and may_be_scratch(start)
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        result = _plain_steps(as_it_lies[0], lies_tall, triples, torch.mm, torch.addmm, lends)[None]
-    elif start.device.type == "cpu" and start.dtype == torch.float32 and start.shape[-2] >= LOOPED_ROWS:
-        each = [_plain_steps(matrix, lies_tall, triples, torch.mm, torch.addmm) for matrix in as_it_lies]
+        result = _plain_steps(as_it_lies[0], lies_tall, triples, mm, addmm, lends)[None]
+    elif _is_looped(start):
+        each = [_plain_steps(matrix, lies_tall, triples, mm, addmm) for matrix in as_it_lies]
         memory = scratch(as_it_lies.shape, "quintic.results", like=start) if lends else None
         result = torch.stack(each, out=memory)
     else:
-        result = _plain_steps(as_it_lies, lies_tall, triples, torch.bmm, torch.baddbmm, lends)
+        result = _plain_steps(as_it_lies, lies_tall, triples, bmm, baddbmm, lends)
     return result.mT if lies_tall else result
+
+
+def _is_looped(start: Tensor) -> bool:
+    in_float32 = start.dtype == torch.float32 or is_emulated(start)
+    return start.device.type == "cpu" and in_float32 and start.shape[-2] >= LOOPED_ROWS
 
 
 def _plain_steps(
@@ -182,6 +185,8 @@ def _plain_steps(
     A, B, *iterates = _memory(X)
     for step, (a, b, c) in enumerate(triples):
         out = iterates[step % 2] if lends or step < len(triples) - 1 else None
+        # A square A lies where the next iterate will: three matrices in the cache instead of four
+        A = iterates[step % 2] if step > 0 and X.shape[-2] == X.shape[-1] else A
         squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
         added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)
         X = multiply_add(X, *((X, added) if lies_tall else (added, X)), beta=a, out=out)
@@ -219,12 +224,12 @@ def _memory(X: Tensor) -> list[Tensor] | list[None]:
 def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
     """Divide by the Schatten-8 norm and step: (a / s) X + (b / s³ A + c / s⁵ A²) X, rounded once each."""
     a, b, c = triple
-    A = X @ X.mT
-    square = A @ A
+    A = bmm(X, X.mT)
+    square = bmm(A, A)
     s = schatten_8(square) * shortness
     B = (b / s**3 * A + c / s**5 * square).to(X.dtype)
     shrunk = (a / s * X).to(X.dtype)
-    return torch.baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else torch.baddbmm(shrunk, B, X)
+    return baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else baddbmm(shrunk, B, X)
 
 
 def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends: bool = False) -> Tensor:
@@ -261,27 +266,27 @@ def segments(triples: Sequence[Triple], dtype: torch.dtype) -> list[int]:
 
 def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out: Tensor | None) -> Tensor:
     R_memory, B_memory, RZ_memory, *Q_memory = _memory_of_gram(X)
-    R = torch.bmm(X, X.mT, out=R_memory)
+    R = bmm(X, X.mT, out=R_memory)
     square, s = None, None
     if shortness is not None:
-        square = R @ R
+        square = bmm(R, R)
         s = schatten_8(square) * shortness
         R, square = (R / s**2).to(X.dtype), square / s**4
     Q = None
     for step, (a, b, c) in enumerate(triples):
         if square is None:
-            B = torch.baddbmm(R, R, R, beta=b, alpha=c, out=B_memory)
+            B = baddbmm(R, R, R, beta=b, alpha=c, out=B_memory)
         else:
             B, square = (b * R + c * square).to(X.dtype), None
-        Q = _plus_diagonal(B, a) if Q is None else torch.baddbmm(Q, B, Q, beta=a, out=Q_memory[step % 2])
+        Q = _plus_diagonal(B, a) if Q is None else baddbmm(Q, B, Q, beta=a, out=Q_memory[step % 2])
         if step + 1 < len(triples):
-            RZ = torch.baddbmm(R, R, B, beta=a, out=RZ_memory)
-            R = torch.baddbmm(RZ, B, RZ, beta=a, out=R_memory)
+            RZ = baddbmm(R, R, B, beta=a, out=RZ_memory)
+            R = baddbmm(RZ, B, RZ, beta=a, out=R_memory)
     assert Q is not None
     Q = Q if s is None else (Q / s).to(X.dtype)
     if _lies_tall(X):
-        return torch.bmm(X.mT, Q.mT, out=None if out is None else out.mT).mT
-    return torch.bmm(Q, X, out=out)
+        return bmm(X.mT, Q.mT, out=None if out is None else out.mT).mT
+    return bmm(Q, X, out=out)
 
 
 def _memory_of_gram(X: Tensor) -> list[Tensor] | list[None]:

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from optimizers.normalisation import schatten_8, unit
 
-LOWEST: Final = 2e-7
-"""Default ℓ₀: singular values from ℓ₀ s up converge, so κ up to 1e6 with 4000 rows. Below it the factor falls short in
-proportion: the rounding noise of a rank-deficient matrix arrives at about ε / ℓ₀: 1e-9 in float64, 0.5 in float32."""
+LOWEST: Final[dict[torch.dtype, float]] = {torch.float32: 2e-7, torch.float64: 2e-13}
+"""Default ℓ₀ by the dtype of the arithmetic: singular values from ℓ₀ s up converge, so κ up to 1e6 in float32 and 1e12
+in float64 with 4000 rows. Below it the factor falls short in proportion. The price is what the rounding noise of a
+rank-deficient matrix becomes, about 4 ε / ℓ₀: 5e-3 in float64, as large as the factor in float32. An ℓ₀ of one's own
+moves both: 1e-6 gives the compact factor to 1e-9 in float64."""
 
 REDUCE_FROM: Final = 1.5
 CHOLESKY_FROM: Final = 1e-2
@@ -44,7 +46,9 @@ def check_lowest(l0: float) -> None:
         raise ValueError(f"l0 must be a number above 0 and at most 1: got {l0!r}")
 
 
-def polar_by(iterate: Callable[[Tensor], Tensor], matrix: Tensor, *, dtype: torch.dtype) -> Tensor:
+def polar_by(
+    iterate: Callable[[Tensor], Tensor], matrix: Tensor, *, dtype: torch.dtype, by_sums: bool = False
+) -> Tensor:
     """Prepare a matrix, iterate, and undo the preparation.
 
     Args:
@@ -52,6 +56,7 @@ def polar_by(iterate: Callable[[Tensor], Tensor], matrix: Tensor, *, dtype: torc
             factor; zero to zero.
         matrix: Shape [..., rows, columns].
         dtype: float32 or float64, of all arithmetic.
+        by_sums: Whether the start is divided by √(‖G‖₁ ‖G‖_∞), as in PolarGrad's official code; it is looser.
 
     Returns:
         Shape and dtype of `matrix`; NaN where a matrix is not finite.
@@ -60,14 +65,25 @@ def polar_by(iterate: Callable[[Tensor], Tensor], matrix: Tensor, *, dtype: torc
     tall = (matrix.mT if rows < columns else matrix).to(dtype)
     finite = tall.abs().amax(dim=(-2, -1), keepdim=True).isfinite()
     start, _ = unit(torch.where(finite, tall, 0.0), eps=0.0)
+    bound = _by_sums(start) if by_sums else None
     basis = None
     if start.shape[-2] >= REDUCE_FROM * start.shape[-1]:
         basis, start = torch.linalg.qr(start)
-    gram = start.mT @ start
-    X = newton_schulz(iterate(start / schatten_8(gram @ gram)), 1.5, -0.5)
+    if bound is None:
+        gram = start.mT @ start
+        bound = schatten_8(gram @ gram)
+    X = newton_schulz(iterate(start / bound), 1.5, -0.5)
     X = X if basis is None else basis @ X
     X = torch.where(finite, X, torch.nan).to(matrix.dtype)
     return X.mT if rows < columns else X
+
+
+def _by_sums(matrix: Tensor) -> Tensor:
+    """Return √(‖G‖₁ ‖G‖_∞), at least σ₁, from the largest sums of magnitudes in a column and in a row; 1 for zero."""
+    sizes = matrix.abs()
+    columns, rows = (sizes.sum(dim=dim, keepdim=True).amax(dim=(-2, -1), keepdim=True) for dim in (-2, -1))
+    bound = (columns * rows).sqrt()
+    return torch.where(bound == 0, 1.0, bound)
 
 
 def resolvent(X: Tensor, shifts: list[float], *, dtype: torch.dtype) -> list[Tensor]:

@@ -125,7 +125,7 @@ class RootRule(SpectralRule):
             steps=hyperparameters["ns_steps"],
             coefficients=hyperparameters["triples"],
             eps=hyperparameters["eps"],
-            compute_dtype=self.compute_dtype,
+            compute_dtype=self.arithmetic,
             lends=lends,
         )
 
@@ -197,6 +197,7 @@ ROOT_HYPERPARAMETERS: Final = table_of(
         sentence="Steps between two fits of online coefficients to the momentum of each matrix.",
     ),
     declare.solver("adanewton"),
+    declare.L0,
     declare.COMPUTE_DTYPE,
 )
 
@@ -223,6 +224,7 @@ class Root(SpectralOptimizer):
         coefficients: `table`, `calibrated` or `online`, as above; the latter two are for the solver `adanewton`.
         refit_every: Steps between two fits of `online`, each as long as ten steps of 64×64 or two of 256×256.
         solver: A key of `polar.SOLVERS`.
+        l0: Where `minimax`, `qdwh` and `zolo_pd` begin to converge, as for `polar.polar_factor`; None is their default.
         compute_dtype: As for `polar.polar_factor`.
         maximize: Ascend instead of descend.
         foreach: Stack equal shapes, the default; False takes one matrix at a time.
@@ -251,6 +253,7 @@ class Root(SpectralOptimizer):
         coefficients: str = "table",
         refit_every: int = 100,
         solver: str = "adanewton",
+        l0: float | None = None,
         compute_dtype: str = "auto",
         maximize: bool = False,
         foreach: bool | None = None,
@@ -271,6 +274,7 @@ class Root(SpectralOptimizer):
                 "coefficients": coefficients,
                 "refit_every": refit_every,
                 "solver": solver,
+                "l0": l0,
                 "compute_dtype": compute_dtype,
             },
             maximize=maximize,

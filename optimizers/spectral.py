@@ -35,16 +35,26 @@ class SpectralRule(ABC):
 
     Attributes:
         solver: A key of `polar.SOLVERS`.
-        compute_dtype: As for `polar.polar_factor`.
+        compute_dtype: As for `polar.polar_factor`; None is torch.optim.Muon's, as `arithmetic` says.
         nesterov: Whether to look ahead along the momentum.
+        l0: As for `polar.polar_factor`; None is 1e-3, which momenta need, for the minimax quintics.
     """
 
     solver: str
-    compute_dtype: str = "auto"
+    compute_dtype: str | None = "auto"
     nesterov: bool = False
+    l0: float | None = None
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, coefficients=self.solver_coefficients, compute_dtype=self.compute_dtype)
+        coefficients = self.solver_coefficients
+        check_solver(self.solver, coefficients=coefficients, compute_dtype=self.arithmetic, l0=self.l0)
+
+    @property
+    def arithmetic(self) -> str:
+        """The arithmetic asked of the solver; None is bfloat16, torch's, for `newton_schulz`, else `auto`."""
+        if self.compute_dtype is not None:
+            return self.compute_dtype
+        return "bfloat16" if self.solver == "newton_schulz" else "auto"
 
     @property
     def solver_coefficients(self) -> Coefficients | None:
@@ -95,7 +105,7 @@ class SpectralRule(ABC):
         """
         fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32 and self.factor(1, 1) is not None
         by_coefficients = SOLVERS[self.solver].takes_bases and self.solver_coefficients not in (None, "minimax")
-        is_half = self.compute_dtype == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
+        is_half = self.arithmetic == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
         return torch.bfloat16 if fits and is_half else parameter.dtype
 
     def factor(self, rows: int, columns: int) -> float | None:
@@ -147,13 +157,15 @@ class SpectralRule(ABC):
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
             iteration["eps"] = hyperparameters["eps"]
-            if solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
-                iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
+        if self.l0 is not None:
+            iteration["l0"] = self.l0
+        elif solver.is_iterative and solver.takes_lowest and self.solver_coefficients in (None, "minimax"):
+            iteration["l0"] = MINIMAX_LOWEST_OF_MOMENTA
         return polar_factor(
             matrix,
             solver=self.solver,
             coefficients=self.solver_coefficients,
-            compute_dtype=self.compute_dtype,
+            compute_dtype=self.arithmetic,
             lends=lends,
             **iteration,
         )

@@ -51,6 +51,7 @@ SPECTRAL_DESCENT_HYPERPARAMETERS: Final = table_of(
     declare.NS_STEPS,
     declare.EPS,
     declare.solver("svd"),
+    declare.L0,
     declare.COMPUTE_DTYPE,
 )
 
@@ -67,6 +68,7 @@ class SpectralDescent(SpectralOptimizer):
         ns_steps: Iterations of the solver; `svd` reads none.
         eps: Norm below which a matrix moves less than a full step; `svd` reads none.
         solver: A key of `polar.SOLVERS`; the theory's is `svd`.
+        l0: Where `minimax`, `qdwh` and `zolo_pd` begin to converge, as for `polar.polar_factor`; None is their default.
         compute_dtype: As for `polar.polar_factor`.
         maximize: Ascend instead of descend.
         foreach: Stack equal shapes, the default; False takes one matrix at a time.
@@ -89,6 +91,7 @@ class SpectralDescent(SpectralOptimizer):
         ns_steps: int = 5,
         eps: float = 1e-7,
         solver: str = "svd",
+        l0: float | None = None,
         compute_dtype: str = "auto",
         maximize: bool = False,
         foreach: bool | None = None,
@@ -103,6 +106,7 @@ class SpectralDescent(SpectralOptimizer):
                 "ns_steps": ns_steps,
                 "eps": eps,
                 "solver": solver,
+                "l0": l0,
                 "compute_dtype": compute_dtype,
             },
             maximize=maximize,

@@ -10,7 +10,8 @@ The best rational approximation of sign on [−1, −ℓ] ∪ [ℓ, 1] of type (
     X <- C (X + Σⱼ aⱼ X (XᵀX + c₂ⱼ₋₁ I)⁻¹),   aⱼ = −∏ₖ (c₂ⱼ₋₁ − c₂ₖ) / ∏_{k ≠ j} (c₂ⱼ₋₁ − c₂ₖ₋₁)
 
 the r solves are independent of each other: two rounds, where QDWH needs four. r is the smallest that suffices for ℓ₀,
-the inverse of the largest condition number to expect: 3 in float32, 4 in float64. Errors and edge cases are `qdwh`'s.
+the inverse of the largest condition number to expect: by default 3 in float32, 6 in float64. Errors and edge cases are
+`qdwh`'s.
 """
 
 from __future__ import annotations
@@ -113,13 +114,14 @@ def zolotarev_schedule(l0: float, accuracy: float) -> tuple[ZolotarevStep, ...]:
     return tuple(steps)
 
 
-def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST) -> Tensor:
+def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None) -> Tensor:
     """Give the polar factor of each matrix.
 
     Args:
         matrix: Real floating point, shape [..., rows, columns], tall or wide.
         dtype: float32 or float64, of the arithmetic.
-        l0: Singular values from ℓ₀ times the matrix's Schatten-8 norm up converge; it fixes the degree.
+        l0: Singular values from ℓ₀ times the matrix's Schatten-8 norm up converge; it fixes the degree. By default
+            `rational.LOWEST`.
 
     Returns:
         As `qdwh.qdwh`.
@@ -127,7 +129,7 @@ def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float = LOWEST) -> Tensor
     Raises:
         ValueError: An l0 outside (0, 1].
     """
-    schedule = zolotarev_schedule(l0, torch.finfo(dtype).eps)
+    schedule = zolotarev_schedule(LOWEST[dtype] if l0 is None else l0, torch.finfo(dtype).eps)
     return polar_by(lambda X: _rounds(X, schedule), matrix, dtype=dtype)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from optimizers import build_optimizer
+from optimizers.catalog import SPECTRAL_CLASSES
 from trainers.fusibility import fusion_problem
 from trainers.population import Population
 from trainers.schedules import Schedule
@@ -203,8 +204,9 @@ def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
 
 def _still(setting: TrialSetting) -> TrialSetting:
     """Give a trial of the same structure that goes nowhere, for as long as one likes."""
-    rates = {name: 0.0 for name in ("lr", "adamw_lr") if name == "lr" or setting.hyperparameters.get(name) is not None}
-    hyperparameters = {**setting.hyperparameters, **rates}
+    hyperparameters = {**setting.hyperparameters, "lr": 0.0}
+    if setting.optimizer in SPECTRAL_CLASSES and hyperparameters.get("adamw_lr_ratio") is None:
+        hyperparameters["adamw_lr"] = 0.0  # given or by default, it is no multiple of the other
     return dataclasses.replace(setting, hyperparameters=hyperparameters, schedule=Schedule(), steps=_ENDLESS)
 
 

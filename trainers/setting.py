@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -16,6 +16,10 @@ from trainers.tasks.task import Task
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """The dtype of the weights; bf16 keeps them in fp32 and computes losses under autocast."""
+
+
+NAMED_SINCE: Final = ("compute_dtype", "adamw_lr_ratio", "decay_vectors", "l0")
+"""Hyperparameters that campaigns did not name at first; a state that lacks one was trained with what they name now."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class TrialSetting:
             CheckpointError: Naming the first thing in which they differ.
         """
         for key, mine in self.identity().items():
-            if identity.get(key) != mine:
+            theirs = identity.get(key)
+            if key == "hyperparameters" and isinstance(theirs, Mapping):
+                theirs = {**{name: mine[name] for name in NAMED_SINCE if name in mine}, **theirs}
+            if theirs != mine:
                 raise CheckpointError(
                     f"the state has another {key} than this trial's {mine!r}: got {identity.get(key)!r}"
                 )

@@ -14,6 +14,7 @@ from search_spaces.json_values import is_number, json_pointer
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
 from service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
+from service.campaign.made_explicit import completed_arms
 from service.campaign.problem_list import ProblemList, json_problems
 from service.campaign.sections import (
     ARITHMETICS,
@@ -76,7 +77,8 @@ def read_sections(document: object, *, catalog: Catalog) -> dict[str, Any]:
     sections = _Reading(document, catalog, found).sections()
     if found.problems:
         raise SpecificationError(found.problems)
-    return sections
+    on_gpu = bool(sections["resources"].gpus)
+    return {**sections, "arms": completed_arms(sections["arms"], precision=sections["precision"], on_gpu=on_gpu)}
 
 
 class _Reading:

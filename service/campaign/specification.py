@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
+from service.campaign.made_explicit import completed_arms
 from service.campaign.reading import DEFAULTS, read_sections
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
@@ -211,11 +212,15 @@ def restore(document: Mapping[str, Any]) -> Specification:
     """Read the canonical document of a campaign that was accepted before, as a ledger keeps it.
 
     Nothing is checked against what is installed or on this disk: a campaign can be looked at when its corpus is gone.
+    What documents did not name when it was accepted is completed with what it meant then.
     """
     given = document["objective"]
     objectives = given if isinstance(given, list) else [given]
     sections = {key: value for key, value in document.items() if key != "objective"}
-    return Specification.model_validate({**DEFAULTS, **sections, "objectives": objectives})
+    specification = Specification.model_validate({**DEFAULTS, **sections, "objectives": objectives})
+    on_gpu = bool(specification.resources.gpus)
+    arms = completed_arms(specification.arms, precision=specification.precision, on_gpu=on_gpu, are_stored=True)
+    return specification.model_copy(update={"arms": arms})
 
 
 def _arm_warnings(arm: ArmSection, pointer: str) -> list[Problem]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import assert_never
@@ -214,7 +215,9 @@ class Arm:
             self._see(value)
             further[observation.trial, observation.step] = self._further(observation.metrics)
         points: dict[int, tuple[Point, dict[int, SeedHistory]]] = {}
+        fixed = self._specification.arms[self.index].fixed
         for trial in trials:
+            trial = replace(trial, config={**fixed, **trial.config})  # an older release may have named fewer
             self._trials[trial.number] = known = restored(
                 self, trial, values[trial.number], further.get((trial.number, trial.last_step), ())
             )

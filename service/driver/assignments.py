@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from service.campaign.made_explicit import completed_config
 from service.campaign.specification import Specification
 from service.driver.arm_trial import ArmTrial
 from trainers.messages import Assignment
@@ -47,14 +48,15 @@ class AssignmentMaker:
             config: Its hyperparameters.
             seed_index: Which seed, of model and data.
         """
+        optimizer, precision = self._specification.arms[arm].optimizer, self._specification.precision
         return TrialSetting(
             task=self._task,
-            optimizer=self._specification.arms[arm].optimizer,
-            hyperparameters=config,
+            optimizer=optimizer,
+            hyperparameters=completed_config(optimizer, config, precision=precision, on_gpu=self._device == "cuda"),
             schedule=self._schedule,
             steps=self._specification.task.steps,
             seed=seed_index,
             data_seed=seed_index,
-            precision=self._specification.precision,
+            precision=precision,
             device=self._device,
         )

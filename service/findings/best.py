@@ -27,8 +27,9 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
     source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
     objective = f"{specification.objective.metric} {point.value:.6g}{width} at step {specification.task.steps}"
     lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
-    lines.append(write_yaml({"optimizer": arm.optimizer, **point.config}).rstrip())
-    lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
+    config = {**arm.fixed, **point.config}  # a trial of an older release does not name all that it was trained with
+    lines.append(write_yaml({"optimizer": arm.optimizer, **config}).rstrip())
+    lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, config))]
     return "\n".join(lines)
 
 

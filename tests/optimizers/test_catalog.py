@@ -78,11 +78,12 @@ def test_one_object_trains_the_whole_model(name, kind):
     network = model()
     optimizer = build_optimizer(network, name, lr=0.02)
     assert isinstance(optimizer, kind)
-    matrices, rest = optimizer.param_groups
+    matrices, head, biases = optimizer.param_groups
     assert matrices["param_names"] == ["0.weight", "2.weight"]
-    assert rest["param_names"] == ["0.bias", "2.bias", "4.weight", "4.bias"]
+    assert head["param_names"] == ["4.weight"]
+    assert biases["param_names"] == ["0.bias", "2.bias", "4.bias"]
     assert (matrices["lr"], matrices["initial_lr"]) == (0.02, 0.02)
-    assert rest["lr"] == rest["initial_lr"] == pytest.approx(0.002)
+    assert head["lr"] == head["initial_lr"] == biases["lr"]
     before = [parameter.detach().clone() for parameter in network.parameters()]
     network(torch.randn(5, 6)).square().mean().backward()
     optimizer.step()
@@ -110,6 +111,44 @@ def test_sgd_is_torch_sgd_over_every_parameter_and_takes_the_steps_of_the_rule()
         torch.testing.assert_close(now.detach(), apply_update(then, update, lr=0.3, weight_decay=0.02))
         assert state == {}
         assert update is not now.grad
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("muon", {"lr": 0.02}, 0.002),
+        ("muon", {"lr": 0.02, "adjust_lr_fn": "match_rms_adamw"}, 0.02),
+        ("muon", {"lr": 0.02, "adjust_lr_fn": "rms_to_rms"}, 0.002),
+        ("root", {"lr": 3e-4}, 3e-4),
+        ("root", {}, 1e-3),
+        ("spectral_descent", {"lr": 0.05}, 0.005),
+        ("polargrad", {}, 1e-3),
+        ("polargrad", {"lr": 30.0}, 1e-3),
+        ("polargrad", {"lr": 30.0, "adamw_lr_ratio": 0.5}, 15.0),
+        ("polargrad", {"lr": 30.0, "adamw_lr": 0.1}, 0.1),
+        ("root", {"lr": 3e-4, "adamw_lr_ratio": 0.1}, 3e-5),
+    ],
+)
+def test_the_rate_of_adamw_follows_from_what_the_matrices_rate_means(name, options, expected):
+    for group in build_optimizer(model(), name, **options).param_groups[1:]:
+        assert group["lr"] == group["initial_lr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", list(SPECTRAL_CLASSES))
+def test_gains_and_biases_do_not_decay_unless_it_is_asked_for(name):
+    network = nn.Sequential(
+        nn.Embedding(7, 6), nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.PReLU(), nn.Linear(8, 3)
+    )
+    network.register_parameter("gate", nn.Parameter(torch.ones(1, 8)))
+    _, decayed, vectors = build_optimizer(network, name, weight_decay=0.2).param_groups
+    assert decayed["param_names"] == ["0.weight", "5.weight"]
+    assert vectors["param_names"] == ["gate", "1.bias", "2.weight", "2.bias", "3.bias", "4.weight", "5.bias"]
+    assert (decayed["weight_decay"], vectors["weight_decay"]) == (0.2, 0.0)
+    _, decayed, vectors = build_optimizer(network, name, adamw_weight_decay=0.3).param_groups
+    assert (decayed["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+    _, everything = build_optimizer(network, name, weight_decay=0.2, decay_vectors=True).param_groups
+    assert everything["weight_decay"] == 0.2
+    assert len(everything["params"]) == 9
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def follow(rule, gradients, hyperparameters):
 def test_muon_follows_its_formula(nesterov, shape):
     gradients = [gaussian(*shape, seed=seed) for seed in range(4)]
     buffer = torch.zeros(shape, dtype=torch.float64)
-    for gradient, update in zip(gradients, follow(MuonRule(nesterov=nesterov), gradients, PLAIN), strict=True):
+    for gradient, update in zip(
+        gradients, follow(MuonRule(nesterov=nesterov, compute_dtype="auto"), gradients, PLAIN), strict=True
+    ):
         buffer = 0.9 * buffer + 0.1 * gradient
         followed = 0.9 * buffer + 0.1 * gradient if nesterov else buffer
         expected = newton_schulz_reference(followed, [CLASSIC] * 5) * math.sqrt(max(1, shape[0] / shape[1]))
@@ -204,7 +206,7 @@ def test_nothing_is_changed_in_place_and_the_dtype_is_kept(rule):
 
 
 @pytest.mark.parametrize(
-    "rule", [MuonRule(), MuonRule(solver="svd"), RootRule(), PolarGradRule(), SpectralDescentRule()]
+    "rule", [MuonRule(compute_dtype="auto"), MuonRule(solver="svd"), RootRule(), PolarGradRule(), SpectralDescentRule()]
 )
 def test_an_update_turns_with_the_gradient_where_entries_do_not_matter(rule):
     P, Q = orthogonal(5, seed=1), orthogonal(7, seed=2)

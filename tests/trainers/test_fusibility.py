@@ -65,7 +65,7 @@ def layers(*inside: nn.Module, width: int = 8) -> nn.Module:
 
 def convolutions(*inside: nn.Module, width: int) -> nn.Module:
     first = nn.Conv2d(1, 4, 3, padding=1)
-    return nn.Sequential(nn.Unflatten(1, (1, 4)), first, *inside, nn.Flatten(), nn.Linear(width, 3))
+    return nn.Sequential(nn.Unflatten(1, (1, 4)), first, *inside, nn.Flatten(), nn.Linear(width, 6), nn.Linear(6, 3))
 
 
 def frozen() -> nn.Module:
@@ -129,9 +129,17 @@ class Brought(TaskOptions):
 
 
 def settings_of(net: str, optimizer: str) -> dict[int, TrialSetting]:
+    exact = {"compute_dtype": "float64"} if optimizer == "muon" else {}
     return {
         trial: TrialSetting(
-            Brought(net=net), optimizer, {"lr": 0.01 * (1 + trial)}, Schedule(), 10, trial, trial // 2, precision="fp64"
+            Brought(net=net),
+            optimizer,
+            {"lr": 0.01 * (1 + trial), **exact},
+            Schedule(),
+            10,
+            trial,
+            trial // 2,
+            precision="fp64",
         )
         for trial in range(3)
     }

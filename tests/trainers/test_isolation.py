@@ -93,8 +93,10 @@ def test_no_task_lets_lanes_see_each_other(task_named: Callable[[str], Task], ta
 def test_a_rate_of_a_million_under_muon_ends_its_member_where_it_ends_alone(
     task_named: Callable[[str], Task], task: str
 ) -> None:
-    tame = TrialSetting(task_named(task), "muon", {"lr": 1e-4}, Schedule(), steps=16, seed=0, data_seed=0)
-    wild = replace(tame, hyperparameters={"lr": 1e6})
+    tame = TrialSetting(
+        task_named(task), "muon", {"lr": 1e-4, "compute_dtype": "auto"}, Schedule(), steps=16, seed=0, data_seed=0
+    )
+    wild = replace(tame, hyperparameters={**tame.hyperparameters, "lr": 1e6})
     cohort, alone = admitted({0: wild, 1: tame}), SoloTrial(wild)
     assert cohort.advance({0: 16, 1: 16}) == {0: Outcome.DIVERGED, 1: Outcome.REACHED}
     alone.advance(16)

@@ -177,6 +177,25 @@ def test_the_state_of_another_setting_is_refused(setting: Settings, fields: dict
         SoloTrial(setting(**fields)).restore(SoloTrial(setting()).state())
 
 
+def test_a_state_from_before_the_arithmetic_was_named_goes_on_and_one_that_names_another_is_refused(
+    setting: Settings,
+) -> None:
+    named = {"lr": 0.02, "compute_dtype": "float32", "adamw_lr_ratio": 0.1, "decay_vectors": True}
+    trial = SoloTrial(setting(optimizer="muon", hyperparameters=named))
+    trial.advance(3)
+    state = trial.state()
+    state["setting"]["hyperparameters"] = {"lr": 0.02}
+    again = SoloTrial(trial.setting)
+    again.restore(state)
+    for each in (trial, again):
+        each.advance(9)
+    assert_same_bits(trial, again)
+    for wrong in ({**named, "compute_dtype": "bfloat16"}, {"lr": 0.03}, {"lr": 0.02, "momentum": 0.9}):
+        state["setting"]["hyperparameters"] = wrong
+        with pytest.raises(CheckpointError, match="another hyperparameters"):
+            SoloTrial(trial.setting).restore(state)
+
+
 def test_steps_are_absolute_and_repeating_changes_nothing(setting: Settings) -> None:
     trial, straight = SoloTrial(setting()), SoloTrial(setting())
     for until_step in (5, 5, 3, 20):

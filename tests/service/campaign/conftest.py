@@ -33,7 +33,9 @@ _COMMON = {
     "momentum": FakeHyperparameter(0.95, 0, 1),
     "ns_steps": FakeHyperparameter(5, 1, 20),
     "adamw_lr": FakeHyperparameter(low=0),
-    "adamw_lr_ratio": FakeHyperparameter(0.1, low=0),
+    "adamw_lr_ratio": FakeHyperparameter(low=0),
+    "compute_dtype": FakeHyperparameter(),
+    "decay_vectors": FakeHyperparameter(False),
 }
 _OPTIMIZERS = {
     "muon": _COMMON | {"adjust_lr_fn": FakeHyperparameter("original")},

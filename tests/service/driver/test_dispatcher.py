@@ -141,6 +141,27 @@ def test_a_new_attempt_goes_on_where_the_ledger_stands(
     assert first.final_states() | second.final_states() == whole.final_states()
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_trials_of_an_older_release_no_point_is_given_twice(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rates = [0.01, 0.02, 0.03, 0.04, 0.05]
+    arms = [{"optimizer": "muon", "space": {"lr": {"choice": rates}}}]
+    search = {"sampler": "random", "points": 5, "search_seed": seed, "deterministic": True}
+    asked = specification(arms=arms, search=search, stopping={"rule": "none"})
+    first = Simulation(asked, members=1)
+    first.run(stop_after=2, kind=StopKind.PAUSE)
+    for record in first.records:
+        if record["kind"] == "trial_created":
+            record["config"] = {"lr": record["config"]["lr"]}  # it named nothing else
+    second = Simulation(asked, members=1)
+    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.run()
+    created = [each["config"]["lr"] for each in first.records + second.records if each["kind"] == "trial_created"]
+    assert len(created) > len([each for each in first.records if each["kind"] == "trial_created"])
+    assert sorted(created) == rates
+
+
 def test_a_lane_that_is_freed_is_filled_at_once() -> None:
     simulation = Simulation(specification(search={"sampler": "random", "points": 24}), members=4)
     simulation.run()

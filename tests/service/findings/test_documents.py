@@ -37,6 +37,8 @@ def test_the_best_configuration_the_report_and_the_environment_are_there(tmp_pat
     assert sorted(found) == NAMES
     assert yaml.safe_load(found["best.yaml"])["lr"] == pytest.approx(0.001)  # trial 0 has the lowest loss
     assert "build_optimizer(model, 'muon'" in found["best.yaml"]
+    assert yaml.safe_load(found["best.yaml"])["compute_dtype"] == "float32"
+    assert "decay_vectors=True, compute_dtype='float32'" in found["best.yaml"]
     assert json.loads(found["report.json"])["campaign_id"] == "c-1"
     assert "<h1>c-1: validation_loss at step 200</h1>" in found["report.html"]
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?http", found["report.html"])
