@@ -4,6 +4,9 @@ muon, polargrad, root     one rule each: its idea, its stages, its torch.optim c
 spectral_descent          the theory's Muon: exact, without momentum
 spectral                  the loop they share, on tensors with any leading dimensions
 spectral_optimizer        its torch.optim face: groups, state, equal shapes stacked
+planned_writes            the second half of its step
+loaded_state              states of older versions and of torch; parameter_checks: what a parameter must be
+arithmetic, foreach       what switches and lists do to numbers; scratch: memory kept between calls
 adamw                     for the parameters that are not matrices
 gradient_descent          the theory's baseline
 momentum, outliers        stages

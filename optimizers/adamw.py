@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from optimizers.foreach import has_half_on_cpu
 from optimizers.hyperparameters import Hyperparameter, lr, table_of, weight_decay
 from optimizers.spectral import Hyperparameters, State
 
@@ -47,14 +48,17 @@ class AdamWRule:
             The update, with shape and dtype of the gradient, and the new state.
         """
         beta1, beta2 = hyperparameters["betas"]
-        step = state["step"] + 1
-        mean = state["exp_avg"].lerp(gradient, _like(1 - beta1, gradient))
-        square = state["exp_avg_sq"] * _like(beta2, gradient) + _like(1 - beta2, gradient) * gradient.square()
+        dtype = gradient.dtype
+        step, gradient = state["step"] + 1, gradient.to(torch.promote_types(dtype, torch.float32))
+        mean = state["exp_avg"].to(gradient.dtype).lerp(gradient, _like(1 - beta1, gradient))
+        square = state["exp_avg_sq"].to(gradient.dtype) * _like(beta2, gradient)
+        square = square + _like(1 - beta2, gradient) * gradient.square()
         # The powers are taken in float64, exponents too: in float32 1 − 0.999¹ is wrong by 1e-5 of itself.
         mean_correction = (1 - _as_double(beta1, step) ** step.double()).to(mean.dtype)
         square_correction = (1 - _as_double(beta2, step) ** step.double()).to(mean.dtype)
         denominator = square.sqrt() / square_correction.sqrt() + hyperparameters["eps"]
-        return mean / mean_correction / denominator, {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+        update = (mean / mean_correction / denominator).to(dtype)
+        return update, {"step": step, "exp_avg": mean.to(dtype), "exp_avg_sq": square.to(dtype)}
 
 
 ADAMW_BETAS: Final = Hyperparameter(
@@ -78,15 +82,20 @@ ADAMW_HYPERPARAMETERS: Final = table_of(lr(1e-3), weight_decay(1e-2), ADAMW_BETA
 BESIDE_MATRICES: Final[dict[str, Any]] = {"betas": (0.9, 0.95), "eps": 1e-8}
 
 
-def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
-    """Take a step of every parameter of the group that has a gradient, in place."""
-    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-    for parameter in parameters:
-        if not state[parameter]:
+def begin_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
+    """Make the state of every parameter of the group that has a gradient and no state yet."""
+    for parameter in group["params"]:
+        if parameter.grad is not None and not state[parameter]:
             state[parameter].update(AdamWRule().initial_state(parameter))
-            if not group["capturable"]:
-                state[parameter]["step"] = torch.zeros((), dtype=torch.float32)  # on the host: nothing to wait for
+            if not group["capturable"]:  # on the host: nothing to wait for
+                state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+
+
+def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
+    """Take a step of every parameter of the group that has a gradient, in place; `begin_adamw` has made the states."""
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
     beta1, beta2 = group["betas"]
+    foreach = None if isinstance(group["lr"], Tensor) else group["foreach"]
     adamw(
         parameters,
         [parameter.grad for parameter in parameters],
@@ -94,7 +103,7 @@ def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
         [state[parameter]["exp_avg_sq"] for parameter in parameters],
         [],
         [state[parameter]["step"] for parameter in parameters],
-        foreach=None if isinstance(group["lr"], Tensor) else group["foreach"],
+        foreach=False if has_half_on_cpu(parameters) else foreach,  # torch's own rounds its numbers there
         capturable=group["capturable"],
         amsgrad=False,
         beta1=beta1,

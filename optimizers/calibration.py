@@ -120,7 +120,7 @@ def calibration_loss(
     """Give the mean (p∘…∘p(σ) − 1)² of the mix, without the penalty: what tells one set of triples from another."""
     _check(shape, mix, steps)
     sources = _sources(shape, None if momenta is None else list(momenta), mix)
-    coefficients = torch.tensor(triples, dtype=torch.float64)
+    coefficients = torch.tensor(triples, dtype=torch.float64, device="cpu")
     return sum(
         weight * (_composed(sigma, coefficients, steps)[-1] - 1).square().mean().item() for weight, sigma in sources
     )
@@ -162,14 +162,14 @@ def gaussian_spectrum(shape: tuple[int, int]) -> Tensor:
     """
     fewer, ratio = min(shape), min(shape) / max(shape)
     low, high = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
-    angle = torch.linspace(0, torch.pi / 2, 20001, dtype=torch.float64)
+    angle = torch.linspace(0, torch.pi / 2, 20001, dtype=torch.float64, device="cpu")
     square = low + (high - low) * angle.sin().square()
     # The density sqrt((high − λ)(λ − low)) / λ in the angle; at low = 0 it is 2 high cos² there, without a pole.
     density = (angle.sin() * angle.cos()).square() / square.clamp(min=1e-300)
     density[0] = density[1]
     mass = torch.cumulative_trapezoid(density, angle)
     count = min(fewer, NUM_QUANTILES)
-    shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    shares = (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / count
     places = torch.searchsorted(mass / mass[-1], shares).clamp(max=len(mass) - 1)
     spectrum: Tensor = (square[places + 1] / fewer).sqrt()
     return spectrum
@@ -194,7 +194,9 @@ def _sources(shape: tuple[int, int], momenta: list[Tensor] | None, mix: tuple[fl
     gaussian = gaussian_spectrum(shape)
     if momenta is None:
         return [(1.0, gaussian)]
-    spectra = torch.cat([_spectra(momentum, shape) for momentum in momenta] or [torch.empty(0, dtype=torch.float64)])
+    spectra = torch.cat(
+        [_spectra(momentum, shape) for momentum in momenta] or [torch.empty(0, dtype=torch.float64, device="cpu")]
+    )
     if not len(spectra):
         raise ValueError(f"a fit to momenta needs one that is not zero: got {len(momenta)} momenta")
     return [(mix[0] / sum(mix), spectra), (mix[1] / sum(mix), gaussian)]
@@ -213,12 +215,12 @@ def _spectra(momentum: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _fit(sources: list[Source], steps: int, per_step: bool) -> tuple[Triple, ...]:
     """Descend from every start, and give the best point met anywhere: at worst a start."""
-    grid = torch.linspace(0, 1, NUM_GRID_POINTS, dtype=torch.float64)
+    grid = torch.linspace(0, 1, NUM_GRID_POINTS, dtype=torch.float64, device="cpu")
 
     def objective(coefficients: Tensor) -> Tensor:
         loss = sum(
             (w * (_composed(sigma, coefficients, steps)[-1] - 1).square().mean() for w, sigma in sources),
-            torch.zeros(()),
+            torch.zeros((), device="cpu"),
         )
         path = torch.stack(_composed(grid, coefficients, steps))
         return loss + PENALTY * ((path - LARGEST_ITERATE).relu() + (-path).relu()).square().mean()
@@ -231,7 +233,7 @@ def _fit(sources: list[Source], steps: int, per_step: bool) -> tuple[Triple, ...
 
 
 def _descend(objective: Callable[[Tensor], Tensor], start: Sequence[Triple]) -> tuple[float, tuple[Triple, ...]]:
-    coefficients = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    coefficients = torch.tensor(start, dtype=torch.float64, device="cpu", requires_grad=True)
     search = torch.optim.LBFGS([coefficients], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-12)
     best = (float("inf"), tuple(start))
 

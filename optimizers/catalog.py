@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
 from optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
-from optimizers.hyperparameters import Hyperparameter, check_values, table_of
+from optimizers.hyperparameters import Hyperparameter, check_values, plain, table_of
 from optimizers.muon import Muon
 from optimizers.parameter_groups import ParameterSplit, is_vector, split
 from optimizers.polargrad import PolarGrad
@@ -22,6 +24,9 @@ from optimizers.spelling import refuse_unknown
 
 ADAMW_LR_RATIO: Final = 0.1
 """Beside updates of spectral norm one, as Jordan's Muon; updates as large as AdamW's take AdamW's own rate, 1."""
+
+MECHANICS: Final = ("maximize", "foreach", "capturable", "differentiable", "fused", "amsgrad")
+"""Keywords of torch's constructors that no campaign searches; a spectral class refuses `differentiable=True`."""
 
 BESIDE: Final = table_of(
     Hyperparameter(
@@ -109,7 +114,8 @@ def build_optimizer(
         name: A key of `OPTIMIZERS`. `adamw` and `sgd` train every parameter and decay every one.
         parts: What `parameter_groups.split` made of this model with options; by default it is asked without any.
             Not for `adamw` and `sgd`.
-        hyperparameters: Keywords of the catalogue's entry; the others keep their defaults.
+        hyperparameters: Keywords of the catalogue's entry, and of `MECHANICS` those that the class's constructor takes;
+            the others keep their defaults. `lr` may be a tensor of one element.
 
     Returns:
         An optimizer whose groups, matrices first (what is flattened or split in groups of its own), carry `lr` and the
@@ -120,25 +126,38 @@ def build_optimizer(
             the matrices that the optimizer is for, or parts of another model.
     """
     refuse_unknown("optimizer", name, OPTIMIZERS)
-    table = OPTIMIZERS[name].hyperparameters
+    table, taken = OPTIMIZERS[name].hyperparameters, _mechanics_of(name)
     for given in hyperparameters:
-        refuse_unknown(f"hyperparameter of {name}", given, table)
+        refuse_unknown(f"hyperparameter of {name}", given, [*table, *taken])
+    mechanics = {given: hyperparameters.pop(given) for given in taken if given in hyperparameters}
+    for given, value in hyperparameters.items():
+        hyperparameters[given] = value if given == "lr" and isinstance(value, Tensor) else plain(value)
     check_values(table, hyperparameters)
     if parts is not None:
         _check_parts(parts, model, name)
     if name == "adamw":
-        optimizer: torch.optim.Optimizer = _adamw(model, hyperparameters)
+        optimizer: torch.optim.Optimizer = _adamw(model, hyperparameters, mechanics)
     elif name == "sgd":
-        optimizer = torch.optim.SGD(model.named_parameters(), **_filled(table, hyperparameters))
+        optimizer = torch.optim.SGD(model.named_parameters(), **_filled(table, hyperparameters), **mechanics)
     else:
-        optimizer = _spectral(split(model) if parts is None else parts, name, SPECTRAL_CLASSES[name], hyperparameters)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+        kind = partial(SPECTRAL_CLASSES[name], **mechanics)
+        where = split(model) if parts is None else parts
+        optimizer = _spectral(where, name, SPECTRAL_CLASSES[name], hyperparameters, kind)
+    for place, group in enumerate(optimizer.param_groups):
+        if isinstance(group["lr"], Tensor) and place > 0:
+            group["lr"] = group["lr"].clone()  # else a schedule would multiply one tensor for each of its groups
+        group["initial_lr"] = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
     return optimizer
 
 
-def _adamw(model: nn.Module, given: Mapping[str, Any]) -> torch.optim.AdamW:
-    values = _filled(ADAMW_HYPERPARAMETERS, given)
+def _mechanics_of(name: str) -> list[str]:
+    """Return the keywords of an optimizer's constructor that say how it works, not what it computes."""
+    kinds: dict[str, type] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, **SPECTRAL_CLASSES}
+    return [each for each in MECHANICS if each in inspect.signature(kinds[name]).parameters]
+
+
+def _adamw(model: nn.Module, given: Mapping[str, Any], mechanics: Mapping[str, Any]) -> torch.optim.AdamW:
+    values = {**_filled(ADAMW_HYPERPARAMETERS, given), **mechanics}
     return torch.optim.AdamW(model.named_parameters(), **{**values, "betas": tuple(values["betas"])})
 
 
@@ -154,7 +173,11 @@ def _check_parts(parts: ParameterSplit, model: nn.Module, name: str) -> None:
 
 
 def _spectral(
-    parts: ParameterSplit, name: str, kind: type[SpectralOptimizer], given: Mapping[str, Any]
+    parts: ParameterSplit,
+    name: str,
+    kind: type[SpectralOptimizer],
+    given: Mapping[str, Any],
+    construct: Callable[..., SpectralOptimizer],
 ) -> SpectralOptimizer:
     if not parts.matrices:
         flattened = " (a convolution is one by split(..., flatten=True))" if _has_convolution(parts) else ""
@@ -167,7 +190,6 @@ def _spectral(
         some = [pair for pair, decay in zip(parts.rest, decays, strict=True) if decay is is_meant]
         if some:
             groups.append({"params": some, "algorithm": ADAMW, **beside, "weight_decay": weight_decay})
-    construct: Callable[..., SpectralOptimizer] = kind
     return construct(groups, **options)
 
 

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from optimizers.arithmetic import exact_dtype
 from optimizers.coefficients import CLASSIC, DEFAULT_STEPS
 from optimizers.outliers import percentile_threshold
 from optimizers.polar import polar_factor
@@ -110,4 +111,4 @@ def _rms_per_row(matrix: Tensor) -> Tensor:
 
 
 def _accurate(matrix: Tensor) -> torch.dtype:
-    return torch.promote_types(matrix.dtype, torch.float32)
+    return exact_dtype(torch.promote_types(matrix.dtype, torch.float32), matrix.device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optimizers.arithmetic import exact_dtype
+
 
 def by_svd(matrix: Tensor, *, dtype: torch.dtype) -> Tensor:
     """Give the compact polar factor of each matrix of [..., rows, columns], in its shape and dtype.
@@ -24,5 +26,6 @@ def by_svd(matrix: Tensor, *, dtype: torch.dtype) -> Tensor:
     # LAPACK raises for the whole batch where one matrix is not finite, hence zeros in its place.
     U, sigma, Vh = torch.linalg.svd(torch.where(finite, wide / scale, 0.0), full_matrices=False)
     negligible = max(matrix.shape[-2:]) * torch.finfo(wide.dtype).eps * sigma[..., :1]
-    result = (U * (sigma > negligible).unsqueeze(-2)) @ Vh
+    exact = exact_dtype(dtype, matrix.device)
+    result = (U * (sigma > negligible).unsqueeze(-2)).to(exact) @ Vh.to(exact)
     return torch.where(finite, result, torch.nan).to(matrix.dtype)

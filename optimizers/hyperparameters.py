@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from torch import Tensor
+
 from optimizers.outliers import percentile_problem
 from optimizers.solvers import COMPUTE_DTYPES, SOLVERS
 
@@ -78,14 +80,54 @@ def _problem_with_betas(value: Any) -> str | None:
     return "must be two numbers in [0, 1)"
 
 
+def plain(value: Any) -> Any:
+    """Return numbers of numpy, and of arrays and tensors without dimensions, as Python's; anything else as it is."""
+    if type(value) in (float, int, str, bool) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def check_before_step(table: Mapping[str, Hyperparameter], group: dict[str, Any]) -> None:
+    """Refuse options of a group that were set to something illegal since it was added; a tensor lr is not read.
+
+    A rate or decay may be below zero by a rounding of its schedule.
+
+    Raises:
+        ValueError: With the name, the reason and the value.
+    """
+    for name, entry in table.items():
+        value = group[name]
+        if name == "lr" and isinstance(value, Tensor):
+            continue
+        if type(value) is not float:
+            value = group[name] = plain(value)
+        if name in ("lr", "weight_decay") and isinstance(value, float) and -1e-6 < value < math.inf:
+            continue
+        problem = entry.problem_with(value)
+        if problem is not None:
+            raise ValueError(f"{name} {problem}: got {value!r}")
+
+
 def check_values(table: Mapping[str, Hyperparameter], values: Mapping[str, Any]) -> None:
     """Refuse the first illegal value; names without an entry in the table are passed over.
+
+    A learning rate may be a tensor of one element, which on an accelerator is not read.
 
     Raises:
         ValueError: With the name, the reason and the value.
     """
     for name, value in values.items():
-        problem = table[name].problem_with(value) if name in table else None
+        if name not in table:
+            continue
+        if name == "lr" and isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"a tensor lr has one element: got shape {tuple(value.shape)}")
+            if type(value) is not Tensor or value.device.type != "cpu":
+                continue  # to read it would be to wait for it
+            value = value.item()
+        problem = table[name].problem_with(value)
         if problem is not None:
             raise ValueError(f"{name} {problem}: got {value!r}")
 

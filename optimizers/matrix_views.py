@@ -1,5 +1,6 @@
-"""How a parameter becomes matrices: as it is, flattened to two dimensions, or in blocks of rows.
+"""How a parameter becomes matrices: as it is, flattened to two dimensions, one by one, or in blocks of rows.
 
+    stacked        [experts, out, in] -> as many [out, in], each with a polar factor of its own
     flatten        [out, in, kh, kw] -> [out, in · kh · kw], a convolution as a map from patches to channels
     split_sizes    a fused [q + k + v, in] -> [q, in], [k, in], [v, in], each with a polar factor of its own
     num_heads      the same in that many equal blocks
@@ -12,22 +13,26 @@ state has the parameter's shape, so a checkpoint does not know of them. A rule s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from optimizers.parameter_checks import is_distributed, local
 from optimizers.spectral import SpectralRule, State
 
-VIEW_OPTIONS: Final = ("flatten", "split_sizes", "num_heads")
+VIEW_OPTIONS: Final = ("flatten", "stacked", "split_sizes", "num_heads")
+MAX_KERNEL: Final = 7
+"""Length up to which the last of three dimensions is taken for a convolution's; longer ones must be said to be so."""
 
 
 def matrices_of(group: Mapping[str, Any], tensor: Tensor, *, like: Tensor | None = None) -> list[Tensor]:
     """Give the matrices that a parameter of the group stands for, as views.
 
     Args:
-        group: Its options `flatten`, `split_sizes`, `num_heads` are read, where there are any.
+        group: Its options, those of `VIEW_OPTIONS`, are read if there are any.
         tensor: The parameter, its gradient, or a state of its shape.
         like: The parameter, whose layout in memory says in which order columns are flattened; `tensor` by default. A
             channels-last convolution has its columns in another order, which no polar factor and no percentile sees.
@@ -36,12 +41,21 @@ def matrices_of(group: Mapping[str, Any], tensor: Tensor, *, like: Tensor | None
     Returns:
         At least one tensor of two dimensions.
     """
-    if group.get("flatten") and tensor.ndim > 2:
-        tensor = tensor.permute(_by_stride(tensor if like is None else like)).flatten(start_dim=1)
+    tensor = local(tensor)
+    rows, matrices = tensor.shape[_row(tensor.shape, group)], [tensor]
+    if group.get("stacked") and tensor.ndim > 2:
+        matrices = [tensor[place] for place in product(*map(range, tensor.shape[:-2]))]
+    elif group.get("flatten") and tensor.ndim > 2:
+        matrices = [tensor.permute(_by_stride(tensor if like is None else local(like))).flatten(start_dim=1)]
     sizes = group.get("split_sizes")
     if group.get("num_heads"):
-        sizes = [tensor.shape[0] // group["num_heads"]] * group["num_heads"]
-    return list(torch.split(tensor, list(sizes))) if sizes else [tensor]
+        sizes = [rows // group["num_heads"]] * group["num_heads"]
+    return [part for matrix in matrices for part in torch.split(matrix, list(sizes))] if sizes else matrices
+
+
+def _row(shape: Sequence[int], group: Mapping[str, Any]) -> int:
+    """Return which dimension of a parameter the rows of its matrices are."""
+    return len(shape) - 2 if group.get("stacked") else 0
 
 
 def check_view(name: str, shape: tuple[int, ...], group: Mapping[str, Any]) -> None:
@@ -50,17 +64,24 @@ def check_view(name: str, shape: tuple[int, ...], group: Mapping[str, Any]) -> N
     Raises:
         ValueError: With the parameter's name, and its shape or the option's value.
     """
-    flatten, sizes, heads = (group.get(option) for option in VIEW_OPTIONS)
-    if flatten not in (None, True, False):
-        raise ValueError(f"flatten must be true or false: got {flatten!r}")
-    if len(shape) != 2 and not (flatten and len(shape) > 2):
+    flatten, stacked, sizes, heads = (group.get(option) for option in VIEW_OPTIONS)
+    for option, value in (("flatten", flatten), ("stacked", stacked)):
+        if value not in (None, True, False):
+            raise ValueError(f"{option} must be true or false: got {value!r}")
+    if len(shape) != 2 and not ((flatten or stacked) and len(shape) > 2):
         raise ValueError(f'{name} is no matrix, which only groups with algorithm="adamw" take: got shape {shape}')
+    if flatten and stacked and len(shape) > 2:
+        raise ValueError(f"give either flatten or stacked: got both for {name} of shape {shape}")
+    if flatten and stacked is None and len(shape) == 3 and shape[-1] > MAX_KERNEL:
+        choice = "stacked=True takes each matrix for itself, flatten=True with stacked=False makes it one"
+        raise ValueError(f"{name} may be a stack of matrices or a long kernel, {choice}: got shape {shape}")
+    rows = shape[_row(shape, group)]
     if sizes is not None and heads is not None:
         raise ValueError(f"give either split_sizes or num_heads: got {sizes!r} and {heads!r}")
-    if sizes is not None and not _are_sizes(sizes, shape[0]):
-        raise ValueError(f"split_sizes of {name} are whole numbers above 0 that add up to {shape[0]}: got {sizes!r}")
-    if heads is not None and not (_is_count(heads) and shape[0] % heads == 0):
-        raise ValueError(f"num_heads of {name} is a whole number that divides its {shape[0]} rows: got {heads!r}")
+    if sizes is not None and not _are_sizes(sizes, rows):
+        raise ValueError(f"split_sizes of {name} are whole numbers above 0 that add up to {rows}: got {sizes!r}")
+    if heads is not None and not (_is_count(heads) and rows % heads == 0):
+        raise ValueError(f"num_heads of {name} is a whole number that divides its {rows} rows: got {heads!r}")
 
 
 def as_matrices(
@@ -76,7 +97,7 @@ def as_matrices(
     Returns:
         A group of views with gradients, those without left out, and views of their states: written to in place.
     """
-    if not any(group.get(option) for option in VIEW_OPTIONS):
+    if not any(group.get(option) for option in VIEW_OPTIONS) and not any(map(is_distributed, group["params"])):
         return group, states
     matrices: list[Tensor] = []
     own: dict[Tensor, Any] = {}
@@ -114,7 +135,9 @@ def _parts(group: dict[str, Any], parameter: Tensor, state: State, name: str) ->
     """Give what of a state belongs to each matrix, as views."""
     if state[name].shape != parameter.shape:
         return list(state[name].unbind())
-    if state[name].stride() != parameter.stride():  # loaded into a model that lies otherwise in memory
+    if state[name].stride() != parameter.stride() and not is_distributed(
+        parameter
+    ):  # loaded into a model that lies otherwise in memory
         state[name] = torch.empty_like(parameter, dtype=state[name].dtype, requires_grad=False).copy_(state[name])
     return matrices_of(group, state[name], like=parameter)
 

@@ -13,7 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.scratch import TEMPORARY, scratch
+from optimizers.foreach import multiply_
+from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
 from optimizers.stacking import in_pieces, stack_into
 
 STACKED_UP_TO: Final = 64 * 64
@@ -26,39 +27,42 @@ def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, neste
     return buffer, gradient.lerp(buffer, momentum) if nesterov else buffer
 
 
-def average_(
+def average_into(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
-    """Do what `average` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
-    if followed.dtype != buffers[0].dtype:
-        _average_and_round_(buffers, gradients, momentum=momentum, nesterov=nesterov, followed=followed)
-        return
-    if nesterov and followed.device.type == "cpu" and buffers[0].numel() > STACKED_UP_TO:
-        for buffer, gradient, ahead in zip(buffers, gradients, followed.unbind(), strict=True):
-            buffer.lerp_(gradient, 1 - momentum)
-            torch.lerp(gradient, buffer, momentum, out=ahead)  # while both are in the cache
-        return
-    torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-    if not nesterov:
-        stack_into(followed, buffers)
-        return
-    stack_into(followed, gradients)
-    if buffers[0].numel() <= STACKED_UP_TO:
-        memory = scratch(followed.shape, TEMPORARY, like=followed)
-        followed.lerp_(stack_into(memory, buffers), momentum)
+    """Stack into `followed` what `average` gives to follow of tensors apart, which are only read."""
+    is_rounded = followed.dtype != buffers[0].dtype
+    if buffers[0].numel() <= STACKED_UP_TO or not may_be_scratch(buffers[0]):
+        ahead = scratch(followed.shape, "momentum.ahead", like=buffers[0]) if is_rounded else followed
+        stack_into(ahead, gradients)
+        moved = stack_into(scratch(followed.shape, TEMPORARY, like=buffers[0]), buffers).lerp_(ahead, 1 - momentum)
+        result = ahead.lerp_(moved, momentum) if nesterov else moved
+        if result is not followed:
+            followed.copy_(result)
+    elif is_rounded:
+        _average_and_round(buffers, gradients, momentum=momentum, nesterov=nesterov, followed=followed)
     else:
-        torch._foreach_lerp_(list(followed.unbind()), buffers, momentum)
+        memory = scratch(buffers[0].shape, TEMPORARY, like=followed)
+        for buffer, gradient, ahead in zip(buffers, gradients, followed.unbind(), strict=True):
+            moved = torch.lerp(buffer, gradient, 1 - momentum, out=memory if nesterov else ahead)
+            if nesterov:
+                torch.lerp(gradient, moved, momentum, out=ahead)  # while both are in the cache
 
 
-def _average_and_round_(
+def _average_and_round(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
     """Round what is to follow in pieces, while they are in the cache."""
     for whole in zip(buffers, gradients, followed.unbind(), strict=True):
         for buffer, gradient, rounded in in_pieces(*whole):
-            buffer.lerp_(gradient, 1 - momentum)
-            ahead = scratch(buffer.shape, TEMPORARY, like=buffer) if nesterov else buffer
-            rounded.copy_(torch.lerp(gradient, buffer, momentum, out=ahead) if nesterov else buffer)
+            memory = scratch(buffer.shape, TEMPORARY, like=buffer)
+            moved = torch.lerp(buffer, gradient, 1 - momentum, out=memory)
+            rounded.copy_(torch.lerp(gradient, moved, momentum, out=memory) if nesterov else moved)
+
+
+def average_(buffers: list[Tensor], gradients: list[Tensor], *, momentum: float) -> None:
+    """Move the buffers of tensors apart as `average` does, in place."""
+    torch._foreach_lerp_(buffers, gradients, 1 - momentum)
 
 
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
@@ -67,17 +71,22 @@ def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, ne
     return buffer, momentum * buffer + gradient if nesterov else buffer
 
 
-def heavy_ball_(
+def heavy_ball_into(
     buffers: list[Tensor], gradients: list[Tensor], *, momentum: float, nesterov: bool, followed: Tensor
 ) -> None:
-    """Do what `heavy_ball` does to tensors apart, in place: what there is to follow is stacked into `followed`."""
-    torch._foreach_mul_(buffers, momentum)
-    torch._foreach_add_(buffers, gradients)
+    """Stack into `followed` what `heavy_ball` gives to follow of tensors apart, which are only read."""
+    is_small = buffers[0].numel() <= STACKED_UP_TO
+    stacked = stack_into(scratch(followed.shape, TEMPORARY, like=followed), gradients) if is_small else None
     stack_into(followed, buffers)
-    if not nesterov:
-        return
-    followed.mul_(momentum)
-    if buffers[0].numel() <= STACKED_UP_TO:
-        followed.add_(stack_into(scratch(followed.shape, TEMPORARY, like=followed), gradients))
-    else:
-        torch._foreach_add_(list(followed.unbind()), gradients)
+    for _ in range(2 if nesterov else 1):
+        followed.mul_(momentum)
+        if stacked is not None:
+            followed.add_(stacked)
+        else:
+            torch._foreach_add_(list(followed.unbind()), gradients)
+
+
+def heavy_ball_(buffers: list[Tensor], gradients: list[Tensor], *, momentum: float) -> None:
+    """Move the buffers of tensors apart as `heavy_ball` does, in place."""
+    multiply_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)

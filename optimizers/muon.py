@@ -24,7 +24,7 @@ from torch.optim.optimizer import ParamsT
 
 from optimizers import hyperparameters as declare
 from optimizers.hyperparameters import Hyperparameter, table_of
-from optimizers.momentum import average_
+from optimizers.momentum import average_, average_into
 from optimizers.solvers import Coefficients
 from optimizers.spectral import Hyperparameters, SpectralRule, State
 from optimizers.spectral_optimizer import SpectralOptimizer
@@ -33,7 +33,7 @@ from optimizers.spelling import refuse_unknown
 
 def original_scale(rows: int, columns: int) -> float:
     """Give Jordan's factor: a tall matrix moves each of its columns as far as a square one."""
-    return math.sqrt(max(1.0, rows / columns))
+    return math.sqrt(max(1.0, rows / max(1, columns)))
 
 
 def match_rms_adamw_scale(rows: int, columns: int) -> float:
@@ -43,7 +43,7 @@ def match_rms_adamw_scale(rows: int, columns: int) -> float:
 
 def rms_to_rms_scale(rows: int, columns: int) -> float:
     """Give the factor that lets an input of RMS 1 change the output by at most RMS 1."""
-    return math.sqrt(rows / columns)
+    return math.sqrt(rows / max(1, columns))
 
 
 SCALES: Final[dict[str, Callable[[int, int], float]]] = {
@@ -58,19 +58,20 @@ class MuonRule(SpectralRule):
     """Muon's choice of stages.
 
     Attributes:
-        adjust_lr_fn: A key of `SCALES`.
+        adjust_lr_fn: A key of `SCALES`; None, as in torch, is `original`.
         ns_coefficients: One triple (a, b, c) or one a step; None for the solver's own.
     """
 
     solver: str = "newton_schulz"
     compute_dtype: str | None = None
     nesterov: bool = True
-    adjust_lr_fn: str = "original"
+    adjust_lr_fn: str | None = None
     ns_coefficients: Coefficients | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unknown("adjust_lr_fn", self.adjust_lr_fn, SCALES)
+        if self.adjust_lr_fn is not None:
+            refuse_unknown("adjust_lr_fn", self.adjust_lr_fn, SCALES)
 
     @property
     def solver_coefficients(self) -> Coefficients | None:
@@ -80,19 +81,18 @@ class MuonRule(SpectralRule):
     def follow_each(
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
-        """Do what `follow` does for matrices that lie apart, with their momenta in place."""
-        average_(
-            [state["momentum_buffer"] for state in states],
-            gradients,
-            momentum=hyperparameters["momentum"],
-            nesterov=self.nesterov,
-            followed=stack,
-        )
+        """Do what `follow` does for matrices that lie apart; `advance_` moves their momenta."""
+        buffers, momentum = [state["momentum_buffer"] for state in states], hyperparameters["momentum"]
+        average_into(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=stack)
         return self.suppress(stack, hyperparameters), {}
+
+    def advance_(self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters) -> None:
+        """Move the momenta."""
+        average_([state["momentum_buffer"] for state in states], gradients, momentum=hyperparameters["momentum"])
 
     def factor(self, rows: int, columns: int) -> float:
         """Give the factor of the shape."""
-        return SCALES[self.adjust_lr_fn](rows, columns)
+        return SCALES[self.adjust_lr_fn or "original"](rows, columns)
 
 
 MUON_HYPERPARAMETERS: Final = table_of(
@@ -105,9 +105,9 @@ MUON_HYPERPARAMETERS: Final = table_of(
     Hyperparameter(
         name="adjust_lr_fn",
         kind="choice",
-        default="original",
+        default=None,
         choices=tuple(SCALES),
-        sentence="How the learning rate depends on the shape of a matrix.",
+        sentence="How the learning rate depends on the shape of a matrix; by default as in original.",
     ),
     declare.solver("newton_schulz"),
     declare.L0,
@@ -136,6 +136,8 @@ class Muon(SpectralOptimizer):
     so only decay moves the parameter; a non-finite gradient makes its own matrix non-finite, and its momentum from then
     on, and no other matrix.
 
+    Arguments up to `adjust_lr_fn` are torch's, in torch's order.
+
     Args:
         params: Matrices (two dimensions each), or groups.
         lr: Learning rate; a tensor of one element is read on its device.
@@ -143,9 +145,9 @@ class Muon(SpectralOptimizer):
         momentum: In [0, 1).
         nesterov: Whether to look ahead along the momentum.
         ns_coefficients: One triple (a, b, c), or one a step; None for the solver's own.
-        ns_steps: Iterations of the solver.
         eps: Norm below which a matrix moves less than a full step.
-        adjust_lr_fn: A key of `SCALES`.
+        ns_steps: Iterations of the solver.
+        adjust_lr_fn: A key of `SCALES`; None, as in torch, is `original`.
         solver: A key of `polar.SOLVERS`.
         l0: Where `minimax`, `qdwh` and `zolo_pd` begin to converge, as for `polar.polar_factor`; None is their default.
         compute_dtype: As for `polar.polar_factor`; None is bfloat16 for `newton_schulz`, `auto` for other solvers.
@@ -166,14 +168,14 @@ class Muon(SpectralOptimizer):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-3,
-        *,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
         nesterov: bool = True,
         ns_coefficients: Coefficients | None = None,
-        ns_steps: int = 5,
         eps: float = 1e-7,
-        adjust_lr_fn: str = "original",
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+        *,
         solver: str = "newton_schulz",
         l0: float | None = None,
         compute_dtype: str | None = None,

@@ -47,6 +47,8 @@ def suppress_outliers(
     """
     if not isinstance(percentile, Tensor) and percentile == 1:
         return matrix if out is None or out is matrix else out.copy_(matrix)
+    if matrix.numel() == 0:
+        return matrix.clone() if out is None else out
     return clip_outliers(matrix, percentile_threshold(matrix, percentile=percentile, quantile=quantile), out=out)
 
 

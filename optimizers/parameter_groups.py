@@ -21,9 +21,10 @@ from math import prod
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
-from optimizers.matrix_views import check_view
+from optimizers.matrix_views import MAX_KERNEL, check_view
 from optimizers.output_heads import CONVOLUTIONS, LAYERS, RECURRENT, TABLES, is_linear, output_heads
 
 Group = Literal["matrices", "adamw"]
@@ -109,7 +110,8 @@ def split(
 
     Args:
         model: Any module; nothing is computed or changed.
-        matrices: Patterns of names, as `blocks.*.weight`, that are matrices whatever the rules say.
+        matrices: Patterns of names, as `blocks.*.weight`, that are matrices whatever the rules say; with more
+            dimensions, and not a convolution's, a stack of them, as experts [experts, out, in] are.
         adamw: Patterns of names that go to AdamW whatever the rules say.
         flatten: Whether a convolution is the matrix [out, in · kh · kw], a grouped one one for each group. A depthwise
             one, which has a vector for each channel, and a transposed one still go to AdamW.
@@ -184,16 +186,26 @@ def _view(tied: list[_Place], wishes: _Wishes) -> tuple[dict[str, Any], dict[str
     for pattern, number in wishes.num_heads.items():
         if any(fnmatchcase(name, pattern) for name in names):
             blocks["num_heads"] = number
-    view: dict[str, Any] = {"flatten": True} if wishes.flatten and tied[0].parameter.ndim > 2 else {}
-    owner = tied[0].owner
-    if view and not blocks and isinstance(owner, CONVOLUTIONS) and owner.groups > 1:
+    view: dict[str, Any] = {}
+    owner, shape = tied[0].owner, tied[0].parameter.shape
+    if len(shape) > 2 and not _is_convolution(tied):
+        view = {"stacked": True}  # a stack of experts: one matrix each
+    elif wishes.flatten and len(shape) > 2:
+        view = {"flatten": True} if len(shape) > 3 or shape[-1] <= MAX_KERNEL else {"flatten": True, "stacked": False}
+    if "flatten" in view and not blocks and isinstance(owner, CONVOLUTIONS) and owner.groups > 1:
         view["num_heads"] = owner.groups
     return {**view, **blocks}, blocks
+
+
+def _is_convolution(tied: list[_Place]) -> bool:
+    return isinstance(tied[0].owner, _ConvNd)
 
 
 def _told(view: Mapping[str, Any], shape: tuple[int, ...]) -> str:
     """Say for the report as which matrices a parameter is seen."""
     flattened = f", flattened to {shape[0]}×{prod(shape[1:])}" if len(shape) > 2 else ""
+    if view.get("stacked"):
+        flattened, shape = f", {prod(shape[:-2])} matrices of {shape[-2]}×{shape[-1]}", shape[-2:]
     if "split_sizes" in view:
         return f"{flattened}, in blocks of {', '.join(map(str, view['split_sizes']))} rows"
     if "num_heads" in view:
@@ -207,7 +219,8 @@ def _asked(tied: list[_Place], wishes: _Wishes) -> tuple[Group, str] | None:
     name, shape = tied[0].name, tuple(tied[0].parameter.shape)
     if as_matrix and as_rest:
         raise ValueError(f"{name} is asked into both groups: got {as_matrix[0]!r} and {as_rest[0]!r}")
-    if as_matrix and len(shape) != 2 and not (wishes.flatten and len(shape) > 2):
+    may_have_more = wishes.flatten or not _is_convolution(tied)
+    if as_matrix and len(shape) != 2 and not (may_have_more and len(shape) > 2):
         raise ValueError(f"{name} is asked to be a matrix: got shape {shape}")
     if as_matrix:
         return "matrices", f"asked by {as_matrix[0]!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optimizers.foreach import multiply_
 from optimizers.scratch import TEMPORARY, scratch
 from optimizers.stacking import CACHED_ENTRIES, in_pieces
 
@@ -28,13 +29,14 @@ def write_(
     if isinstance(lr, Tensor):
         rate, dtype = lr.reshape(()), parameters[0].dtype
         if weight_decay != 0:
-            torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-        torch._foreach_sub_(parameters, (rate * factor * directions.to(dtype)).to(dtype).unbind())
+            multiply_(parameters, 1 - rate * weight_decay)
+        steps = rate * factor * directions.to(torch.promote_types(dtype, torch.float32))  # rounded once, with the sum
+        torch._foreach_sub_(parameters, steps.unbind())
     elif _is_fit_for_fused(parameters, directions):
         _write_fused_(parameters, directions, lr=lr * factor, weight_decay=weight_decay / factor)
     else:
         if weight_decay != 0:
-            torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+            multiply_(parameters, 1 - lr * weight_decay)
         torch._foreach_sub_(parameters, directions.to(parameters[0].dtype).unbind(), alpha=lr * factor)
 
 

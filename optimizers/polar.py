@@ -49,6 +49,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from optimizers.arithmetic import exact_dtype, without_autocast
 from optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
@@ -112,20 +113,24 @@ def polar_factor(
         to max(rows, columns) · eps(dtype) · σ₁ as zero and gives the compact factor. A matrix with a non-finite entry
         gives non-finite entries; the others of its batch are not touched by it.
 
+        The accuracy does not depend on autocast or on the precision that the process allows float32 products
+        (`arithmetic`).
+
     Raises:
         ValueError: Fewer than two dimensions, an unknown solver or dtype, steps out of range, or an option that the
             solver would not read.
     """
     check_solver(solver, steps=steps, coefficients=coefficients, compute_dtype=compute_dtype, l0=l0)
     _check_matrix(matrix)
-    if matrix.numel() == 0:
-        result = matrix.clone()
-    elif SOLVERS[solver].is_iterative:
-        lent = lends or out is not None
-        result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0, lent)
-    else:
-        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
-        result = _converged(matrix, solver, steps, l0, dtype)
+    with without_autocast(matrix.device):
+        if matrix.numel() == 0:
+            result = matrix.clone()
+        elif SOLVERS[solver].is_iterative:
+            lent = lends or out is not None
+            result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0, lent)
+        else:
+            dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
+            result = _converged(matrix, solver, steps, l0, dtype)
     if out is not None:
         return out.copy_(result)
     return result if lends else result.to(matrix.dtype)
@@ -160,12 +165,12 @@ def _polynomial(
     wide = matrix.mT if rows > columns else matrix
     counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
     if isinstance(coefficients, Tensor):
-        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16)
+        dtype = exact_dtype(_dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16), matrix.device)
         result = iterated_by_own(wide, counts, coefficients, eps=eps, dtype=dtype)
     else:
         quintic = _quintic(solver, wide.shape[-2], wide.shape[-1], max(counts), coefficients, l0)
         half = torch.float16 if quintic.by_schatten or quintic.in_gram_form else torch.bfloat16
-        dtype = _dtype_for(matrix, compute_dtype, on_accelerator=half)
+        dtype = exact_dtype(_dtype_for(matrix, compute_dtype, on_accelerator=half), matrix.device)
         if dtype == torch.bfloat16 and solver == "auto":
             quintic = replace(quintic, in_gram_form=False)  # which is never the less exact one
         result = iterated(wide, counts, quintic, eps=eps, dtype=dtype, lends=lends)

@@ -29,9 +29,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from optimizers.arithmetic import exact_dtype
 from optimizers.coefficients import Triple
 from optimizers.minimax import optimal_quintic
 from optimizers.rational import LOWEST, check_lowest, dtype_of_solve, newton_schulz, polar_by, resolvent
+from optimizers.scratch import may_overwrite
 
 Weights = tuple[float, float, float]
 
@@ -78,15 +80,15 @@ def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None, steps: 
     Raises:
         ValueError: An l0 outside (0, 1].
     """
-    accuracy = torch.finfo(dtype).eps
+    accuracy, exact = torch.finfo(dtype).eps, exact_dtype(dtype, matrix.device)
     schedule = qdwh_schedule(LOWEST[dtype] if l0 is None else l0, accuracy)
     if l0 is None and steps is not None and steps < len(schedule):
         official = qdwh_schedule(accuracy, accuracy)[:steps]
-        return polar_by(lambda X: _halley(X, official), matrix, dtype=dtype, by_sums=True)
+        return polar_by(lambda X: _halley(X, official), matrix, dtype=exact, by_sums=True)
     if dtype == torch.float32 and (steps is None or steps >= len(schedule)):
         solves, quintic, cubic = shortened_schedule(LOWEST[dtype] if l0 is None else l0, accuracy)
-        return polar_by(lambda X: _polished(_halley(X, solves), quintic, cubic), matrix, dtype=dtype)
-    return polar_by(lambda X: _halley(X, schedule[:steps]), matrix, dtype=dtype)
+        return polar_by(lambda X: _polished(_halley(X, solves), quintic, cubic), matrix, dtype=exact)
+    return polar_by(lambda X: _halley(X, schedule[:steps]), matrix, dtype=exact)
 
 
 @lru_cache
@@ -118,7 +120,8 @@ def _halley(X: Tensor, schedule: tuple[Weights, ...]) -> Tensor:
     for a, b, c in schedule:
         X = X.to(dtype_of_solve([1 / c], dtype))
         (solved,) = resolvent(X, [1 / c], dtype=dtype)
-        X = solved.mul_((a - b / c) / c).add_(X, alpha=b / c)
+        out = solved if may_overwrite(solved) else None
+        X = torch.add(torch.mul(solved, (a - b / c) / c, out=out), X, alpha=b / c, out=out)
     return X.to(dtype)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from optimizers.normalisation import schatten_8, unit
+from optimizers.scratch import may_overwrite
 
 LOWEST: Final[dict[torch.dtype, float]] = {torch.float32: 2e-7, torch.float64: 2e-13}
 """Default ℓ₀ by the dtype of the arithmetic: singular values from ℓ₀ s up converge, so κ up to 1e6 in float32 and 1e12
@@ -126,7 +127,7 @@ def _by_cholesky(X: Tensor, gram: Tensor, shift: float) -> Tensor:
     # Two triangular solves from the right; a Cholesky solve works on Xᵀ, which lies badly, and takes longer.
     half = torch.linalg.solve_triangular(factor.mT, X, upper=True, left=False)
     solved: Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
-    return solved.div_(shift)
+    return solved.div_(shift) if may_overwrite(solved) else solved / shift
 
 
 def newton_schulz(X: Tensor, a: float, b: float) -> Tensor:

@@ -31,7 +31,7 @@ from optimizers.calibration import calibrated_triples
 from optimizers.coefficients import adanewton_triple
 from optimizers.hyperparameters import Hyperparameter, table_of
 from optimizers.matrix_views import matrices_of
-from optimizers.momentum import heavy_ball, heavy_ball_
+from optimizers.momentum import heavy_ball, heavy_ball_, heavy_ball_into
 from optimizers.muon import match_rms_adamw_scale
 from optimizers.outliers import QUANTILES, suppress_outliers
 from optimizers.polar import polar_factor
@@ -87,7 +87,7 @@ class RootRule(SpectralRule):
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         state["triples"] = torch.tensor(known, dtype=dtype, device=parameter.device).repeat(*batch, 1, 1)
         if refits:
-            state["step"] = torch.zeros(*batch, 1, 1, dtype=torch.float32)
+            state["step"] = torch.zeros(*batch, 1, 1, dtype=torch.float32, device="cpu")
         return state
 
     def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
@@ -99,6 +99,11 @@ class RootRule(SpectralRule):
         direction = self.direction(kept, {**hyperparameters, "triples": fit["triples"]})
         return self.finish(direction, kept, {**new, **fit}, hyperparameters)
 
+    def state_shapes(self, shape: torch.Size) -> dict[str, torch.Size | None]:
+        """Return the entries of a state, with their shapes where the parameter's decides them."""
+        own: dict[str, torch.Size | None] = {"triples": None} if self.coefficients != "table" else {}
+        return super().state_shapes(shape) | own | ({"step": None} if self.coefficients == "online" else {})
+
     @property
     def is_staged(self) -> bool:
         """Whether an update is `follow`, `direction`, `finish`; triples of each matrix's own come between these."""
@@ -107,13 +112,18 @@ class RootRule(SpectralRule):
     def follow_each(
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
-        """Do what `follow` does for matrices that lie apart, with their momenta in place."""
+        """Do what `follow` does for matrices that lie apart; `advance_` moves their momenta."""
         is_rounded = stack.dtype != gradients[0].dtype
         followed = scratch(stack.shape, "root.followed", like=gradients[0]) if is_rounded else stack
         buffers, momentum = [state["momentum_buffer"] for state in states], hyperparameters["momentum"]
-        heavy_ball_(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=followed)
+        heavy_ball_into(buffers, gradients, momentum=momentum, nesterov=self.nesterov, followed=followed)
         suppress_outliers(followed, percentile=hyperparameters["percentile"], quantile=self.quantile, out=followed)
         return (stack.copy_(followed) if is_rounded else stack), {}
+
+    def advance_(self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters) -> None:
+        """Move the momenta."""
+        if self.is_staged:  # else `update` has given them
+            heavy_ball_([state["momentum_buffer"] for state in states], gradients, momentum=hyperparameters["momentum"])
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
         """Give the polar factor, by the matrices' own `triples` where they have some."""
@@ -299,7 +309,9 @@ class Root(SpectralOptimizer):
             return
         if group["coefficients"] == "online" and group["capturable"]:
             raise ValueError("coefficients='online' waits for the host, which a graph cannot: got capturable=True")
-        if group["coefficients"] == "calibrated":
+
+    def _check_new_group(self, group: dict[str, Any]) -> None:
+        if group["algorithm"] == SPECTRAL and group["coefficients"] == "calibrated":
             matrices = chain.from_iterable(matrices_of(group, parameter) for parameter in group["params"])
             for rows, columns in dict.fromkeys(tuple(matrix.shape) for matrix in matrices):
                 calibrated_triples((rows, columns))

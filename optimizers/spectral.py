@@ -65,6 +65,10 @@ class SpectralRule(ABC):
         """Give the state before the first step, in the shape, dtype and device of the parameter."""
         return {"momentum_buffer": torch.zeros_like(parameter, memory_format=torch.preserve_format)}
 
+    def state_shapes(self, shape: torch.Size) -> dict[str, torch.Size | None]:
+        """Return the entries of a state, with their shapes where the shape of the parameter decides them."""
+        return {"momentum_buffer": shape}
+
     def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
         """Turn a gradient into what `apply_update` subtracts, times the learning rate.
 
@@ -120,11 +124,11 @@ class SpectralRule(ABC):
     def follow_each(
         self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters, stack: Tensor
     ) -> tuple[Tensor, State]:
-        """Do what `follow` does for matrices that lie apart; a rule may write their states in place.
+        """Do what `follow` does for matrices that lie apart; what it does not return of a state, `advance_` writes.
 
         Args:
             gradients: One shape [rows, columns]; only read.
-            states: Of each.
+            states: Of each; only read, so that a step that fails has changed nothing.
             hyperparameters: As for `update`.
             stack: Memory [count, rows, columns] for what is to follow, of `stacked_dtype`.
 
@@ -136,6 +140,10 @@ class SpectralRule(ABC):
             return self.follow(stack_into(stack, gradients), stacked, hyperparameters)
         followed, state = self.follow(torch.stack(gradients), stacked, hyperparameters)
         return stack.copy_(followed), state
+
+    def advance_(self, gradients: list[Tensor], states: list[State], hyperparameters: Hyperparameters) -> None:
+        """Write in place what `follow_each` has not returned of the states; nothing by default."""
+        return
 
     def finish(
         self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
@@ -179,5 +187,11 @@ class SpectralRule(ABC):
 
 
 def apply_update(parameter: Tensor, update: Tensor, *, lr: float | Tensor, weight_decay: float | Tensor) -> Tensor:
-    """Decay the parameter and step against the update: (1 − lr · weight_decay) · parameter − lr · update."""
-    return parameter * (1 - lr * weight_decay) - lr * update
+    """Return (1 − lr · weight_decay) · parameter − lr · update, in the parameter's dtype.
+
+    In half precision each of the two is computed in float32 and rounded once, as torch's `mul_` and `sub_` do.
+    """
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    lr = lr.to(torch.promote_types(lr.dtype, torch.float32)) if isinstance(lr, Tensor) else lr
+    decayed = (parameter.to(wide) * (1 - lr * weight_decay)).to(parameter.dtype)
+    return (decayed.to(wide) - lr * update.to(wide)).to(parameter.dtype)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
@@ -34,6 +35,10 @@ class SpectralDescentRule(SpectralRule):
 
     def initial_state(self, parameter: Tensor) -> State:
         """Give the state before the first step: none."""
+        return {}
+
+    def state_shapes(self, shape: torch.Size) -> dict[str, torch.Size | None]:
+        """Return the entries of a state: none."""
         return {}
 
     def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:

@@ -7,9 +7,7 @@ back to the host, and gradients are only read.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import fields
 from typing import Any, ClassVar, Final
 
 import torch
@@ -17,10 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, step_adamw
-from optimizers.hyperparameters import Hyperparameter, check_values
+from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, begin_adamw, step_adamw
+from optimizers.hyperparameters import Hyperparameter, check_before_step, check_values, plain
+from optimizers.loaded_state import completed, refuse_entries, refuse_state, signature_defaults, step_tensor
 from optimizers.matrix_views import as_matrices, check_view
-from optimizers.parameter_updates import write_
+from optimizers.parameter_checks import check_parameter, named, refuse_gradients
+from optimizers.planned_writes import PlannedWrite, hold, own_modes
 from optimizers.scratch import scratch
 from optimizers.spectral import SpectralRule, State
 from optimizers.spelling import refuse_unknown
@@ -89,6 +89,7 @@ class SpectralOptimizer(Optimizer):
                 del param_group[name]
         try:
             self._check_group(param_group)
+            self._check_new_group(param_group)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -110,35 +111,65 @@ class SpectralOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            _refuse_gradients(group)
-            if group["algorithm"] == ADAMW:
-                step_adamw(group, self.state)
-            else:
-                rule = self._rule(group)
-                self._step_matrices(*as_matrices(group, self.state, rule), rule)
+        with own_modes(group["params"] for group in self.param_groups):
+            self._step()
         return loss
 
-    def _step_matrices(self, group: dict[str, Any], states: MutableMapping[Tensor, Any], rule: SpectralRule) -> None:
+    def _step(self) -> None:
+        """Find every update, then write: a solver that fails, or an illegal option, has changed nothing."""
+        for group in self.param_groups:
+            refuse_gradients(group)
+            check_before_step(self._table(group), group)
+        planned: list[PlannedWrite] = []
+        known = len(self.state)
+        try:
+            for group in self.param_groups:
+                if group["algorithm"] == ADAMW:
+                    begin_adamw(group, self.state)
+                else:
+                    rule = self._rule(group)
+                    self._plan(*as_matrices(group, self.state, rule), rule, planned)
+        except BaseException:
+            while len(self.state) > known:
+                self.state.popitem()
+            raise
+        for group in self.param_groups:
+            if group["algorithm"] == ADAMW:
+                step_adamw(group, self.state)
+        for write in planned:
+            write.do()
+
+    def _plan(
+        self,
+        group: dict[str, Any],
+        states: MutableMapping[Tensor, Any],
+        rule: SpectralRule,
+        planned: list[PlannedWrite],
+    ) -> None:
         for batch in self._batches(group, rule):
             owned = [[_state(states[parameter], parameter, rule) for parameter in stack] for stack in batch]
+            given = [_gradients(stack, group) for stack in batch]
+            hold(planned)
+            each = zip(batch, given, owned, strict=True)
             if rule.is_staged:
-                results = self._staged(batch, owned, group, rule)
+                results = self._staged(batch, given, owned, group, rule)
             else:
-                results = [self._updated(stack, own, group, rule) for stack, own in zip(batch, owned, strict=True)]
-            for parameters, own, (update, state) in zip(batch, owned, results, strict=True):
-                for name, values in state.items():
-                    torch._foreach_copy_([entry[name] for entry in own], list(values.unbind()))
-                factor = rule.factor(*parameters[0].shape) if rule.is_staged else None
-                write_(parameters, update, lr=group["lr"], weight_decay=group["weight_decay"], factor=factor or 1.0)
+                results = [self._updated(stack, gradients, own, group, rule) for stack, gradients, own in each]
+            for stack, gradients, own, (update, state) in zip(batch, given, owned, results, strict=True):
+                planned.append(PlannedWrite(stack, gradients, own, update, state, group, rule))
 
     def _staged(
-        self, batch: list[list[Tensor]], owned: list[list[State]], group: dict[str, Any], rule: SpectralRule
+        self,
+        batch: list[list[Tensor]],
+        given: list[list[Tensor]],
+        owned: list[list[State]],
+        group: dict[str, Any],
+        rule: SpectralRule,
     ) -> list[tuple[Tensor, State]]:
         """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
         followed = [
-            rule.follow_each(_gradients(stack, group), own, group, _memory(stack, place, rule.stacked_dtype(stack[0])))
-            for place, (stack, own) in enumerate(zip(batch, owned, strict=True))
+            rule.follow_each(gradients, own, group, _memory(stack, place, rule.stacked_dtype(stack[0])))
+            for place, (stack, gradients, own) in enumerate(zip(batch, given, owned, strict=True))
         ]
         stacks = [stack for stack, _ in followed]
         directions = self._directions(stacks, group, rule)
@@ -158,15 +189,15 @@ class SpectralOptimizer(Optimizer):
 
     @staticmethod
     def _updated(
-        parameters: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
+        stack: list[Tensor], gradients: list[Tensor], own: list[State], group: dict[str, Any], rule: SpectralRule
     ) -> tuple[Tensor, State]:
-        gradient = stack_into(_memory(parameters, 0, parameters[0].dtype), _gradients(parameters, group))
+        gradient = stack_into(_memory(stack, 0, stack[0].dtype), gradients)
         state = {name: torch.stack([entry[name] for entry in own]) for name in own[0]}
         return rule.update(gradient, state, group)
 
     def _batches(self, group: dict[str, Any], rule: SpectralRule) -> Iterator[list[list[Tensor]]]:
         """Group the parameters that have a gradient by what takes its direction together, in pieces below the cap."""
-        present = [parameter for parameter in group["params"] if parameter.grad is not None]
+        present = [parameter for parameter in group["params"] if parameter.grad is not None and parameter.numel() > 0]
         on_cpu = [parameter for parameter in present if parameter.device.type == "cpu"]
         elsewhere = [parameter for parameter in present if parameter.device.type != "cpu"]
         for parameters, merge, cap in (
@@ -179,54 +210,71 @@ class SpectralOptimizer(Optimizer):
                 merge = "transposed"
             yield from batches(parameters, merge=merge, cap=0 if group["foreach"] is False else cap)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take on a state, of a pickle or of `load_state_dict`; options that it lacks come from the constructor.
+
+        Raises:
+            ValueError: An illegal option, or a state that is not one of its parameter, with its name and value; the
+                optimizer is then as it was.
+        """
+        defaults = {**signature_defaults(type(self)), **state.get("defaults", self.__dict__.get("defaults", {}))}
+        here = self.__dict__.get("param_groups", [])
+        loaded = enumerate(state["param_groups"])
+        groups = [completed(group, defaults, dict(*here[place : place + 1])) for place, group in loaded]
+        for group in groups:
+            self._check_group(group)
+            for name, parameter in named(group):
+                self._check_state(name, parameter, state["state"].get(parameter, {}), group)
+        if "defaults" in state:
+            state = {**state, "defaults": defaults}
+        super().__setstate__({**state, "param_groups": groups})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the state of an optimizer, of ours or of torch's; options that it lacks come from the constructor.
+
+        Raises:
+            ValueError: As `__setstate__`.
+        """
+        refuse_entries(state_dict)
+        with own_modes(group["params"] for group in self.param_groups):
+            super().load_state_dict(state_dict)
+
+    def _check_state(self, name: str, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            return
+        if group["algorithm"] == ADAMW:
+            refuse_state(name, state, {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "step": None})
+            state["step"] = step_tensor(state["step"], parameter.device if group["capturable"] else torch.device("cpu"))
+            return
+        refuse_state(name, state, self._rule(group).state_shapes(parameter.shape))
+        if "step" in state and not isinstance(state["step"], Tensor):
+            state["step"] = (
+                step_tensor(state["step"], torch.device("cpu")).expand(*state["triples"].shape[:-2], 1, 1).clone()
+            )
+
     def _rule(self, group: dict[str, Any]) -> SpectralRule:
-        options = [field.name for field in fields(self.rule_type) if field.name in group]
-        return self.rule_type(**{name: group[name] for name in options})
+        names = self.rule_type.__dataclass_fields__  # the compiler cannot follow `fields`
+        return self.rule_type(**{name: group[name] for name in names if name in group})
+
+    def _table(self, group: dict[str, Any]) -> dict[str, Hyperparameter]:
+        return ADAMW_HYPERPARAMETERS if group["algorithm"] == ADAMW else self.hyperparameters
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"a tensor lr has one element: got shape {tuple(lr.shape)}")
         is_adamw = group["algorithm"] == ADAMW
-        values = {name: value for name, value in group.items() if name != "lr" or not isinstance(value, Tensor)}
-        check_values(ADAMW_HYPERPARAMETERS if is_adamw else self.hyperparameters, values)
+        refuse_unknown("algorithm", group["algorithm"], (SPECTRAL, ADAMW))
+        for name in group.keys() - {"params", "param_names", "lr"}:
+            group[name] = plain(group[name])
+        group["lr"] = group["lr"] if isinstance(group["lr"], Tensor) else plain(group["lr"])
+        check_values(self._table(group), group)
         if not is_adamw:
             self._rule(group)
-        for name, parameter in _named(group):
-            _check_parameter(name, parameter)
+        for name, parameter in named(group):
+            check_parameter(name, parameter)
             if not is_adamw:
                 check_view(name, tuple(parameter.shape), group)
 
-
-def _named(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Give each parameter with what to call it in a message: its name where known, else its place in the group."""
-    places = [f"parameter {place} of its group" for place in range(len(group["params"]))]
-    yield from zip(group.get("param_names") or places, group["params"], strict=True)
-
-
-def _check_parameter(name: str, parameter: Tensor) -> None:
-    if not parameter.is_floating_point():
-        raise ValueError(f"{name} is not real floating point, the only kind supported: got {parameter.dtype}")
-    # A shard's polar factor is not the shard of the polar factor. Where the module is not loaded there is no DTensor.
-    distributed = sys.modules.get("torch.distributed.tensor")
-    if distributed is not None and isinstance(parameter, distributed.DTensor):
-        shape = tuple(parameter.shape)
-        raise ValueError(f"{name} is sharded, only whole parameters are supported: got a DTensor of shape {shape}")
-
-
-def _refuse_gradients(group: dict[str, Any]) -> None:
-    given = [parameter for parameter in group["params"] if parameter.grad is not None]
-    if all(each.grad.layout == torch.strided and each.grad.dtype == each.dtype for each in given):
-        return
-    for name, parameter in _named(group):
-        gradient = parameter.grad
-        if gradient is None:
-            continue
-        if gradient.layout != torch.strided:
-            shape = tuple(parameter.shape)
-            raise ValueError(f"{name} has a sparse gradient, only dense ones are supported: got one of shape {shape}")
-        if gradient.dtype != parameter.dtype:  # torch allows it where `grad_dtype` is set
-            raise ValueError(f"the gradient of {name} must be of its dtype, {parameter.dtype}: got {gradient.dtype}")
+    def _check_new_group(self, group: dict[str, Any]) -> None:
+        """Refuse what only a group without a state cannot do; nothing by default."""
 
 
 def _state(state: dict[str, Tensor], parameter: Tensor, rule: SpectralRule) -> dict[str, Tensor]:

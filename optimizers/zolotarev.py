@@ -25,6 +25,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from optimizers.arithmetic import exact_dtype
 from optimizers.rational import LOWEST, check_lowest, polar_by, resolvent
 
 ROUNDS: Final = 2
@@ -130,7 +131,7 @@ def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None) -> T
         ValueError: An l0 outside (0, 1].
     """
     schedule = zolotarev_schedule(LOWEST[dtype] if l0 is None else l0, torch.finfo(dtype).eps)
-    return polar_by(lambda X: _rounds(X, schedule), matrix, dtype=dtype)
+    return polar_by(lambda X: _rounds(X, schedule), matrix, dtype=exact_dtype(dtype, matrix.device))
 
 
 def _rounds(X: Tensor, schedule: tuple[ZolotarevStep, ...]) -> Tensor:

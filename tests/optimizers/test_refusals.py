@@ -46,8 +46,39 @@ def test_a_shard_is_refused_by_every_class_in_either_kind_of_group():
         shard = nn.Parameter(distribute_tensor(torch.zeros(4, 4), init_device_mesh("cpu", (1,)), [Shard(0)]))
         for kind in CLASSES:
             for group in ({}, {"algorithm": "adamw"}, {"num_heads": 2}):
-                with pytest.raises(ValueError, match=r"up.weight is sharded, only whole.*: got a DTensor of shape"):
+                with pytest.raises(
+                    ValueError, match=r"up.weight is sharded, only whole or replicated.*: got a DTensor of shape"
+                ):
                     kind([{"params": [("up.weight", shard)], **group}])
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_replicated_parameter_is_trained_as_the_plain_one_and_a_partial_one_refused():
+    import torch.distributed as distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        partial = nn.Parameter(DTensor.from_local(torch.ones(4, 4), mesh, [Partial()]))
+        for kind in CLASSES:
+            with pytest.raises(ValueError, match=r"up.weight is a partial sum, only whole or replicated"):
+                kind([("up.weight", partial)])
+            for group in ({}, {"num_heads": 2}, {"algorithm": "adamw"}):
+                plain = parameters([(6, 4), (6, 4)])
+                whole = [nn.Parameter(distribute_tensor(each.detach(), mesh, [Replicate()])) for each in plain]
+                optimizer, other = kind([{"params": plain, **group}]), kind([{"params": whole, **group}])
+                for step in range(3):
+                    give_gradients(plain, step)
+                    for one, twin in zip(plain, whole, strict=True):
+                        twin.grad = distribute_tensor(one.grad, mesh, [Replicate()])
+                    optimizer.step()
+                    other.step()
+                    other.load_state_dict(other.state_dict())
+                assert farthest(plain, [each.full_tensor() for each in whole]) == 0
     finally:
         distributed.destroy_process_group()
 

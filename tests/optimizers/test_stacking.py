@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.momentum import STACKED_UP_TO, average, average_, heavy_ball, heavy_ball_
+from optimizers.momentum import STACKED_UP_TO, average, average_, average_into, heavy_ball, heavy_ball_, heavy_ball_into
 from optimizers.muon import MuonRule
 from optimizers.polargrad import PolarGradRule
 from optimizers.root import RootRule
@@ -120,7 +120,10 @@ def test_the_average_in_place_is_the_functional_one(nesterov, shape, dtype):
         for buffer, gradient in zip(buffers, gradients, strict=True)
     ]
     before, followed = [gradient.clone() for gradient in gradients], torch.empty(3, *shape, dtype=dtype)
-    average_(buffers, gradients, momentum=0.9, nesterov=nesterov, followed=followed)
+    untouched = [buffer.clone() for buffer in buffers]
+    average_into(buffers, gradients, momentum=0.9, nesterov=nesterov, followed=followed)
+    assert all(map(torch.equal, buffers, untouched))
+    average_(buffers, gradients, momentum=0.9)
     torch.testing.assert_close(buffers, [buffer for buffer, _ in expected], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(followed, torch.stack([each for _, each in expected]), rtol=1e-6, atol=1e-7)
     assert all(map(torch.equal, gradients, before))
@@ -136,7 +139,10 @@ def test_the_heavy_ball_in_place_is_the_functional_one_bit_for_bit(nesterov, sha
         for buffer, gradient in zip(buffers, gradients, strict=True)
     ]
     followed = torch.empty(3, *shape, dtype=torch.float64)
-    heavy_ball_(buffers, gradients, momentum=0.9, nesterov=nesterov, followed=followed)
+    untouched = [buffer.clone() for buffer in buffers]
+    heavy_ball_into(buffers, gradients, momentum=0.9, nesterov=nesterov, followed=followed)
+    assert all(map(torch.equal, buffers, untouched))
+    heavy_ball_(buffers, gradients, momentum=0.9)
     assert all(map(torch.equal, buffers, [buffer for buffer, _ in expected]))
     assert all(map(torch.equal, followed, [each for _, each in expected]))
 
