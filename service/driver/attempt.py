@@ -102,7 +102,12 @@ class Attempt:
         for event in self._ledger.events(self._campaign_id, "shrunk"):
             lanes.bound(event.body["arm"], event.body["members"])
         dispatcher = Dispatcher(
-            arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
+            arms,
+            lanes=lanes,
+            assignment=maker.assignment,
+            now=_milliseconds,
+            limit=self._limit_from_now(),
+            shares_seconds=self._specification.budget.is_in_seconds,
         )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
