@@ -87,30 +87,18 @@ class Lanes:
         """Whether the K of an arm has been found out."""
         return arm in self._known
 
-    def lanes_of(self, trial: ArmTrial) -> float:
-        """Give the part of its arm's lanes in a slot that a trial takes."""
-        return self._grown(self.lanes_of_new(trial.arm.index), trial)
+    def lanes_of(self, arm: int, num_losses: int = 0) -> float:
+        """Give the part of its arm's lanes in a slot that a trial takes which has lost so many workers."""
+        return min(1.0, float(LOSS_FACTOR**num_losses) / self._known.get(arm, 1))
 
-    def part_of(self, trial: ArmTrial) -> float:
-        """Give the part of a slot that a trial takes."""
-        return self._grown(self.part_of_new(trial.arm.index), trial)
-
-    def lanes_of_new(self, arm: int) -> float:
-        """Give the part of its arm's lanes in a slot that a new trial of an arm takes."""
-        return 1.0 / self._known.get(arm, 1)
-
-    def part_of_new(self, arm: int) -> float:
-        """Give the part of a slot that a new trial of an arm takes."""
-        return self.lanes_of_new(arm) / self._num_arms
+    def part_of(self, arm: int, num_losses: int = 0) -> float:
+        """Give the part of a slot that a trial takes which has lost so many workers."""
+        return min(1.0, float(LOSS_FACTOR**num_losses) / (self._known.get(arm, 1) * self._num_arms))
 
     def fills_its_lanes(self, trial: ArmTrial) -> bool:
         """Whether a trial is the only one of its arm wherever it is."""
-        return self.lanes_of(trial) >= 1.0
+        return self.lanes_of(trial.arm.index, trial.num_losses) >= 1.0
 
     def fills_a_slot(self, trial: ArmTrial) -> bool:
         """Whether a trial is alone wherever it is."""
-        return self.part_of(trial) >= 1.0
-
-    @staticmethod
-    def _grown(part: float, trial: ArmTrial) -> float:
-        return float(min(1.0, part * LOSS_FACTOR**trial.num_losses))
+        return self.part_of(trial.arm.index, trial.num_losses) >= 1.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from service.driver.arm_trial import ArmTrial
 from service.driver.arms import Arm
@@ -18,6 +19,8 @@ from service.driver.decision import SlotState
 from service.driver.lanes import Lanes
 
 HEAD_START_SECONDS = 2.0  # an arm in a slot comes before others until it is so far ahead: larger cohorts are faster
+
+Crowd: TypeAlias = Mapping[tuple[int, int], int]  # how many members a slot has, by arm and workers lost under them
 
 
 class Seating:
@@ -71,17 +74,20 @@ class Seating:
         Returns:
             The trial, None where none may enter, and the trials that were drawn for it, itself the first of them.
         """
-        for place, trial in enumerate(self.waiting):
-            if self._is_awaited(slot, trial):
-                return self.waiting.pop(place), []
+        awaited = self._awaited(slot)
+        if awaited is not None:
+            return self._called(awaited), []
+        crowd = Counter((trial.arm.index, trial.num_losses) for trial in slot.members.values())
         for arm in self._arms_by_need(slot):
             waiting = next((each for each in self.waiting if each.arm is arm and each.shuns != slot.name), None)
-            if not self._has_lanes(slot, arm, waiting) or not self._may_try(slot, arm):
+            num_losses = 0 if waiting is None else waiting.num_losses
+            if not self._has_lane(crowd, arm.index, num_losses) or not self._may_try(slot, arm):
                 continue
+            has_room = self._has_room(crowd, arm.index, num_losses)
+            has_room &= not crowd or len(slot.members) < share or self._is_left_out(slot, arm)
             if waiting is not None:  # without room for it nobody enters: others would take what it waits for
-                has_room = self._has_room(slot, arm, share, self._lanes.part_of(waiting))
                 return (self._called(waiting) if has_room else None), []
-            drawn = arm.draw() if self._has_room(slot, arm, share, self._lanes.part_of_new(arm.index)) else []
+            drawn = arm.draw() if has_room else []
             if drawn:
                 for trial in drawn[1:]:
                     self.wait(trial)
@@ -92,30 +98,28 @@ class Seating:
         self.waiting.remove(trial)
         return trial
 
-    def _has_lanes(self, slot: SlotState, arm: Arm, waiting: ArmTrial | None) -> bool:
-        """Tell whether a slot has a lane for an arm's next trial."""
-        mine = [trial for trial in slot.members.values() if trial.arm is arm]
-        wanted = self._lanes.lanes_of_new(arm.index) if waiting is None else self._lanes.lanes_of(waiting)
-        return not mine or sum(map(self._lanes.lanes_of, mine)) + wanted <= 1.0 + 1e-9
+    def _has_lane(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
+        """Tell whether a slot has a lane for a trial of an arm."""
+        mine = [(losses, number) for (index, losses), number in crowd.items() if index == arm]
+        taken = sum(number * self._lanes.lanes_of(arm, losses) for losses, number in mine)
+        return not mine or taken + self._lanes.lanes_of(arm, num_losses) <= 1.0 + 1e-9
+
+    def _has_room(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
+        """Tell whether a slot has room for a trial of an arm beside those of all arms."""
+        taken = sum(number * self._lanes.part_of(*each) for each, number in crowd.items())
+        return not crowd or taken + self._lanes.part_of(arm, num_losses) <= 1.0 + 1e-9
 
     def _may_try(self, slot: SlotState, arm: Arm) -> bool:
         """Tell whether an arm may enter; one whose K is unknown does so alone, and in one slot while others have work.
 
         Finding K out takes seconds, for which all that trains in a slot would wait.
         """
-        if any(not self._lanes.is_known(trial.arm.index) for trial in slot.entering):
+        if slot.entering and not self._lanes.is_known(slot.entering[0].arm.index):
             return False
         if self._lanes.is_known(arm.index) or not slot.members:
             return True
         others = (each for each in self._slots.values() if each is not slot)
         return not slot.entering and not any(trial.arm is arm for each in others for trial in each.members.values())
-
-    def _has_room(self, slot: SlotState, arm: Arm, share: int, part: float) -> bool:
-        """Tell whether a slot has room for a trial of an arm, which takes this part of it."""
-        if not slot.members:
-            return True
-        occupied = sum(self._lanes.part_of(trial) for trial in slot.members.values())
-        return (len(slot.members) < share or self._is_left_out(slot, arm)) and occupied + part <= 1.0 + 1e-9
 
     def _is_left_out(self, slot: SlotState, arm: Arm) -> bool:
         """Whether an arm is in no slot and behind all arms of this one: the slots it waits for may never open."""
@@ -126,14 +130,19 @@ class Seating:
         """Count each arm's members in all slots."""
         return Counter(trial.arm.index for each in self._slots.values() for trial in each.members.values())
 
-    @staticmethod
-    def _is_awaited(slot: SlotState, trial: ArmTrial) -> bool:
-        """Whether its arm's members in a slot may all be waiting for it: then it enters, or none would ever go on."""
-        mine = {number for number, each in slot.members.items() if each.arm is trial.arm}
-        return mine <= slot.held and trial.number < max(mine, default=0)
+    def _awaited(self, slot: SlotState) -> ArmTrial | None:
+        """Find a trial for which all members of its arm in a slot may be waiting: it enters, or none would go on."""
+        if not slot.held or not self.waiting:
+            return None
+        busy = {trial.arm.index for number, trial in slot.members.items() if number not in slot.held}
+        last = {slot.members[number].arm.index: number for number in sorted(slot.held)}
+        stuck = (each for each in self.waiting if each.arm.index not in busy)
+        return next((each for each in stuck if each.number < last.get(each.arm.index, 0)), None)
 
     def _arms_by_need(self, slot: SlotState) -> list[Arm]:
         """List the arms: those to be tried out, then the least served, but first those inside that are hardly ahead."""
+        if len(self._arms) == 1:
+            return list(self._arms)
         present, active = slot.arms, self._num_active()
 
         def need(arm: Arm) -> tuple[bool, float, int, int]:
