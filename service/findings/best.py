@@ -8,7 +8,10 @@ from typing import Any
 
 import yaml
 
+from service.campaign.comparability import Comparability, comparability, group_of
 from service.campaign.leaderboard import ArmStanding, PointStanding
+from service.campaign.lifecycle import CampaignState
+from service.campaign.records import TrialRecord
 from service.campaign.specification import Specification
 from service.errors import NothingToShowError
 
@@ -31,6 +34,11 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
     lines.append(yaml.safe_dump({"optimizer": arm.optimizer, **point.config}, sort_keys=False).rstrip())
     lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, point.config))]
     return "\n".join(lines)
+
+
+def shares_of(specification: Specification, trials: Iterable[TrialRecord], *, state: CampaignState) -> Comparability:
+    """Tell whether a best over all arms of a campaign may be named, and what must be said first if not."""
+    return comparability([arm.name for arm in specification.arms], map(group_of, trials), state=state)
 
 
 def best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:
