@@ -67,8 +67,8 @@ class Lessons:
 
     def blamed(self, slot: SlotState, report: MemberReport) -> MemberReport:
         """Turn what memory that several arms share did not bear into a loss: it is no fault of the trial's code."""
-        is_shared = len(slot.arms) > 1 and report.ending is Ending.FAILED and is_out_of_memory(report.message)
-        return replace(report, ending=Ending.LOST) if is_shared else report
+        is_starved = report.ending is Ending.FAILED and is_out_of_memory(report.message)
+        return replace(report, ending=Ending.LOST) if is_starved and len(slot.arms) > 1 else report
 
     def _of_death(self, slot: SlotState, trials: Sequence[ArmTrial], message: str) -> list[Record]:
         """Learn how much memory bears: of several arms first that they are too many, then of one its K."""
