@@ -8,8 +8,8 @@ cost. Arms take turns by the stretch from one report to the next, the least serv
 
 A stretch must not be expected to cost more than it will: half of the least that as many members have cost before, or
 fewer, or the part of what more have. So an arm trains beside another only if it would have been the least served after
-that one, too. Hence two arms with work in one slot never differ by more than one report of a cohort, and arms of equal
-cost still share every stretch.
+that one, too, or is hardly ahead: the way to the driver and back takes longer than a stretch of a tiny problem. Hence
+two arms with work in one slot never differ by more than one report of a cohort and that slack.
 
 Slots cannot interrupt each other. With several of them an arm counts as having used what its stretches under way are
 expected to cost. If the campaign may use only so many seconds, a slot waits while an arm that trains elsewhere is more
@@ -29,6 +29,7 @@ from service.driver.lanes import Lanes
 from trainers.messages import SlotReport, Verdict
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them
+SLACK_SECONDS = 0.1  # what is less apart trains side by side
 
 
 class Turns:
@@ -110,12 +111,15 @@ class Turns:
     def _turn(self, able: Mapping[int, int], projected: dict[int, float], latest: float) -> dict[int, float]:
         """Choose the arms of a slot that train now, each with what its stretch costs at least."""
         turn: dict[int, float] = {}
+        close = {arm for arm in able if projected[arm] <= min(projected[each] for each in able) + SLACK_SECONDS}
         while able:
             arm = min(able, key=lambda index: (projected[index], index))
             if arm in turn or projected[arm] > latest:
                 break
             turn[arm] = self._least_cost(arm, able[arm])
             projected[arm] += CAUTION * turn[arm]
+        if turn:
+            turn |= {arm: self._least_cost(arm, able[arm]) for arm in close - turn.keys()}
         return turn
 
     def _least_cost(self, arm: int, num_members: int) -> float:

@@ -154,6 +154,10 @@ class Simulation:
         """Count the members of a slot."""
         return len(self._slots[slot].assignments)
 
+    def num_arms(self, slot: str) -> int:
+        """Count the arms that have members in a slot."""
+        return len({self.arm_of(trial) for trial in self._slots[slot].assignments})
+
     def _open_slots(self) -> None:
         workers = self.specification.resources.workers
         while len(self._slots) < min(workers, self.dispatcher.num_slots_wanted()):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.driver.decision import Decision
 from service.driver.stops import StopKind
+from service.driver.turns import SLACK_SECONDS
 from tests.fakes.slots import Simulation, specification
 from trainers.messages import SlotReport
 
@@ -27,7 +28,8 @@ class Watch:
     """Compares, after each report, what the arms with work have used.
 
     Attributes:
-        largest_gap: The largest difference between two arms that both have work, in units of the dearest report so far.
+        largest_gap: The largest difference between two arms that both have work, beyond the slack, in units of the
+            dearest report so far.
     """
 
     def __init__(self, simulation: Simulation, cost: Callable[[int, int], float]) -> None:
@@ -46,7 +48,7 @@ class Watch:
     def _compare(self) -> None:
         used = [arm.device_seconds for arm in self._simulation.arms if arm.unfinished() or arm.may_draw()]
         if len(used) > 1:
-            self.largest_gap = max(self.largest_gap, (max(used) - min(used)) / self._dearest)
+            self.largest_gap = max(self.largest_gap, (max(used) - min(used) - SLACK_SECONDS) / self._dearest)
 
 
 @st.composite
