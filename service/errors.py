@@ -7,6 +7,7 @@ ServiceError
 ├── NothingToShowError                   the campaign holds nothing of what was asked for
 ├── TrialNotFoundError                   no trial with this number
 ├── IllegalTransitionError               the state does not allow the event
+├── NothingFailedError                   what is to be retried has not failed
 ├── IdempotencyError                     the key was used for something else
 ├── StaleVersionError                    somebody changed it meanwhile
 ├── AccessError                          who asks may not
@@ -132,6 +133,10 @@ class IllegalTransitionError(ServiceError):
         allows = ", ".join(allowed) or "nothing"
         past = " -> ".join(self.story) or "nothing yet"
         super().__init__(f"{state} allows {allows}; what happened so far: {past}: got {event}")
+
+
+class NothingFailedError(ServiceError):
+    """A campaign is to be retried of which nothing failed."""
 
 
 class DataDirectoryError(ServiceError):

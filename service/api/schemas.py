@@ -190,7 +190,10 @@ class Best(BaseModel):
     mode: str
     how: str
     phase: Phase = Field(description="where its value comes from: the finals, if every arm has one there")
-    best: Point | None = Field(description="null where no point has completed, and with two objectives")
+    lacking: str = Field(default="", description="what arms lack that did not get their share; then none is the best")
+    best: Point | None = Field(
+        description="null where no point has completed, with two objectives, and if arms are not comparable"
+    )
     front: list[FrontPoint] = Field(description="with two objectives, the points that no other dominates")
 
 

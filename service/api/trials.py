@@ -14,6 +14,7 @@ from service.api.context import context_of
 from service.api.cursors import decode, encode
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
+from service.campaign.comparability import comparability
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
 from service.campaign.pareto import campaign_front
@@ -118,9 +119,10 @@ def read_best(request: Request, campaign_id: str) -> Best:
     standings = context_of(request).standings.of(context_of(request).ledger, submission)
     arms = submission.campaign.specification["arms"]
     objective = _objective(submission)
+    lacking = _lacking(context_of(request).ledger, submission)
     if isinstance(submission.campaign.specification["objective"], list):
         front = _front(context_of(request).ledger, submission, standings)
-        return Best(**objective, phase=Phase.SEARCH, best=None, front=front)
+        return Best(**objective, phase=Phase.SEARCH, lacking=lacking, best=None, front=front)
     found = [each for each in standings if each.best is not None]
     has_finals = bool(found) and all(each.final is not None for each in found)  # never compared with a search's values
     shown = [(each.arm, each.final if has_finals else each.best) for each in found]
@@ -134,9 +136,17 @@ def read_best(request: Request, campaign_id: str) -> Best:
     if has_finals:
         seeds = submission.campaign.specification["finals"]["seeds"]
         objective["how"] = f"mean and deviation of up to {seeds} seeds of the finals"
-    return Best(
-        **objective, phase=phase, best=None if best is None else point_document(arms[best[0]], best[1]), front=[]
-    )
+    named = None if best is None or lacking else point_document(arms[best[0]], best[1])
+    return Best(**objective, phase=phase, lacking=lacking, best=named, front=[])
+
+
+def _lacking(ledger: ServiceLedger, submission: Submission) -> str:
+    """Say what arms lack that did not get their share; only of a campaign that has ended."""
+    campaign = submission.campaign
+    if not campaign.state.is_terminal:
+        return ""
+    names = [arm["name"] for arm in campaign.specification["arms"]]
+    return comparability(names, ledger.trial_groups(campaign.campaign_id), state=campaign.state).sentence
 
 
 def _front(ledger: ServiceLedger, submission: Submission, standings: Sequence[ArmStanding]) -> list[FrontPoint]:

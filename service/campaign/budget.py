@@ -6,7 +6,10 @@
                      not go to whichever arm asks first (`Specification.trials_per_arm`)
     target           not an amount: the campaign has what it wanted once any report is as good
 
-The driver asks after every report, so that no amount is overspent by more than one report of each slot.
+The driver asks after every report, so that no amount is overspent by more than one report of each member. Arms take
+turns by what they have used (`service/driver/turns.py`), so whatever ends a campaign, their shares of it are equal
+within a report of each worker. Finals and audit count like the search: an arm whose search ends early begins them when
+it is its turn, and takes no time from the search of another.
 """
 
 from __future__ import annotations

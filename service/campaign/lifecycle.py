@@ -11,7 +11,7 @@ The tables are total: a pair that is not listed is illegal, and asking for it ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeVar, assert_never
 
@@ -160,6 +160,11 @@ TRIAL_TRANSITIONS: Mapping[TrialEvent, Mapping[TrialState, TrialState]] = {
 
 _State = TypeVar("_State", bound=StrEnum)
 _Event = TypeVar("_Event", bound=StrEnum)
+
+
+def has_failures(state: CampaignState, trials: Collection[TrialState]) -> bool:
+    """Tell whether retrying a campaign would run anything again: it has failed itself, or one of its trials has."""
+    return state is CampaignState.FAILED or not TRIAL_TRANSITIONS[TrialEvent.RETRY].keys().isdisjoint(trials)
 
 
 def next_campaign_state(state: CampaignState, event: CampaignEvent, *, story: Iterable[str] = ()) -> CampaignState:

@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from service.campaign.catalog import Catalog
+from service.campaign.comparability import comparability, group_of
 from service.campaign.executions import arithmetic_notes
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import TrialState
@@ -90,7 +91,8 @@ class Report:
     Attributes:
         verdicts: One per pair of arms that have finals.
         pareto: Points of the search that nothing dominates, over all arms.
-        notes: What a reader must know to trust the numbers.
+        lacking: What arms that did not get their share lack, by arm; then nothing is said to be the best.
+        notes: What a reader must know to trust the numbers; that arms are not comparable comes first.
     """
 
     campaign_id: str
@@ -101,6 +103,7 @@ class Report:
     arms: Sequence[ArmReport]
     verdicts: Sequence[Verdict]
     pareto: Sequence[ParetoPoint]
+    lacking: Mapping[str, str]
     notes: Sequence[str]
 
     def document(self) -> dict[str, Any]:
@@ -133,6 +136,7 @@ def make_report(
         for standing in standings
     ]
     finals = {arm.arm: arm.finals.values for arm in arms if arm.finals is not None}
+    shares = comparability([arm.name for arm in arms], map(group_of, trials), state=campaign.state)
     return Report(
         campaign_id=campaign.campaign_id,
         state=campaign.state.value,
@@ -142,7 +146,8 @@ def make_report(
         arms=arms,
         verdicts=verdicts(finals, mode=objective.mode),
         pareto=campaign_front(specification, standings, trials, observations),
-        notes=[*_notes(specification, campaign, arms), *arithmetic_notes(specification, trials)],
+        lacking=shares.lacking,
+        notes=[*shares.notes, *_notes(specification, campaign, arms), *arithmetic_notes(specification, trials)],
     )
 
 

@@ -118,6 +118,11 @@ class BudgetSection(Section):
     device_seconds: float | None = Field(default=None, gt=0)  # workers' time, redone steps included
     trials: int | None = Field(default=None, ge=1)
 
+    @property
+    def is_in_seconds(self) -> bool:
+        """Whether there is a limit in seconds, of which arms have equal shares."""
+        return self.wall_seconds is not None or self.device_seconds is not None
+
 
 class InitialPointSection(Section):
     """A point to be tried first: in the arm of this name or, without one, in every arm.

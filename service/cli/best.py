@@ -10,7 +10,7 @@ from service.campaign.leaderboard import leaderboard
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
 from service.errors import NothingToShowError
-from service.findings.best import best_text
+from service.findings.best import best_text, shares_of
 
 ArmOption = Annotated[str | None, typer.Option("--arm", help="The arm whose best is wanted; by default the best arm.")]
 
@@ -24,6 +24,9 @@ def best(campaign: CampaignArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR,
         raise NothingToShowError(f"no such arm; the campaign has {', '.join(names)}: got {arm!r}")
     if len(specification.objectives) > 1:
         raise NothingToShowError(f"with two objectives no point is the best; `report` has the front: got {campaign!r}")
+    lacking = shares_of(specification, stored.trials, state=stored.record.state)
+    if arm is None and not lacking.is_comparable:
+        raise NothingToShowError(f"{lacking.sentence}, so none is the best; ask for one with --arm: got {campaign!r}")
     standings = leaderboard(stored.trials, num_arms=len(names), mode=specification.objective.mode)
     asked = [each for each in standings if arm in (None, names[each.arm])]
     typer.echo(best_text(specification, asked, campaign_id=campaign))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
@@ -20,7 +21,7 @@ from service.campaign.report import final_verdicts
 from service.campaign.specification import Specification
 from service.campaign_file import write_yaml
 from service.data_directory import DataDirectory
-from service.findings.best import best_first
+from service.findings.best import best_first, shares_of
 from service.findings.verdict_lines import verdict_lines
 from service.ports import CampaignPages
 from service.tracking import links
@@ -49,6 +50,7 @@ def outcome_document(
     return {
         "campaign_id": campaign.campaign_id,
         "state": campaign.state,
+        "lacking": dict(shares_of(specification, trials, state=campaign.state).lacking),
         "arms": arms,
         "pareto": front if len(specification.objectives) > 1 else None,
         "wall_seconds": wall_seconds,
@@ -66,6 +68,9 @@ def show_outcome(
 ) -> None:
     """Print the outcome for people; with two objectives, the points that nothing dominates."""
     standings = _standings(specification, trials)
+    shares = shares_of(specification, trials, state=campaign.state)
+    for note in shares.notes:  # before any number
+        console.print(f"\n[bold red]{escape(note)}[/]", highlight=False, soft_wrap=True)
     console.print(f"\n{_title(specification)}", highlight=False, soft_wrap=True)
     console.print(_table(specification, standings))
     for line in _configurations(specification, standings):
@@ -74,7 +79,8 @@ def show_outcome(
         console.print(_front_table(specification, _front(specification, trials, observations)))
     else:
         _show_verdicts(console, specification, trials)
-        _show_best(console, specification, best_first(specification, standings)[0])
+        if shares.is_comparable:
+            _show_best(console, specification, best_first(specification, standings)[0])
     console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
     console.print(f"compare its arms: spectune report {campaign.campaign_id}", highlight=False)

@@ -60,11 +60,13 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
         campaign, best = client.campaign(campaign_id), client.best(campaign_id)
         tracking = client.tracking(campaign_id)
     if as_json:
-        _print_json({**campaign, "best": best["best"], "tracking": tracking})
+        _print_json({**campaign, "best": best["best"], "lacking": best["lacking"], "tracking": tracking})
         return
     console = Console(highlight=False, soft_wrap=True)
     why = campaign["waiting_for"] or campaign["message"] or campaign["reason"]
     console.print(f"{campaign['id']}  {campaign['state']}  {why}", markup=False)
+    if best["lacking"]:
+        console.print(best["lacking"], markup=False, style="bold red")
     console.print(f"trials: {_trials(campaign)}", markup=False)
     if campaign["num_set_aside"]:
         console.print(f"{campaign['num_set_aside']} records cannot be entered: see {campaign['links']['set-aside']}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
@@ -54,12 +55,15 @@ def report_on(stored: StoredCampaign) -> Report:
 def show_report(console: Console, report: Report) -> None:
     """Print the report for people."""
     console.print(f"\n{report.campaign_id}  {report.state}", highlight=False)
+    num_first = 1 if report.lacking else 0
+    for note in report.notes[:num_first]:  # before any number
+        console.print(f"[bold red]{escape(note)}[/]", highlight=False, soft_wrap=True)
     console.print(f"{report.objective} at step {report.steps}, to {report.mode}", highlight=False)
     console.print(_arms_table(report))
     verdicts = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])
     for line in [*verdicts, *_sensitivity_lines(report), *_regret_lines(report), *_pareto_lines(report)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for note in report.notes:
+    for note in report.notes[num_first:]:
         console.print(f"[yellow]note[/] {note}", highlight=False, soft_wrap=True)
 
 

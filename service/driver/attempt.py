@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from service.campaign.conclusion import conclusion
+from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.sections import ResourcesSection
 from service.campaign.specification import Specification
 from service.data_directory import Access, DataDirectory
-from service.driver.arms import make_arms
+from service.driver.arms import Arm, make_arms
 from service.driver.assignments import AssignmentMaker
 from service.driver.conductor import ActorBoard, Conductor
 from service.driver.dispatcher import Dispatcher
@@ -106,7 +107,12 @@ class Attempt:
         for event in self._ledger.events(self._campaign_id, "shrunk"):
             lanes.bound(event.body["arm"], event.body["members"])
         dispatcher = Dispatcher(
-            arms, lanes=lanes, assignment=maker.assignment, now=_milliseconds, limit=self._limit_from_now()
+            arms,
+            lanes=lanes,
+            assignment=maker.assignment,
+            now=_milliseconds,
+            limit=self._limit_from_now(),
+            shares_seconds=self._specification.budget.is_in_seconds,
         )
         first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
@@ -125,7 +131,7 @@ class Attempt:
         is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
         if self._stop is not None:  # else what is done is done, and need not wait until Ray's own processes have ended
             self._end_ray()
-        return self._conclude(conductor, writer, is_complete, dispatcher.exhausted)
+        return self._conclude(conductor, writer, is_complete, dispatcher.exhausted, arms)
 
     def _run_slots(self, conductor: Conductor, board: object) -> None:
         resources = self._specification.resources
@@ -155,7 +161,9 @@ class Attempt:
         before = wall_seconds(spans, now=_milliseconds())
         return SpendingLimit(self._specification, wall_seconds=lambda: before + time.monotonic() - start)
 
-    def _conclude(self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None) -> ExitCode:
+    def _conclude(
+        self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]
+    ) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
         failure = conductor.failure or writer.failure
         if isinstance(failure, FencedError):
@@ -172,7 +180,14 @@ class Attempt:
                 self._move(CampaignEvent.PAUSE, "driver_asked", "the driver was asked to pause, or lost its owner")
                 self._move(CampaignEvent.HALT, "driver_asked", "the driver was asked to pause, or lost its owner")
                 return ExitCode.PAUSED
-        self._move(*self._verdict_on_campaign(spent))
+        event, reason, message = conclusion(
+            [arm.name for arm in self._specification.arms],
+            self._ledger.trials(self._campaign_id),
+            metric=self._specification.objective.metric,
+            has_finite=any(arm.best is not None for arm in arms),
+            spent=spent,
+        )
+        self._move(event, reason, message)
         return ExitCode.DONE
 
     def _is_pausing(self) -> bool:
@@ -180,18 +195,6 @@ class Attempt:
 
     def _move(self, event: CampaignEvent, reason: str, message: str) -> None:
         self._ledger.move_campaign(self._campaign_id, event, reason=reason, message=message, attempt=self._number)
-
-    def _verdict_on_campaign(self, spent: Exhausted | None) -> tuple[CampaignEvent, str, str]:
-        """A campaign fails where an arm has not one trial that its own code let run."""
-        states: dict[int, set[TrialState]] = {}
-        for trial in self._ledger.trials(self._campaign_id):
-            states.setdefault(trial.arm, set()).add(trial.state)
-        broken = [self._specification.arms[arm].name for arm, seen in states.items() if seen == {TrialState.FAILED}]
-        if broken:
-            return CampaignEvent.FAIL, "arm_failed", f"every trial of an arm failed: {', '.join(map(str, broken))}"
-        if spent is not None:
-            return CampaignEvent.SUCCEED, spent.limit, spent.message
-        return CampaignEvent.SUCCEED, "all_trials_ended", ""
 
 
 def _num_workers(resources: ResourcesSection, cluster_cpus: int | None) -> int:

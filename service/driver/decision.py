@@ -29,6 +29,8 @@ class SlotState:
     held: set[int] = field(default_factory=set)  # members that wait at a rung for others
     waits_for: int | None = 0
     evict: tuple[int, ...] = ()
+    entering: list[ArmTrial] = field(default_factory=list)  # members that the slot is told of with its next verdict
+    under_way: dict[int, float] = field(default_factory=dict)  # arms that train now, and what that costs at least
     is_retired: bool = False  # its worker is not trusted any more
 
     @property
@@ -36,8 +38,16 @@ class SlotState:
         """Whether a member could train."""
         return len(self.members) > len(self.held)
 
+    @property
+    def arms(self) -> set[int]:
+        """The arms that have members in it."""
+        return {trial.arm.index for trial in self.members.values()}
+
     def take_out(self, number: int) -> ArmTrial:
         """Let a member leave; the slot is told so with its next verdict."""
         self.held.discard(number)
         self.evict += (number,)
-        return self.members.pop(number)
+        trial = self.members.pop(number)
+        if trial in self.entering:  # the slot never hears of it
+            self.entering.remove(trial)
+        return trial

@@ -24,8 +24,9 @@ from service.driver.failures import Failures
 from service.driver.lanes import Lanes
 from service.driver.lessons import Lessons
 from service.driver.moves import Moves
-from service.driver.seating import Seating
+from service.driver.seating import HEAD_START_SECONDS, Seating
 from service.driver.stops import StopKind
+from service.driver.turns import Turns
 from service.ledger.spool import Record
 from trainers.arithmetic import Execution
 from trainers.messages import Ending, MemberReport, SlotReport, Verdict
@@ -41,6 +42,7 @@ class Dispatcher:
         now: The clock, in milliseconds since the epoch.
         limit: Tells whether the campaign has spent what it may, or has what it wanted, from its device seconds and the
             best objective of each arm so far.
+        shares_seconds: Whether arms share a budget in seconds, so that a slot rather waits than lets one get ahead.
 
     Attributes:
         exhausted: What ended the campaign before its work was done, if anything did.
@@ -54,13 +56,15 @@ class Dispatcher:
         assignment: MakeAssignment,
         now: Callable[[], int],
         limit: Callable[[float, Sequence[float]], Exhausted | None] = lambda device_seconds, bests: None,
+        shares_seconds: bool = False,
     ) -> None:
         self._arms = arms
-        self._lanes = lanes
-        self._assignment = assignment
         self._write = Chronicle(now)
         self._slots: dict[str, SlotState] = {}
-        self._seating = Seating(arms, lanes, self._slots)
+        self._seating = Seating(
+            arms, lanes, self._slots, head_start_seconds=0.0 if shares_seconds else HEAD_START_SECONDS
+        )
+        self._turns = Turns(arms, self._slots, lanes, assignment=assignment, waits=shares_seconds)
         self._failures = Failures()
         self._lessons = Lessons(lanes, self._failures, self._write)
         self._moves = Moves(self._seating, lanes, self._failures, self._write)
@@ -96,11 +100,13 @@ class Dispatcher:
         decision = Decision()
         state = self._slots[slot]
         state.waits_for = report.number
+        self._turns.enter(state, report)
         decision.records += self._lessons.of_measurements(state, report)
         for member in report.members:
             assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
         members = [with_objectives(state.members[each.trial], each) for each in report.members]
         decision.records += self._lessons.of_failures(state, members)
+        members = [self._lessons.blamed(state, each) for each in members]
         for member in members:
             self._enter(state.members[member.trial], member, decision)
         for member in members:
@@ -227,62 +233,56 @@ class Dispatcher:
     def _serve(self, decision: Decision) -> Decision:
         """Give every slot that waits its verdict, as far as it is known now."""
         num_known = -1
-        while num_known < len(decision.records) + len(decision.verdicts):  # an end may let others go on that waited
-            num_known = len(decision.records) + len(decision.verdicts)
+        while num_known < len(decision.records):  # an end may let others go on that waited
+            num_known = len(decision.records)
             for state in self._slots.values():
+                if state.waits_for is not None:
+                    self._staff(state, decision)
+        for state in self._slots.values():  # whose turn it is depends on who is in which slot
+            if state.waits_for is not None:
                 self._serve_slot(state, decision)
         if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
             decision.records += [self._cancelled(trial) for trial in self._seating.waiting]
             self._seating.waiting.clear()
         return decision
 
-    def _serve_slot(self, state: SlotState, decision: Decision) -> None:
-        """Give one slot its verdict, if it waits for one and there is one to give."""
-        if state.waits_for is None:
-            return
+    def _staff(self, state: SlotState, decision: Decision) -> None:
+        """Bring the members of a slot up to date: judge those that are held and take in others, or let all go."""
         if self._stop is not None:
-            is_pause = self._stop is StopKind.PAUSE
-            self._let_go(state, decision, reason="campaign_paused" if is_pause else None, checkpoint=is_pause)
+            reason = "campaign_paused" if self._stop is StopKind.PAUSE else None
+            self._let_go(state, decision, reason=reason, checkpoint=reason is not None)
         elif state.is_retired:
             self._let_go(state, decision, reason="worker_quarantined", checkpoint=True)
         else:
             self._judge(state, sorted(state.held), decision)
-            admitted = self._fill(state, decision)
-            if state.is_busy or admitted:
-                self._give(state, self._verdict(state, admitted), decision)
-            elif not state.members and self._seating.will_nothing_come(state):
-                self._give(state, Verdict(finish=True), decision)
+            self._fill(state, decision)
 
-    def _verdict(self, state: SlotState, admitted: Sequence[ArmTrial]) -> Verdict:
-        verdict = Verdict(
-            admit=tuple(self._assignment(trial, is_alone=self._lanes.fills_a_slot(trial)) for trial in admitted),
-            hold=tuple(sorted(state.held)),
-            plan_for=max((self._lanes.plan_for(trial) for trial in admitted), default=0),
-        )
-        for trial in admitted:
-            trial.is_new = False
-        return verdict
+    def _serve_slot(self, state: SlotState, decision: Decision) -> None:
+        """Give one slot its verdict, if there is one to give."""
+        if state.is_busy or state.entering:
+            if verdict := self._turns.verdict(state):
+                self._give(state, verdict, decision)
+        elif not state.members and self._seating.will_nothing_come(state):
+            self._give(state, Verdict(finish=True), decision)
 
     def _give(self, state: SlotState, verdict: Verdict, decision: Decision) -> None:
         assert state.waits_for is not None
         decision.verdicts.append((state.name, state.waits_for, replace(verdict, evict=state.evict)))
         state.waits_for, state.evict = None, ()
 
-    def _fill(self, state: SlotState, decision: Decision) -> list[ArmTrial]:
+    def _fill(self, state: SlotState, decision: Decision) -> None:
         """Take trials into a slot until it is full or has its share of the work."""
         share = self._seating.fair_share()
-        admitted: list[ArmTrial] = []
         while True:
             trial, drawn = self._seating.next_for(state, share)
             decision.records += [self._write.created(each) for each in drawn]
             if trial is None:
-                return admitted
+                return
             state.members[trial.number] = trial
+            state.entering.append(trial)
             decision.records.append(self._moves.start(trial, state))
             if trial.arm.lets_wait:  # its checkpoint may be of the rung where it was held, and its next report beyond
                 self._judge(state, [trial.number], decision)
-            if trial.number in state.members:
-                admitted.append(trial)
 
     def _let_go(self, state: SlotState, decision: Decision, *, reason: str | None, checkpoint: bool) -> None:
         """End a slot: its trials wait for another, or are cancelled where no reason to wait is given."""
@@ -291,7 +291,7 @@ class Dispatcher:
                 decision.records.append(self._cancelled(state.take_out(trial.number)))
             else:  # it stays in the slot, which still writes its checkpoint
                 decision.records.append(self._moves.pause(trial, reason))
-        state.members, state.held = {}, set()
+        state.members, state.held, state.entering = {}, set(), []
         self._give(state, Verdict(finish=True, checkpoint=checkpoint), decision)
 
     def _cancelled(self, trial: ArmTrial) -> Record:

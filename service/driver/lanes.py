@@ -1,9 +1,10 @@
-"""How many trials fit into a slot: each of an arm's takes 1/K of it, K what its trials are best trained in together.
+"""How many trials fit into a slot: K of each arm, K what its trials are best trained in together, of so many arms.
 
-K is what the user wrote or, with `members: auto`, what the first worker finds out by measuring; until then a trial of
-the arm takes the whole slot. A trial that has lost workers takes four times as much for each of them, so that one which
-takes its worker down is soon alone, and fails alone. Where memory is what was lacking, or workers die under an arm's
-cohorts again and again, its K is halved for good.
+K is what the user wrote or, with `members: auto`, what the first worker finds out by measuring; until then it is one.
+Arms take turns in a slot (`turns.py`), so each has lanes of its own there: a trial takes 1/K of its arm's lanes, and
+1 / (K * number of arms) of the slot. A trial that has lost workers takes four times as much for each of them, so that
+one which takes its worker down is soon alone, and fails alone. If memory was lacking, or workers die again and again,
+the number of arms that share a slot is halved for good, and for a slot of one arm its K.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Lanes:
         self._most = {arm.index: min(MOST_MEMBERS, -(-arm.most_at_once() // num_slots)) for arm in arms}
         self._known: dict[int, int] = {}
         self._num_deaths: Counter[int] = Counter()
+        self._num_arms = len(arms)  # at most so many share a slot
+        self._num_shared_deaths = 0
         for arm, most in self._most.items():
             if members is not None or most == 1:
                 self._known[arm] = 1 if members is None else members
@@ -64,6 +67,13 @@ class Lanes:
                 self.bound(arm, number // 2)
         return halved
 
+    def part_arms(self, *, is_out_of_memory: bool) -> None:
+        """Enter that a slot of several arms lost its worker, or memory: fewer may share one if that goes on."""
+        self._num_shared_deaths += 1
+        if is_out_of_memory or self._num_shared_deaths >= MAX_DEATHS:
+            self._num_shared_deaths = 0
+            self._num_arms = max(1, self._num_arms // 2)
+
     def distrust(self, arm: int) -> None:
         """Train every further trial of an arm alone: its fused steps are not those of a trial alone."""
         self._known[arm] = 1
@@ -73,14 +83,22 @@ class Lanes:
         arm = trial.arm.index
         return 0 if arm in self._known else max(1, self._most[arm] // LOSS_FACTOR**trial.num_losses)
 
-    def part_of(self, trial: ArmTrial) -> float:
-        """Give the part of a slot that a trial takes."""
-        return float(min(1.0, self.part_of_new(trial.arm.index) * LOSS_FACTOR**trial.num_losses))
+    def is_known(self, arm: int) -> bool:
+        """Whether the K of an arm has been found out."""
+        return arm in self._known
 
-    def part_of_new(self, arm: int) -> float:
-        """Give the part of a slot that a new trial of an arm takes."""
-        return 1.0 / self._known.get(arm, 1)
+    def lanes_of(self, arm: int, num_losses: int = 0) -> float:
+        """Give the part of its arm's lanes in a slot that a trial takes which has lost so many workers."""
+        return min(1.0, float(LOSS_FACTOR**num_losses) / self._known.get(arm, 1))
+
+    def part_of(self, arm: int, num_losses: int = 0) -> float:
+        """Give the part of a slot that a trial takes which has lost so many workers."""
+        return min(1.0, float(LOSS_FACTOR**num_losses) / (self._known.get(arm, 1) * self._num_arms))
+
+    def fills_its_lanes(self, trial: ArmTrial) -> bool:
+        """Whether a trial is the only one of its arm wherever it is."""
+        return self.lanes_of(trial.arm.index, trial.num_losses) >= 1.0
 
     def fills_a_slot(self, trial: ArmTrial) -> bool:
         """Whether a trial is alone wherever it is."""
-        return self.part_of(trial) >= 1.0
+        return self.part_of(trial.arm.index, trial.num_losses) >= 1.0

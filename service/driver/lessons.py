@@ -6,6 +6,7 @@ Each lesson changes `Lanes` or `Failures` and gives the records that say so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from service.driver.arm_trial import ArmTrial
 from service.driver.chronicle import Chronicle
@@ -46,7 +47,7 @@ class Lessons:
         """Learn from failures of code what fits into memory, and whether the worker is to be retired."""
         failed = {each.trial: each.message for each in reports if each.ending in (Ending.FAILED, Ending.LOST)}
         starved = [slot.members[number] for number, message in failed.items() if is_out_of_memory(message)]
-        records = self._shrunk(self._lanes.lose(starved, is_out_of_memory=True), starved, "out of memory")
+        records = self._of_death(slot, starved, "out of memory") if starved else []
         suspect = {number: message for number, message in failed.items() if not is_out_of_memory(message)}
         has_reached = any(each.ending in (Ending.REACHED, Ending.DIVERGED) for each in reports)
         tracebacks = list(suspect.values())
@@ -61,8 +62,21 @@ class Lessons:
     def of_loss(self, slot: SlotState, message: str) -> list[Record]:
         """Learn from a worker that died."""
         lost = list(slot.members.values())
-        records = self._shrunk(self._lanes.lose(lost, is_out_of_memory=is_out_of_memory(message)), lost, message)
+        records = self._of_death(slot, lost, message)
         return records + (self._of_bad_worker(slot, lost[-1], message) if lost else [])
+
+    def blamed(self, slot: SlotState, report: MemberReport) -> MemberReport:
+        """Turn what memory that several arms share did not bear into a loss: it is no fault of the trial's code."""
+        is_starved = report.ending is Ending.FAILED and is_out_of_memory(report.message)
+        return replace(report, ending=Ending.LOST) if is_starved and len(slot.arms) > 1 else report
+
+    def _of_death(self, slot: SlotState, trials: Sequence[ArmTrial], message: str) -> list[Record]:
+        """Learn how much memory bears: of several arms first that they are too many, then of one its K."""
+        is_memory = is_out_of_memory(message)
+        if len(slot.arms) > 1:
+            self._lanes.part_arms(is_out_of_memory=is_memory)
+            return []
+        return self._shrunk(self._lanes.lose(trials, is_out_of_memory=is_memory), trials, message)
 
     def _of_bad_worker(self, slot: SlotState, trial: ArmTrial, last: str) -> list[Record]:
         if not self._failures.lose_worker(slot.place):

@@ -1,8 +1,9 @@
-"""Which trial enters a slot next: the first of those that wait, or a new point of the arm that was served least.
+"""Which trial enters a slot next: the first that waits of the arm that was served least, or a new point of it.
 
-Trials that wait (they lost their worker, or are further seeds of a drawn point) come before new points, the lowest
-number first, since others may wait for it at a rung. A trial whose code failed in a slot does not enter that slot
-again, for the worker may be to blame. How many trials fit into a slot is `Lanes`' business.
+Of an arm, trials that wait (they lost their worker, or are further seeds of a drawn point) come before new points, the
+lowest number first, since others may wait for it at a rung. A trial whose code failed in a slot does not enter that
+slot again, for the worker may be to blame. How many trials fit into a slot is `Lanes`' business, and whose turn it is
+among those inside that of `Turns`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from service.driver.arm_trial import ArmTrial
 from service.driver.arms import Arm
 from service.driver.decision import SlotState
 from service.driver.lanes import Lanes
 
-HEAD_START_SECONDS = 2.0  # an arm keeps its lanes in a slot until it is so far ahead: cohorts of one arm are faster
+HEAD_START_SECONDS = 2.0  # an arm in a slot comes before others until it is so far ahead: larger cohorts are faster
+
+Crowd: TypeAlias = Mapping[tuple[int, int], int]  # how many members a slot has, by arm and workers lost under them
 
 
 class Seating:
@@ -26,15 +30,19 @@ class Seating:
         arms: The campaign's.
         lanes: How many trials fit into a slot.
         slots: All that are open, by name; the dispatcher's own.
+        head_start_seconds: How far ahead an arm in a slot may be and still come before others.
 
     Attributes:
         waiting: PENDING trials by number.
     """
 
-    def __init__(self, arms: Sequence[Arm], lanes: Lanes, slots: Mapping[str, SlotState]) -> None:
+    def __init__(
+        self, arms: Sequence[Arm], lanes: Lanes, slots: Mapping[str, SlotState], *, head_start_seconds: float
+    ) -> None:
         self._arms = arms
         self._lanes = lanes
         self._slots = slots
+        self._head_start_seconds = head_start_seconds
         self.waiting: list[ArmTrial] = []
 
     def wait(self, trial: ArmTrial) -> None:
@@ -66,38 +74,80 @@ class Seating:
         Returns:
             The trial, None where none may enter, and the trials that were drawn for it, itself the first of them.
         """
-        for place, trial in enumerate(self.waiting):
-            if self._is_awaited(slot, trial):
-                return self.waiting.pop(place), []
-            if trial.shuns != slot.name:
-                has_room = self._has_room(slot, share, self._lanes.part_of(trial))
-                return (self.waiting.pop(place) if has_room else None), []
+        awaited = self._awaited(slot)
+        if awaited is not None:
+            return self._called(awaited), []
+        crowd = Counter((trial.arm.index, trial.num_losses) for trial in slot.members.values())
         for arm in self._arms_by_need(slot):
-            drawn = arm.draw() if self._has_room(slot, share, self._lanes.part_of_new(arm.index)) else []
+            waiting = next((each for each in self.waiting if each.arm is arm and each.shuns != slot.name), None)
+            num_losses = 0 if waiting is None else waiting.num_losses
+            if not self._has_lane(crowd, arm.index, num_losses) or not self._may_try(slot, arm):
+                continue
+            has_room = self._has_room(crowd, arm.index, num_losses)
+            has_room &= not crowd or len(slot.members) < share or self._is_left_out(slot, arm)
+            if waiting is not None:  # without room for it nobody enters: others would take what it waits for
+                return (self._called(waiting) if has_room else None), []
+            drawn = arm.draw() if has_room else []
             if drawn:
                 for trial in drawn[1:]:
                     self.wait(trial)
                 return drawn[0], drawn
         return None, []
 
-    def _has_room(self, slot: SlotState, share: int, part: float) -> bool:
-        if not slot.members:
-            return True
-        occupied = sum(self._lanes.part_of(trial) for trial in slot.members.values())
-        return len(slot.members) < share and occupied + part <= 1.0 + 1e-9
+    def _called(self, trial: ArmTrial) -> ArmTrial:
+        self.waiting.remove(trial)
+        return trial
 
-    @staticmethod
-    def _is_awaited(slot: SlotState, trial: ArmTrial) -> bool:
-        """Whether the whole slot may be waiting for this trial: then it enters, or nobody would ever go on."""
-        return not slot.is_busy and trial.number < min(slot.held, default=0)
+    def _has_lane(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
+        """Tell whether a slot has a lane for a trial of an arm."""
+        mine = [(losses, number) for (index, losses), number in crowd.items() if index == arm]
+        taken = sum(number * self._lanes.lanes_of(arm, losses) for losses, number in mine)
+        return not mine or taken + self._lanes.lanes_of(arm, num_losses) <= 1.0 + 1e-9
+
+    def _has_room(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
+        """Tell whether a slot has room for a trial of an arm beside those of all arms."""
+        taken = sum(number * self._lanes.part_of(*each) for each, number in crowd.items())
+        return not crowd or taken + self._lanes.part_of(arm, num_losses) <= 1.0 + 1e-9
+
+    def _may_try(self, slot: SlotState, arm: Arm) -> bool:
+        """Tell whether an arm may enter; one whose K is unknown does so alone, and in one slot while others have work.
+
+        Finding K out takes seconds, for which all that trains in a slot would wait.
+        """
+        if slot.entering and not self._lanes.is_known(slot.entering[0].arm.index):
+            return False
+        if self._lanes.is_known(arm.index) or not slot.members:
+            return True
+        others = (each for each in self._slots.values() if each is not slot)
+        return not slot.entering and not any(trial.arm is arm for each in others for trial in each.members.values())
+
+    def _is_left_out(self, slot: SlotState, arm: Arm) -> bool:
+        """Whether an arm is in no slot and behind all arms of this one: the slots it waits for may never open."""
+        ahead = min(self._arms[index].device_seconds for index in slot.arms) - self._head_start_seconds
+        return arm.device_seconds < ahead and not self._num_active()[arm.index]
+
+    def _num_active(self) -> Counter[int]:
+        """Count each arm's members in all slots."""
+        return Counter(trial.arm.index for each in self._slots.values() for trial in each.members.values())
+
+    def _awaited(self, slot: SlotState) -> ArmTrial | None:
+        """Find a trial for which all members of its arm in a slot may be waiting: it enters, or none would go on."""
+        if not slot.held or not self.waiting:
+            return None
+        busy = {trial.arm.index for number, trial in slot.members.items() if number not in slot.held}
+        last = {slot.members[number].arm.index: number for number in sorted(slot.held)}
+        stuck = (each for each in self.waiting if each.arm.index not in busy)
+        return next((each for each in stuck if each.number < last.get(each.arm.index, 0)), None)
 
     def _arms_by_need(self, slot: SlotState) -> list[Arm]:
-        """List the arms: the least served first, but those in the slot before others that are hardly behind them."""
-        present = {trial.arm.index for trial in slot.members.values()}
-        active = Counter(trial.arm.index for each in self._slots.values() for trial in each.members.values())
+        """List the arms: those to be tried out, then the least served, but first those inside that are hardly ahead."""
+        if len(self._arms) == 1:
+            return list(self._arms)
+        present, active = slot.arms, self._num_active()
 
-        def need(arm: Arm) -> tuple[float, int, int]:
-            head_start = HEAD_START_SECONDS if arm.index in present else 0.0
-            return arm.device_seconds - head_start, active[arm.index], arm.index
+        def need(arm: Arm) -> tuple[bool, float, int, int]:
+            head_start = self._head_start_seconds if arm.index in present else 0.0
+            is_known = self._lanes.is_known(arm.index)
+            return is_known, arm.device_seconds - head_start, active[arm.index], arm.index
 
         return sorted(self._arms, key=need)

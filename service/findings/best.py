@@ -6,7 +6,10 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from service.campaign.comparability import Comparability, comparability, group_of
 from service.campaign.leaderboard import ArmStanding, PointStanding
+from service.campaign.lifecycle import CampaignState
+from service.campaign.records import TrialRecord
 from service.campaign.specification import Specification
 from service.campaign_file import write_yaml
 from service.errors import NothingToShowError
@@ -31,6 +34,11 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
     lines.append(write_yaml({"optimizer": arm.optimizer, **config}).rstrip())
     lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, config))]
     return "\n".join(lines)
+
+
+def shares_of(specification: Specification, trials: Iterable[TrialRecord], *, state: CampaignState) -> Comparability:
+    """Tell whether a best over all arms of a campaign may be named, and what must be said first if not."""
+    return comparability([arm.name for arm in specification.arms], map(group_of, trials), state=state)
 
 
 def best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:

@@ -28,10 +28,11 @@ def description(report: Report, specification: Specification, standings: Sequenc
     aims = " and ".join(f"{each.mode} `{each.metric}`" for each in specification.objectives)
     counts = [f"{sum(arm.num_trials[state] for arm in report.arms)} {state.lower()}" for state in _states(report)]
     parts = [f"Spectune: {aims} at step {report.steps}. {report.state}: {', '.join(counts) or 'no trial'}."]
+    parts += [f"**{report.notes[0]}**"] if report.lacking else []
     ordered = [report.arms[each.arm] for each in best_first(specification, standings)]
     if len(specification.objectives) > 1:
         parts.append(f"{len(report.pareto)} points are dominated by no other.")
-    elif ordered[0].best is not None:
+    elif ordered[0].best is not None and not report.lacking:
         parts.append(f"Best: **{ordered[0].name}**, point {ordered[0].best.point}: {configuration(ordered[0].best)}")
     parts.append(_table(ordered))
     lines = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])

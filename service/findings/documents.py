@@ -51,6 +51,8 @@ def campaign_documents(
     def best() -> str:
         if len(specification.objectives) > 1:
             raise NothingToShowError("with two objectives no point is the best")
+        if report.lacking:
+            raise NothingToShowError(report.notes[0])
         return best_text(specification, standings, campaign_id=campaign.campaign_id) + "\n"
 
     return write_each(

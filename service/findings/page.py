@@ -52,5 +52,7 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
 
 
 def report_lines(report: Report) -> list[str]:
-    """Say in sentences what was found: the verdicts between arms, then the notes."""
-    return [*verdict_lines(report.verdicts, names=[arm.name for arm in report.arms]), *report.notes]
+    """Say in sentences what was found: what cannot be compared, the verdicts between arms, then the notes."""
+    num_first = 1 if report.lacking else 0
+    verdicts = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])
+    return [*report.notes[:num_first], *verdicts, *report.notes[num_first:]]

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, and_, case, func, or_, select
 
-from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.comparability import TrialGroup
+from service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
 from service.campaign.outcomes import Mode
 from service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
 from service.campaign.submission import BestTrial, Submission, Summary
@@ -136,6 +137,24 @@ class PagedLedger(SubmissionLedger):
             )
             for campaign_id, mine in found.items()
         }
+
+    def trial_groups(self, campaign_id: str) -> list[TrialGroup]:
+        """Count a campaign's trials in groups that ended in the same way."""
+        same = (trials.c.arm, trials.c.state, trials.c.reason, trials.c.objective_kind)
+        totals = func.max(trials.c.last_step).label("steps"), func.sum(trials.c.device_seconds).label("seconds")
+        query = select(*same, *totals).where(trials.c.campaign_id == campaign_id).group_by(*same)
+        with self._reading() as connection:
+            return [
+                TrialGroup(
+                    arm=row.arm,
+                    state=TrialState(row.state),
+                    is_finite=row.objective_kind == "finite",
+                    is_unwanted=row.reason == STOPPED_BY_USER,
+                    most_steps=int(row.steps),
+                    device_seconds=float(row.seconds),
+                )
+                for row in connection.execute(query)
+            ]
 
     def num_campaigns(self) -> dict[CampaignState, int]:
         """Count the submissions by state."""

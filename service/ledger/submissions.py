@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from service.errors import (
     StaleVersionError,
     TrialNotFoundError,
 )
-from service.ledger import entries, rows
+from service.ledger import rows
 from service.ledger.leases import LeaseLedger
+from service.ledger.retries import reopen_trials
 from service.ledger.statements import insert_or_ignore
 from service.ledger.tables import (
     attempts,
@@ -205,13 +206,19 @@ class SubmissionLedger(LeaseLedger):
             return self._submission(connection, campaign_id)
 
     def set_going(self, campaign_id: str, event: CampaignEvent) -> None:
-        """Queue a campaign again (resume, retry): its failures are forgotten; a retry reopens its failed trials."""
+        """Queue a campaign again (resume, retry): its failures are forgotten; a retry reopens its failed trials.
+
+        Raises:
+            IllegalTransitionError: The campaign's state does not allow it.
+            NothingFailedError: It is to be retried, and neither it nor one of its trials has failed.
+        """
         with self._transaction() as connection:
             row = self._lock(connection, campaign_id, None)
             self._move_campaign(connection, row, event, "user", "asked for by a user")
             self._set(connection, campaign_id, num_failures=0, not_before=0)
             if event is CampaignEvent.RETRY:
-                self._reopen_trials(connection, campaign_id)
+                state = CampaignState(row.state)  # that it had
+                reopen_trials(connection, self._lock(connection, campaign_id, None), state=state, at=self._now())
 
     def ask_to_stop(self, campaign_id: str, number: int) -> None:
         """Note that a user wants one trial to end, whoever trains it now or will; harmless when repeated.
@@ -274,17 +281,6 @@ class SubmissionLedger(LeaseLedger):
 
     def _set(self, connection: Connection, campaign_id: str, **values: Any) -> None:
         connection.execute(update(submissions).where(submissions.c.campaign_id == campaign_id).values(**values))
-
-    def _reopen_trials(self, connection: Connection, campaign_id: str) -> None:
-        row = self._lock(connection, campaign_id, None)
-        broken = (trials.c.campaign_id == campaign_id) & trials.c.state.in_([TrialState.FAILED, TrialState.LOST])
-        numbers: Sequence[int] = connection.execute(select(trials.c.number).where(broken)).scalars().all()
-        records = [
-            entries.trial_moved(trial=number, state=TrialState.PENDING, reason="retry", at=self._now())
-            for number in sorted(numbers)
-        ]
-        sequence = entries.enter(connection, campaign_id, int(row.attempt), records, sequence=int(row.sequence))
-        connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(sequence=sequence))
 
 
 _OWN: tuple[ColumnElement[Any], ...] = tuple(each for each in submissions.c if each.name != "campaign_id")

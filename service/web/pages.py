@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -14,7 +14,7 @@ from service.api.campaigns import find, list_campaigns
 from service.api.context import Context, caller_of, context_of
 from service.api.report import make_campaign_report
 from service.api.trials import TrialNumber, list_trials, read_best, read_leaderboard, read_log, read_trial
-from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
+from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState, has_failures
 from service.campaign.records import TrialRecord
 from service.campaign.specification import restore
 from service.ledger.access import Role
@@ -31,7 +31,6 @@ _VERBS = {
     CampaignEvent.CANCEL: "cancel",
 }
 _SETTLING = (CampaignState.PAUSING, CampaignState.CANCELLING)
-_FAILED = (TrialState.FAILED, TrialState.LOST)
 _NUM_CURVES = 10  # of an arm
 _PAGE = 50
 
@@ -62,7 +61,7 @@ def standing_part(request: Request, campaign_id: str) -> Response:
         request,
         "standing.html",
         campaign=campaign_document(submission, summary, num_set_aside=aside.get(campaign_id, 0)),
-        verbs=_verbs(request, campaign.state, has_failed=any(map(summary.num_trials.get, _FAILED))),
+        verbs=_verbs(request, campaign.state, [each for each, number in summary.num_trials.items() if number]),
         board=board,
         best=read_best(request, campaign_id),
         lag=_lag(context),
@@ -154,7 +153,7 @@ def trial_tracking_part(request: Request, campaign_id: str, number: TrialNumber)
     return render(request, "tracking.html", links=tracking.read_trial_tracking(request, campaign_id, number))
 
 
-def _verbs(request: Request, state: CampaignState, *, has_failed: bool) -> list[str]:
+def _verbs(request: Request, state: CampaignState, trials: Collection[TrialState]) -> list[str]:
     """Name what the caller may ask of a campaign in a state; what has failed nowhere need not be tried again."""
     if not caller_of(request).role.includes(Role.SUBMITTER) or state in _SETTLING:
         return []
@@ -162,7 +161,7 @@ def _verbs(request: Request, state: CampaignState, *, has_failed: bool) -> list[
         verb
         for event, verb in _VERBS.items()
         if CAMPAIGN_TRANSITIONS[event].get(state, state) is not state
-        and (event is not CampaignEvent.RETRY or has_failed or state is CampaignState.FAILED)
+        and (event is not CampaignEvent.RETRY or has_failures(state, trials))
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,9 @@ class Simulation:
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
         checkpoint_rate: How often a slot writes a checkpoint of its members after a verdict that does not ask for one.
         checkpoints: The step of each trial's latest checkpoint; a later simulation may be given them.
+        cost: The device seconds of a cohort's report, from its arm and how many of its members train.
+        after_report: Called after each report that the dispatcher took, and what it then decided.
+        arms: The campaign's, as the dispatcher has them.
     """
 
     specification: Specification
@@ -91,9 +95,11 @@ class Simulation:
     wall_seconds: float = 0.0
     checkpoint_rate: float = 0.0
     checkpoints: dict[int, int] = field(default_factory=dict)
+    cost: Callable[[int, int], float] = lambda arm, num_members: float(num_members)
+    after_report: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        arms = make_arms(self.specification)
+        self.arms = arms = make_arms(self.specification)
         lanes = Lanes(arms, members=self.members, num_slots=self.specification.resources.workers)
         maker = AssignmentMaker(self.specification)
         self.dispatcher = Dispatcher(
@@ -102,10 +108,12 @@ class Simulation:
             assignment=maker.assignment,
             now=lambda: 0,
             limit=SpendingLimit(self.specification, wall_seconds=self._wall_seconds),
+            shares_seconds=self.specification.budget.is_in_seconds,
         )
         self._random = random.Random(self.seed)
         self._diligence = random.Random(self.seed)  # of slots that write checkpoints
         self._slots: dict[str, _Slot] = {}
+        self._arm_of: dict[int, int] = {}
         self._num_opened = 0
         self.num_reports = 0
 
@@ -145,6 +153,10 @@ class Simulation:
     def num_members(self, slot: str) -> int:
         """Count the members of a slot."""
         return len(self._slots[slot].assignments)
+
+    def num_arms(self, slot: str) -> int:
+        """Count the arms that have members in a slot."""
+        return len({self.arm_of(trial) for trial in self._slots[slot].assignments})
 
     def _open_slots(self) -> None:
         workers = self.specification.resources.workers
@@ -192,21 +204,30 @@ class Simulation:
         training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
         assert training or verdict.admit, "a slot without work was told to go on"
         plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
-        members = [self._train(name, slot, assignment) for assignment in training]
+        sizes = Counter(self.arm_of(each.trial) for each in training)
+        members = [self._train(name, slot, assignment, sizes) for assignment in training]
         checks = {members[0].trial: self.check} if self.check is not None and len(members) > 1 else {}
         self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans, checks)))
+        self.after_report()
         return 1
 
-    def _train(self, name: str, slot: _Slot, assignment: Assignment) -> MemberReport:
-        trial = assignment.trial
+    def arm_of(self, trial: int) -> int:
+        """Tell the arm of a trial, which is a cohort of its own in a slot."""
+        if trial not in self._arm_of:
+            self._arm_of |= {each.number: arm.index for arm in self.arms for each in arm.unfinished()}
+        return self._arm_of[trial]
+
+    def _train(self, name: str, slot: _Slot, assignment: Assignment, sizes: Mapping[int, int]) -> MemberReport:
+        trial, size = assignment.trial, sizes[self.arm_of(assignment.trial)]
+        seconds = self.cost(self.arm_of(trial), size) / size
         if fault := self.faults(name, trial):
-            ending = Ending.LOST if len(slot.assignments) > 1 else Ending.FAILED
-            return MemberReport(trial, slot.steps[trial], ending, {}, fault, 1.0, 0)
+            ending = Ending.LOST if size > 1 else Ending.FAILED
+            return MemberReport(trial, slot.steps[trial], ending, {}, fault, seconds, 0)
         if self.dispatcher.is_stopping:
-            return MemberReport(trial, slot.steps[trial], Ending.INTERRUPTED, {}, "", 1.0, 0)
+            return MemberReport(trial, slot.steps[trial], Ending.INTERRUPTED, {}, "", seconds, 0)
         slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
         value = self.value(trial, slot.steps[trial])
         ending = Ending.REACHED if math.isfinite(value) else Ending.DIVERGED
         forgets = trial == self.silent and slot.steps[trial] > 30
         metrics = {"loss": value} if forgets else {"validation_loss": value}
-        return MemberReport(trial, slot.steps[trial], ending, metrics, "", 1.0, 0)
+        return MemberReport(trial, slot.steps[trial], ending, metrics, "", seconds, 0)

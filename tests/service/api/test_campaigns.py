@@ -172,6 +172,46 @@ def test_verbs_follow_the_lives_of_campaigns(bench: Bench) -> None:
     problem(bench.client.get(path), 404)
 
 
+def test_a_retry_where_nothing_failed_is_a_problem_that_says_so(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [1.0, 2.0])
+    for event in (CampaignEvent.LAUNCH, CampaignEvent.CLAIM, CampaignEvent.SUCCEED):
+        bench.ledger.move_campaign(campaign_id, event, reason="x")
+    refused = problem(bench.client.post(f"/v1/campaigns/{campaign_id}:retry-failed"), 409)
+    assert refused["type"] == "urn:spectune:problem:nothing-failed"
+    assert refused["detail"].startswith("nothing failed")
+    assert bench.client.get(f"/v1/campaigns/{campaign_id}").json()["state"] == "SUCCEEDED"
+    assert len(bench.client.get(f"/v1/campaigns/{campaign_id}/attempts").json()["attempts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("moves", "verb", "sentence"),
+    [
+        ([], "resume", "QUEUED allows"),
+        ([], "retry-failed", "QUEUED allows"),
+        ([CampaignEvent.FAIL], "cancel", "FAILED allows"),
+        ([CampaignEvent.FAIL], "pause", "FAILED allows"),
+        ([CampaignEvent.CANCEL, CampaignEvent.VANISH], "cancel", "CANCELLED allows nothing"),
+        ([CampaignEvent.CANCEL, CampaignEvent.VANISH], "retry-failed", "CANCELLED allows nothing"),
+    ],
+)
+def test_a_verb_that_would_do_nothing_is_refused_in_a_sentence_and_does_nothing(
+    bench: Bench, moves: list[CampaignEvent], verb: str, sentence: str
+) -> None:
+    campaign_id = bench.submit()
+    for event in moves:
+        bench.ledger.move_campaign(campaign_id, event, reason="x")
+    before = bench.client.get(f"/v1/campaigns/{campaign_id}").json()
+    refused = problem(bench.client.post(f"/v1/campaigns/{campaign_id}:{verb}"), 409)
+    assert refused["detail"].startswith(sentence)
+    assert bench.client.get(f"/v1/campaigns/{campaign_id}").json() == before
+
+
+def test_pausing_what_is_paused_is_harmless(bench: Bench) -> None:
+    path = f"/v1/campaigns/{bench.submit()}:pause"
+    assert [bench.client.post(path).json()["state"] for _ in range(2)] == ["PAUSED", "PAUSED"]
+
+
 def test_an_ended_campaign_is_extended_to_a_number_so_that_repeating_is_harmless(bench: Bench) -> None:
     campaign_id = bench.submit()
     path = f"/v1/campaigns/{campaign_id}:extend"

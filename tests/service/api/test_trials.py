@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
+from service.campaign.comparability import comparability, group_of
+from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.findings.bundle import read_bundle
 from service.ledger import entries
 from tests.service.api.conftest import Bench
@@ -217,3 +219,31 @@ def test_a_campaign_tells_its_best_trial_and_a_guess_at_what_is_left(bench: Benc
     assert listed == campaign
     bench.ledger.move_campaign(campaign_id, CampaignEvent.PAUSE, reason="x")
     assert bench.client.get(f"/v1/campaigns/{campaign_id}").json()["progress"]["eta_seconds"] is None
+
+
+def test_a_campaign_of_which_an_arm_was_never_tried_has_no_best_and_says_so(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [1.0])  # of the first arm alone
+    path = f"/v1/campaigns/{campaign_id}"
+    running = bench.client.get(path + "/best").json()
+    assert (running["lacking"], running["best"]["value"]) == ("", 1.0)
+    for event in (CampaignEvent.CANCEL, CampaignEvent.VANISH):
+        bench.ledger.move_campaign(campaign_id, event, reason="x")
+    ended = bench.client.get(path + "/best").json()
+    _, other = (arm["name"] for arm in bench.client.get(path).json()["specification"]["arms"])
+    sentence = f"{other}: never tried; arms are not comparable"
+    assert (ended["lacking"], ended["best"]) == (sentence, None)
+    report = bench.client.get(path + "/report").json()
+    assert (report["lacking"], report["notes"][0]) == ({other: "never tried"}, sentence)
+    page = bench.client.get(path + "/report", headers={"Accept": "text/html"}).text
+    assert f"<ul><li>{sentence}</li>" in page
+
+
+def test_groups_of_trials_in_the_ledger_say_what_the_trials_say(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [1.0, math.nan, None, 2.0, math.inf, None, 3.0])
+    names = ["muon", "adamw"]
+    trials, groups = bench.ledger.trials(campaign_id), bench.ledger.trial_groups(campaign_id)
+    for state in CampaignState:
+        assert comparability(names, groups, state=state) == comparability(names, map(group_of, trials), state=state)
+    assert sum(each.device_seconds for each in groups) == sum(each.device_seconds for each in trials)

@@ -119,6 +119,7 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
         "campaign_id": "c",
         "state": "SUCCEEDED",
         "wall_seconds": 1.5,
+        "lacking": {},
         "pareto": None,
         "arms": [
             {
@@ -189,3 +190,29 @@ def test_progress_on_a_terminal_has_a_bar_per_arm_with_its_best() -> None:
     text = said(console)
     for words in ("muon", "adamw", "best 0.5", "3/4", "5/8"):
         assert words in text
+
+
+CUT = [
+    trial(0, 0, 0, TrialState.COMPLETED, 1.0),
+    trial(1, 0, 1, TrialState.CANCELLED, 2.0, reason="wall_seconds_spent"),
+]
+
+
+def test_arms_that_were_never_tried_come_before_any_number_and_leave_no_best(tmp_path: Path) -> None:
+    """One arm had all the time of a budget, and its best was the campaign's."""
+    console = Console(file=io.StringIO(), width=120)
+    ended = campaign(CampaignState.SUCCEEDED)
+    show_outcome(console, TWO_SEEDS, ended, CUT, data=DataDirectory(tmp_path))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if line]
+    assert lines[0] == "adamw: never tried; arms are not comparable"
+    assert not any(line.startswith("best configuration") for line in lines)
+    outcome = outcome_document(TWO_SEEDS, ended, CUT, wall_seconds=1.0)
+    assert outcome["lacking"] == {"adamw": "never tried"}
+
+
+def test_arms_that_all_had_their_share_have_a_best(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show_outcome(console, TWO_SEEDS, campaign(CampaignState.SUCCEEDED), TRIALS[:5], data=DataDirectory(tmp_path))
+    assert isinstance(console.file, io.StringIO)
+    assert "best configuration (arm adamw, point 0)" in console.file.getvalue()

@@ -62,7 +62,8 @@ class Bench:
         self.spool = spool(self.path)
         self.writer = Writer(self.ledger, "c", self.attempt)
         self.board = FakeBoard(self.path)
-        asked = specification(search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
+        one_arm = [{"optimizer": "muon", "space": "default"}]
+        asked = specification(arms=one_arm, search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
         arms = make_arms(asked)
         lanes = Lanes(arms, members=1, num_slots=3)
         assignment = AssignmentMaker(asked).assignment

@@ -137,7 +137,9 @@ def test_what_memory_does_not_bear_is_halved_for_good() -> None:
 
 
 def test_workers_that_die_without_a_word_under_cohorts_halve_them_too() -> None:
-    simulation = Simulation(specification(**MANY), value=steady, members=8, loss_rate=0.2, seed=2)
+    one_arm = MANY | {"arms": [{"optimizer": "muon", "space": "default"}]}
+    one_arm["search"] = {"sampler": "random", "points": 64}
+    simulation = Simulation(specification(**one_arm), value=steady, members=8, loss_rate=0.2, seed=2)
     simulation.run()
     lost = Counter(each["trial"] for each in kinds(simulation, "trial_lost"))
     assert lost
@@ -145,3 +147,18 @@ def test_workers_that_die_without_a_word_under_cohorts_halve_them_too() -> None:
     assert halved
     assert all(each["to"]["members"] <= 4 for each in halved)
     assert MAX_DEATHS > 1
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_arms_that_memory_does_not_bear_together_train_one_after_the_other(members: int) -> None:
+    """That they share a slot is the driver's choice: no trial fails for it, and no cohort of one arm is halved."""
+    simulation: Simulation
+
+    def too_many(slot: str, trial: int) -> str:
+        return "can't allocate memory" if simulation.num_arms(slot) > 1 else ""
+
+    one_worker = MANY | {"resources": {"workers": 1}}
+    simulation = Simulation(specification(**one_worker), value=steady, members=members, faults=too_many)
+    simulation.run()
+    assert set(simulation.final_states().values()) == {"COMPLETED"}
+    assert not kinds(simulation, "shrunk")

@@ -67,6 +67,19 @@ def test_with_two_objectives_no_configuration_is_the_best(tmp_path: Path) -> Non
     assert sorted(written(tmp_path, objective=two, search=search)) == [name for name in NAMES if name != "best.yaml"]
 
 
+def test_arms_that_are_not_comparable_have_no_best_and_the_description_says_so_first(tmp_path: Path) -> None:
+    with Ledger.at(tmp_path / "ledger.sqlite") as ledger:
+        enter_campaign(ledger, "c-1", num_trials=12)
+        record, trials = ledger.campaign("c-1"), [each for each in ledger.trials("c-1") if each.arm == 0]
+        numbers = {each.number for each in trials}
+        observations = [each for each in ledger.observations("c-1") if each.trial in numbers]
+    found = campaign_documents(record, trials, observations, catalog=installed_catalog())
+    assert sorted(found) == [name for name in NAMES if name != "best.yaml"]
+    _, _, said, _, *_ = found["description.md"].split("\n")
+    assert said.endswith(": never tried; arms are not comparable**")
+    assert "Best:" not in found["description.md"]
+
+
 def test_a_document_that_cannot_be_written_takes_no_other_along(caplog: pytest.LogCaptureFixture) -> None:
     writers = {"report.html": lambda: str(1 // 0), "best.yaml": lambda: "lr: 1"}
     assert write_each("c-1", writers) == {"best.yaml": "lr: 1"}

@@ -16,6 +16,7 @@ from service.errors import (
     IdempotencyError,
     IllegalTransitionError,
     LeadershipError,
+    NothingFailedError,
     StaleVersionError,
 )
 from service.ledger import ServiceLedger, entries
@@ -161,6 +162,35 @@ def test_a_retry_opens_the_trials_that_failed_and_no_others(ledger: ServiceLedge
     ledger.set_going("c", CampaignEvent.RETRY)
     assert [trial.state for trial in ledger.trials("c")] == ["COMPLETED", "PENDING", "PENDING"]
     assert ledger.summaries({"c": "minimize"})["c"].num_trials == {TrialState.COMPLETED: 1, TrialState.PENDING: 2}
+
+
+@pytest.mark.parametrize("ends", [[], ["COMPLETED"], ["DIVERGED", "STOPPED"], ["COMPLETED", "CANCELLED"]])
+def test_a_retry_of_a_campaign_without_failures_is_refused_and_changes_nothing(
+    ledger: ServiceLedger, ends: list[str]
+) -> None:
+    """It made a second attempt that did nothing."""
+    submit(ledger)
+    lead(ledger)
+    attempt = ledger.launch("c", holder="a")
+    ledger.claim_attempt("c", attempt)
+    ledger.move_campaign("c", CampaignEvent.CLAIM, reason="x")
+    place: dict[str, Any] = {"arm": 0, "seed_index": 0, "config": {}, "ask": {}, "at": 1}
+    records = [entries.trial_created(trial=number, point=number, **place) for number in range(len(ends))]
+    records += [entries.trial_moved(trial=n, state=TrialState(end), reason="x", at=2) for n, end in enumerate(ends)]
+    ledger.append("c", attempt, list(enumerate(records, start=1)))
+    ledger.move_campaign("c", CampaignEvent.SUCCEED, reason="all_trials_ended")
+    before = ledger.submission("c")
+    with pytest.raises(NothingFailedError, match="nothing to retry: got a campaign that is SUCCEEDED"):
+        ledger.set_going("c", CampaignEvent.RETRY)
+    assert ledger.submission("c") == before
+    assert len(ledger.attempts("c")) == 1
+
+
+def test_a_campaign_that_failed_itself_may_be_retried_without_a_failed_trial(ledger: ServiceLedger) -> None:
+    submit(ledger)
+    ledger.move_campaign("c", CampaignEvent.FAIL, reason="driver_lost")
+    ledger.set_going("c", CampaignEvent.RETRY)
+    assert ledger.submission("c").campaign.state is CampaignState.QUEUED
 
 
 def test_only_what_has_ended_can_be_deleted(ledger: ServiceLedger) -> None:
