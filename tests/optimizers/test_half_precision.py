@@ -98,7 +98,9 @@ def test_momenta_are_those_of_the_functional_stages_bit_for_bit(kind, dtype, nes
 @every_class
 def test_a_step_equals_the_functional_stages_in_every_dtype(kind, dtype):
     [parameter] = parameters(dtype, [(12, 20)])
-    optimizer = kind([parameter], lr=0.02, weight_decay=0.1)
+    # Muon iterates in bfloat16 by default, whose rounding of momenta depends on how they are stacked.
+    exact = {"compute_dtype": "float32"} if kind is Muon and dtype == torch.float32 else {}
+    optimizer = kind([parameter], lr=0.02, weight_decay=0.1, **exact)
     rule, group = optimizer._rule(optimizer.param_groups[0]), optimizer.param_groups[0]
     expected, state = parameter.detach().clone(), rule.initial_state(parameter)
     for step in range(4):

@@ -63,6 +63,8 @@ def test_a_step_in_a_thread_that_met_a_mode_equals_one_that_did_not(kind, mode):
 def test_a_first_step_under_a_mode_makes_states_that_the_next_step_can_move(kind, mode, options):
     if not options.keys() <= kind.hyperparameters.keys():
         options = {}
+    if kind is Muon:
+        options = {**options, "compute_dtype": "float32"}  # bfloat16 rounds otherwise without kept memory
     optimizer, params = trained(kind, **options)
     expected, others = trained(kind, **options)
     with mode():
@@ -151,8 +153,9 @@ def test_a_polar_factor_can_be_differentiated(solver, shape):
 @every_class
 def test_a_step_compiles_as_one_graph(kind):
     torch.compiler.reset()
-    optimizer, params = trained(kind, lr=torch.tensor(0.01))
-    plain, others = trained(kind, lr=torch.tensor(0.01))
+    exact = {"compute_dtype": "float32"} if kind is Muon else {}  # bfloat16 rounds otherwise once compiled
+    optimizer, params = trained(kind, lr=torch.tensor(0.01), **exact)
+    plain, others = trained(kind, lr=torch.tensor(0.01), **exact)
     step = torch.compile(optimizer.step, backend="aot_eager", fullgraph=True)
     for _ in range(2):
         step()
