@@ -183,7 +183,9 @@ def local_ray_launcher(
     kept = {name: absolute_path(os.environ[name]) for name in ("PYTHONPATH",) if name in os.environ}
     kept |= {"SPECTUNE_DATA_ACCESS": settings.data_access.value}
     api = JobsApi.connect(address, token=token)
-    return RayJobLauncher(api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept)
+    return RayJobLauncher(
+        api, data=data, num_cpus=settings.num_cpus, python=sys.executable, variables=kept, is_local=True
+    )
 
 
 def cluster_launcher(data: DataDirectory, settings: Settings) -> RayJobLauncher:

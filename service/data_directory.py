@@ -41,6 +41,7 @@ _LOOK_SECONDS = 0.025
 
 _LAST_BYTES = 4096
 _LONGEST_LINE = 300
+_LONGEST_REASON = 1000
 _QUOTED = {ord(each): quote(each) for each in "%?#"}  # what SQLAlchemy's addresses take for something else
 _SQLITE_ENDS = ("", "-wal", "-shm", "-journal")
 
@@ -161,8 +162,18 @@ class DataDirectory:
         """The root of a campaign's checkpoints."""
         return self.campaign(campaign_id) / "checkpoints"
 
+    def driver_reason(self, campaign_id: str, attempt: int) -> Path:
+        """Where the driver of an attempt leaves why it ended, in words."""
+        return self.campaign(campaign_id) / f"driver-{attempt}.reason"
+
     def last_words(self, campaign_id: str, attempt: int) -> str:
-        """Return the last line that the driver of an attempt printed, shortened; empty if it printed none."""
+        """Return why the driver of an attempt ended, as far as it said: a reason that it left, or its log's last line.
+
+        Empty if it said nothing; shortened.
+        """
+        with suppress(OSError):
+            reason = self.driver_reason(campaign_id, attempt).read_text(encoding="utf-8", errors="replace")
+            return " ".join(reason.split())[:_LONGEST_REASON]
         try:
             with self.driver_log(campaign_id, attempt).open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))

@@ -60,7 +60,7 @@ class EmbeddedCampaign:
         self._owner_lock: IO[bytes] | None = None
         self._driver: DriverProcess | None = None
         self._attempt = 0
-        self._attempts_before = 0  # by owners before this one
+        self._num_losses = 0  # attempts lost in a row without an observation between
         self._relaunch_at: float | None = None
         self._stop_asked_at: float | None = None
 
@@ -79,7 +79,7 @@ class EmbeddedCampaign:
             CampaignBusyError: Another process runs it.
             IllegalTransitionError: It is not paused; the message tells its story.
         """
-        self._attempts_before = self.record().attempt
+        self.record()  # there is one
         self._owner_lock = _take_lock(self._data.owner_lock(self._campaign_id))
         if self._owner_lock is None:
             raise CampaignBusyError(f"another process runs the campaign: got {self._campaign_id!r}")
@@ -197,19 +197,43 @@ class EmbeddedCampaign:
         elif exit_code == ExitCode.CANCELLED:  # somebody asked the driver itself
             self._move(CampaignEvent.CANCEL, reason="driver_asked", message="its driver was interrupted")
             self._end_cancelled()
-        elif exit_code == ExitCode.SPECIFICATION:
-            self._fail("specification", "the driver refused the specification")
-        elif self._attempt - self._attempts_before >= MAX_ATTEMPTS:
+        elif exit_code == ExitCode.CLUSTER_AWAY:
+            self._relaunch_after("cluster_away", f"waits for its cluster: {self._last_words()}")
+        else:
+            self._after_loss(exit_code, what)
+
+    def _after_loss(self, exit_code: int, what: str) -> None:
+        """Launch another attempt after a pause, unless too many were lost in a row without an observation between."""
+        has_progressed = self._ledger.has_progressed(self._campaign_id, self._attempt)
+        self._num_losses = 1 if has_progressed else self._num_losses + 1
+        is_last = self._num_losses >= MAX_ATTEMPTS
+        if exit_code == ExitCode.SPECIFICATION:
+            why = self._last_words() or "no reason given"
+            message = f"the campaign cannot be trained on this machine as it is now: {why}"
+            if is_last:  # a campaign that was accepted is not given up: whoever mends it resumes it
+                self._move(CampaignEvent.PAUSE, reason="specification", message=message)
+                settle(self._ledger, self._data, self._campaign_id, TrialState.PENDING, reason="campaign_paused")
+                self._move(CampaignEvent.HALT, reason="specification", message=message)
+                self._rest()
+            else:
+                self._relaunch_after("specification", message)
+        elif is_last:
             self._fail("driver_lost", f"{MAX_ATTEMPTS} drivers were lost; of the last, {what}")
         else:
-            self._move(CampaignEvent.LOSE_ATTEMPT, reason="driver_lost", message=what)
-            self._driver = None
-            self._relaunch_at = self._clock() + RELAUNCH_SECONDS * (self._attempt - self._attempts_before)
+            self._relaunch_after("driver_lost", what)
+
+    def _relaunch_after(self, reason: str, message: str) -> None:
+        self._move(CampaignEvent.LOSE_ATTEMPT, reason=reason, message=message)
+        self._driver = None
+        self._relaunch_at = self._clock() + RELAUNCH_SECONDS * max(1, self._num_losses)
+
+    def _last_words(self) -> str:
+        return self._data.last_words(self._campaign_id, self._attempt)
 
     def _how_it_ended(self, exit_code: int) -> str:
         """Say with what code a driver ended and, if it left no reason elsewhere, what it said last."""
-        last = self._data.last_words(self._campaign_id, self._attempt)
-        return f"its exit code was {exit_code}" + (f"; its log ends: {last}" if last else "")
+        last = self._last_words()
+        return f"its exit code was {exit_code}" + (f": {last}" if last else "")
 
     def _end_paused(self) -> None:
         """Bring to rest a campaign whose driver ended without pausing it, as a killed one does."""

@@ -14,6 +14,7 @@ ServiceError
 ├── SettingsError                        a setting cannot be used
 ├── LeadershipError                      another replica leads
 ├── LauncherError                        drivers cannot be started or asked after just now
+├── ClusterAwayError                     the Ray cluster of a campaign does not answer just now
 ├── RequestError                         a server's refusal, as its client tells it
 ├── DataDirectoryError                   the data directory cannot be written, or is in use
 ├── OutputError                          a file that a user asked for cannot be written
@@ -111,6 +112,10 @@ class LeadershipError(ServiceError):
 
 class LauncherError(ServiceError):
     """Drivers cannot be started or asked after just now; nothing is known about them."""
+
+
+class ClusterAwayError(ServiceError):
+    """The Ray cluster that a driver is to join does not answer just now."""
 
 
 class RequestError(ServiceError):

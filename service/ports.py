@@ -133,6 +133,9 @@ class LastingDriver(DriverProcess, Protocol):
 class LastingLauncher(Protocol):
     """Starts drivers that outlive the service, and finds them again. Every method may raise LauncherError."""
 
+    sees_processes: bool
+    """Whether every process of an attempt can be seen from here, so that what is not found is gone."""
+
     def problem(self) -> str | None:
         """Say why nothing can be launched just now; None where it can. Raises nothing."""
 

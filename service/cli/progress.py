@@ -63,7 +63,8 @@ class ProgressDisplay:
             mine = [trial for trial in trials if trial.arm == index]
             status = _status(mine, minimize=self._specification.objective.mode == "minimize")
             self._progress.update(bar, completed=_num_ended(mine), status=status)
-        overall = f"{campaign.state.lower()}, {self._time_left(campaign, trials)}"
+        waits = campaign.message if campaign.state is CampaignState.RUNNING else ""
+        overall = f"{campaign.state.lower()}, {waits or self._time_left(campaign, trials)}"
         self._progress.update(self._all, completed=_num_ended(trials), status=overall)
         if not self._console.is_terminal and time.monotonic() - self._said_at >= LINE_SECONDS:
             self._said_at = time.monotonic()

@@ -19,10 +19,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.campaign.clean_text import clean_text
 from service.campaign.lifecycle import CampaignEvent
 from service.campaign.sections import ResourcesSection
 from service.campaign.specification import parse, restore
@@ -31,7 +32,7 @@ from service.driver.cluster import ray_for
 from service.driver.environment import portable_environment
 from service.driver.exit_codes import ExitCode
 from service.driver.stops import StopKind, StopRequests
-from service.errors import FencedError, SpecificationError
+from service.errors import ClusterAwayError, FencedError, SpecificationError
 from service.ledger import Ledger
 from service.settings import Settings
 from service.written_files import write_whole
@@ -66,15 +67,28 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses the loggers we turn off
     try:
         return _stand_by(arguments) if arguments.standby is not None else _begin(arguments)
-    except SpecificationError:
+    except SpecificationError as error:
         _log.exception("the specification is refused")
+        _leave_reason(arguments, "; ".join(str(problem) for problem in error.problems))
         return ExitCode.SPECIFICATION
     except FencedError:
         _log.exception("another driver has this campaign")
         return ExitCode.FENCED
-    except Exception:
+    except ClusterAwayError as error:
+        _log.error("%s", error)
+        _leave_reason(arguments, str(error))
+        return ExitCode.CLUSTER_AWAY
+    except Exception as error:
         _log.exception("the attempt failed")
+        _leave_reason(arguments, f"{type(error).__name__}: {error}")
         return ExitCode.INFRASTRUCTURE
+
+
+def _leave_reason(arguments: argparse.Namespace, reason: str) -> None:
+    """Leave why the attempt ended where its owner looks; without a disk the log's last line has to do."""
+    path = DataDirectory(arguments.data_dir).driver_reason(arguments.campaign, arguments.attempt)
+    with suppress(OSError):
+        write_whole(path, clean_text(reason, longest=2000))
 
 
 def _begin(arguments: argparse.Namespace) -> ExitCode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,8 @@ from service.campaign.specification import Specification
 from service.data_directory import Access, DataDirectory
 from service.driver.arms import Arm, make_arms
 from service.driver.assignments import AssignmentMaker
+from service.driver.capacity import CapacityWait, waited_seconds
+from service.driver.cluster import living_machines
 from service.driver.conductor import ActorBoard, Conductor
 from service.driver.dispatcher import Dispatcher
 from service.driver.exit_codes import ExitCode
@@ -75,6 +78,10 @@ class Attempt:
         self._access = access
         self._is_job = cluster_cpus is not None
         self._num_workers = _num_workers(specification.resources, cluster_cpus)
+        self._capacity = CapacityWait(
+            ledger, campaign_id, number, resources=specification.resources, machines=living_machines
+        )
+        self._stopped = threading.Event()
         self._conductor: Conductor | None = None
         self._stop: StopKind | None = None
         self._stop_asked_at: float | None = None
@@ -83,6 +90,7 @@ class Attempt:
         """Stop the campaign cleanly; may be called at any time, from a signal handler or any thread."""
         if self._stop is None:
             self._stop, self._stop_asked_at = kind, time.monotonic()
+            self._stopped.set()
         if self._conductor is not None:
             self._conductor.stop(self._stop)
 
@@ -124,6 +132,7 @@ class Attempt:
         writer.on_stops = conductor.stop_trials
         if self._stop is not None:
             conductor.stop(self._stop)
+        self._capacity.wait(is_over=conductor.is_over, woken=self._stopped)
         if not conductor.is_over():
             self._run_slots(conductor, board)
         conductor.close()
@@ -155,11 +164,18 @@ class Attempt:
         )
 
     def _limit_from_now(self) -> SpendingLimit:
-        """Make the budget's check; the clock of this attempt starts now, after those of the attempts before."""
+        """Make the budget's check; the clock of this attempt starts now, after those of the attempts before.
+
+        Waiting for capacity costs nothing.
+        """
         start = time.monotonic()
         spans = self._ledger.attempt_spans(self._campaign_id, before=self._number)
-        before = wall_seconds(spans, now=_milliseconds())
-        return SpendingLimit(self._specification, wall_seconds=lambda: before + time.monotonic() - start)
+        explained = self._ledger.events(self._campaign_id, "attempt_explained")
+        waited = waited_seconds(explained, {number: ended for number, (_, ended) in spans.items()})
+        before = wall_seconds(spans.values(), now=_milliseconds()) - waited
+        return SpendingLimit(
+            self._specification, wall_seconds=lambda: before + time.monotonic() - start - self._capacity.seconds
+        )
 
     def _conclude(
         self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]

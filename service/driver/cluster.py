@@ -23,7 +23,7 @@ from ray.exceptions import RpcError
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
 from service.driver.temporary_folder import ray_folder
-from service.errors import Problem, SpecificationError
+from service.errors import ClusterAwayError
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +43,20 @@ def ray_for(resources: ResourcesSection, *, is_job: bool) -> Iterator[None]:
         is_job: Whether this process is a job of the cluster: what workers need is in the job's own environment then.
 
     Raises:
-        SpecificationError: No machine of the cluster has what a worker needs.
+        ClusterAwayError: Nothing answers at RAY_ADDRESS.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address:
         environment = {} if is_job else {"runtime_env": {"env_vars": worker_environment()}}
-        ray.init(address=address, **environment, **_QUIET)
+        try:
+            ray.init(address=address, **environment, **_QUIET)
+        except ConnectionError as error:
+            raise ClusterAwayError(f"no cluster answers at RAY_ADDRESS ({error}): got {address!r}") from error
     else:
         own = {"num_cpus": resources.workers * resources.cpus, "object_store_memory": _OBJECT_STORE_BYTES}
         no_gpus = {} if resources.gpus else {"num_gpus": 0}
         _start_own(**own, **no_gpus)
     try:
-        _refuse_what_fits_nowhere(resources)
         yield
     finally:
         gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
@@ -136,11 +138,6 @@ def _bare_head() -> Iterator[None]:
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
-def _refuse_what_fits_nowhere(resources: ResourcesSection) -> None:
-    """Refuse a worker that would wait for ever."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for option, kind, needed in (("cpus", "CPU", resources.cpus), ("gpus", "GPU", resources.gpus)):
-        largest = max((machine.get(kind, 0.0) for machine in machines), default=0.0)
-        if needed > largest:
-            message = f"no machine has so many for a worker; the largest has {largest:g}"
-            raise SpecificationError([Problem(f"/resources/{option}", message, needed)])
+def living_machines() -> list[dict[str, float]]:
+    """Return what each living machine of the Ray that was joined has in all."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

@@ -34,6 +34,13 @@ VARIABLES = (
     Variable("RAY_AIR_NEW_OUTPUT", "0", "with verbose=0 this prints nothing"),
     Variable("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray's coming behaviour, without its warning"),
     Variable("RAY_idle_worker_killing_time_threshold_ms", "60000", "processes started in advance wait for our slots"),
+    Variable(
+        "RAY_health_check_period_ms", "3000", "Ray's own value: on one machine, busy as it may be, a node that is"
+    ),
+    Variable(
+        "RAY_health_check_timeout_ms", "10000", "slow to answer is not gone; a cluster of machines gives up sooner,"
+    ),
+    Variable("RAY_health_check_failure_threshold", "5", "as docker-compose.yml says"),
     Variable("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
     Variable("RAY_AUTH_MODE", "token", "Ray runs code for whoever reaches its ports"),
     Variable("RAY_DEDUP_LOGS", "0", "each line of a worker's log counts"),

@@ -13,4 +13,5 @@ class ExitCode(IntEnum):
     PAUSED = 11
     FENCED = 12  # another attempt has taken over
     INFRASTRUCTURE = 20  # worth another attempt
-    SPECIFICATION = 30  # no attempt can succeed
+    CLUSTER_AWAY = 21  # worth another attempt, and nobody's failure: the cluster does not answer
+    SPECIFICATION = 30  # the campaign cannot be trained on this machine as it is now

@@ -76,6 +76,7 @@ class RayJobLauncher:
         num_cpus: How many CPUs all campaigns share; no driver asks for more.
         python: The interpreter, on the node where drivers run.
         variables: What else drivers and workers have in their environment; nothing secret.
+        is_local: Whether all of the cluster's processes run on this machine.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class RayJobLauncher:
         num_cpus: int,
         python: str = "python",
         variables: Mapping[str, str] | None = None,
+        is_local: bool = False,
     ) -> None:
         self.api = api
+        self.sees_processes = is_local
         self._data = data
         self._num_cpus = num_cpus
         self._python = python

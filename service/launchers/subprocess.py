@@ -136,6 +136,8 @@ class SubprocessLauncher:
         outlives_owner: Whether drivers go on when this process ends.
     """
 
+    sees_processes = True
+
     def __init__(self, data: DataDirectory, *, database_url: str | None = None, outlives_owner: bool = False) -> None:
         self._data = data
         self._database_url = database_url

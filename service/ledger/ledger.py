@@ -21,7 +21,7 @@ from service.ledger.engine import database_clock
 from service.ledger.followed import FollowedLedger
 from service.ledger.set_aside import enter_or_set_aside
 from service.ledger.spool import Record
-from service.ledger.tables import attempts, campaigns, events, stop_requests, trials
+from service.ledger.tables import attempts, campaigns, events, observations, stop_requests, trials
 
 
 class Ledger(FollowedLedger):
@@ -100,13 +100,32 @@ class Ledger(FollowedLedger):
         with self._reading() as connection:
             return sorted(connection.execute(query).scalars())
 
-    def attempt_spans(self, campaign_id: str, *, before: int) -> list[tuple[int, int]]:
-        """Tell when earlier attempts were claimed and when they ended or, where nobody saw it, were last heard of."""
+    def explain_attempt(self, campaign_id: str, attempt: int, *, reason: str, message: str) -> None:
+        """Record what a running campaign waits for, or that it waits no longer; its state stays.
+
+        Raises:
+            FencedError: Another attempt has taken over.
+        """
+        told = {"reason": reason, "message": clean_text(message)}
+        with self._transaction() as connection:
+            self._lock(connection, campaign_id, attempt)
+            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(**told))
+            self._tell(connection, campaign_id, "attempt_explained", {"attempt": attempt, **told})
+
+    def has_progressed(self, campaign_id: str, attempt: int) -> bool:
+        """Return whether an attempt has brought an observation."""
+        mine = (observations.c.campaign_id == campaign_id) & (observations.c.attempt == attempt)
+        with self._reading() as connection:
+            return connection.execute(select(observations.c.step).where(mine).limit(1)).first() is not None
+
+    def attempt_spans(self, campaign_id: str, *, before: int) -> dict[int, tuple[int, int]]:
+        """Return when each earlier attempt was claimed and when it ended or, if nobody saw that, was last heard of."""
         end = func.coalesce(attempts.c.ended_at, attempts.c.heartbeat_at)
         earlier = (attempts.c.campaign_id == campaign_id) & (attempts.c.number < before)
-        query = select(attempts.c.claimed_at, end).where(earlier & attempts.c.claimed_at.is_not(None))
+        query = select(attempts.c.number, attempts.c.claimed_at, end)
+        claimed = query.where(earlier & attempts.c.claimed_at.is_not(None))
         with self._reading() as connection:
-            return [(int(claimed), int(ended)) for claimed, ended in connection.execute(query)]
+            return {int(number): (int(start), int(ended)) for number, start, ended in connection.execute(claimed)}
 
     def spool_position(self, campaign_id: str, attempt: int) -> int:
         """Tell how many entries of an attempt's spool the ledger holds."""

@@ -142,14 +142,23 @@ class SubmissionLedger(LeaseLedger):
             self._set(connection, campaign_id, queue_position=None, waiting_for="")
             return self._begin_attempt(connection, row)
 
-    def lose_attempt(self, campaign_id: str, *, message: str, retry_seconds: float) -> CampaignState:
-        """Put a campaign whose driver is gone back into the queue, not to be launched before a pause."""
+    def lose_attempt(
+        self, campaign_id: str, *, message: str, retry_seconds: float, num_failures: int, reason: str = "driver_lost"
+    ) -> CampaignState:
+        """Put a campaign whose driver is gone back into the queue, not to be launched before a pause.
+
+        Args:
+            campaign_id: Which one.
+            message: Why it is gone.
+            retry_seconds: The pause.
+            num_failures: How many attempts have now been lost in a row.
+            reason: One word or two for programs.
+        """
         with self._transaction() as connection:
             row = self._lock(connection, campaign_id, None)
-            state = self._move_campaign(connection, row, CampaignEvent.LOSE_ATTEMPT, "driver_lost", message)
+            state = self._move_campaign(connection, row, CampaignEvent.LOSE_ATTEMPT, reason, message)
             not_before = self._clock() + int(retry_seconds * 1000)
-            failures = submissions.c.num_failures + 1
-            self._set(connection, campaign_id, num_failures=failures, not_before=not_before)
+            self._set(connection, campaign_id, num_failures=num_failures, not_before=not_before)
             return state
 
     def explain(self, waits: Mapping[str, tuple[int | None, str]]) -> None:

@@ -2,6 +2,7 @@
 
 QUEUED                          launch when its turn comes (`admission.py`)
 STARTING, RUNNING   driver gone      conclude: rest, fail, or queue again after a pause
+                    driver forgotten wait until its heartbeat has stopped, then conclude
                     driver silent    kill it
 PAUSING             driver lives     ask it to pause, kill it after a while
                     driver gone      conclude: PAUSED
@@ -23,6 +24,7 @@ MAX_FAILURES = 3
 STOP_SECONDS = 30.0  # a driver that was asked to stop has so long
 START_SECONDS = 120.0  # from launch to claim: imports on a loaded machine
 SILENT_SECONDS = 300.0  # heartbeats come every 5 s
+LOST_SECONDS = 30.0  # without a heartbeat, before a driver that nobody can see counts as gone
 _FIRST_PAUSE_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -32,6 +34,7 @@ class DriverState(StrEnum):
 
     ALIVE = "alive"
     GONE = "gone"
+    FORGOTTEN = "forgotten"  # whoever started it does not know it any more, and nobody here can see its process
     UNKNOWN = "unknown"  # whoever would know does not answer
 
 
@@ -83,12 +86,14 @@ class Conclusion:
         reason: One word or two for programs.
         message: A sentence for people.
         pause_seconds: How long to wait before the next attempt.
+        is_failure: Whether the attempt counts among those of which only so many may be lost in a row.
     """
 
     ending: Ending
     reason: str = ""
     message: str = ""
     pause_seconds: float = 0.0
+    is_failure: bool = True
 
 
 def action_for(seen: Seen) -> Action:
@@ -97,6 +102,9 @@ def action_for(seen: Seen) -> Action:
         return Action.WAIT
     if seen.driver is DriverState.GONE:
         return Action.CONCLUDE
+    if seen.driver is DriverState.FORGOTTEN:  # it may live: a Ray head that restarts forgets its jobs
+        age = seen.state_age_seconds if seen.heartbeat_age_seconds is None else seen.heartbeat_age_seconds
+        return Action.CONCLUDE if age > LOST_SECONDS else Action.WAIT
     is_late = seen.state_age_seconds > STOP_SECONDS
     match seen.state:
         case CampaignState.STARTING:
@@ -122,8 +130,8 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, 
     Args:
         state: Where the campaign stands now.
         exit_code: How the driver ended; None where nobody knows.
-        num_failures: How many attempts were lost before this one.
-        last_words: The last line of its log.
+        num_failures: How many attempts were lost in a row before this one, without an observation between.
+        last_words: Why it ended, as far as it said.
     """
     if state.is_terminal or state in (CampaignState.PAUSED, CampaignState.QUEUED):
         return Conclusion(Ending.REST)
@@ -133,11 +141,20 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, 
         return Conclusion(Ending.PAUSED, "user", "paused by a user")
     if exit_code == ExitCode.CANCELLED:
         return Conclusion(Ending.CANCELLED, "driver_asked", "its driver was interrupted")
+    pause = min(_FIRST_PAUSE_SECONDS * 2**num_failures, _LONGEST_PAUSE_SECONDS)
+    if exit_code == ExitCode.CLUSTER_AWAY:
+        return Conclusion(Ending.AGAIN, "cluster_away", f"waits for its cluster: {last_words}", pause, is_failure=False)
     if exit_code == ExitCode.SPECIFICATION:
-        return Conclusion(Ending.FAILED, "specification", "the driver refused the specification")
+        message = (
+            f"the campaign cannot be trained on the driver's machine as it is now: {last_words or 'no reason given'}"
+        )
+        if (
+            num_failures + 1 >= MAX_FAILURES
+        ):  # a campaign that was accepted is not given up: whoever mends it resumes it
+            return Conclusion(Ending.PAUSED, "specification", message)
+        return Conclusion(Ending.AGAIN, "specification", message, pause)
     what = "its driver vanished" if exit_code is None else f"its driver's exit code was {exit_code}"
-    what += f"; its log ends: {last_words}" if last_words else ""
+    what += f": {last_words}" if last_words else ""
     if num_failures + 1 >= MAX_FAILURES:
         return Conclusion(Ending.FAILED, "driver_lost", f"{MAX_FAILURES} drivers were lost; of the last, {what}")
-    pause = min(_FIRST_PAUSE_SECONDS * 2**num_failures, _LONGEST_PAUSE_SECONDS)
     return Conclusion(Ending.AGAIN, "driver_lost", what, pause)

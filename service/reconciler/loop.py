@@ -27,11 +27,21 @@ from service.ledger import ServiceLedger
 from service.ledger.submissions import LEADER
 from service.ports import LastingDriver, LastingLauncher
 from service.reconciler.admission import Admission, Capacity, admit
-from service.reconciler.decisions import Action, DriverState, Ending, Seen, action_for, conclude
+from service.reconciler.decisions import (
+    STOP_SECONDS,
+    Action,
+    Conclusion,
+    DriverState,
+    Ending,
+    Seen,
+    action_for,
+    conclude,
+)
 from service.reconciler.trouble import Trouble
 
 TICK_SECONDS = 2.0
 SHORTEST_SECONDS = 0.2
+LAUNCH_PAUSE_SECONDS = 10.0
 LEASE_SECONDS = 10.0
 
 _Attempt = tuple[str, int]
@@ -65,6 +75,7 @@ class Reconciler:
         self._holder = holder
         self._drivers: dict[_Attempt, LastingDriver] = {}
         self._asked: set[tuple[_Attempt, Action]] = set()
+        self._not_launched: set[_Attempt] = set()  # the launcher refused them
         self._told: dict[str, str] = {}  # what the log says of each campaign's launcher, so that it says it once
         self._trouble = Trouble()
         self._awake = threading.Event()
@@ -181,8 +192,7 @@ class Reconciler:
             driver = self._driver(submission)
             if driver is not None:
                 exit_code = driver.poll()
-            is_alive = driver is not None and exit_code is None
-            state = DriverState.ALIVE if is_alive else DriverState.GONE
+            state = self._state_of(submission, is_alive=driver is not None and exit_code is None)
         except LauncherError as error:
             self._explain(submission, None, f"nothing is known of its driver: {error}")
             state = DriverState.UNKNOWN
@@ -222,12 +232,38 @@ class Reconciler:
             self._drivers[attempt] = found
         return self._drivers[attempt]
 
+    def _state_of(self, submission: Submission, *, is_alive: bool) -> DriverState:
+        """Return what is known of a driver; one that left no exit code on another machine may live there."""
+        if is_alive:
+            return DriverState.ALIVE
+        is_certain = self._launcher.sees_processes or self._launcher.exit_code(*_attempt(submission)) is not None
+        return DriverState.GONE if is_certain else DriverState.FORGOTTEN
+
+    def _is_free(self, submission: Submission) -> bool:
+        """Return whether nothing is left of the attempt before, whose driver may still be ending its Ray."""
+        campaign_id, attempt = _attempt(submission)
+        if attempt == 0:
+            return True
+        driver = self._driver(submission)
+        if driver is not None and driver.poll() is None:
+            self._explain(submission, None, f"waits for the end of attempt {attempt}")
+            if (self._ledger.clock() - submission.campaign.since) / 1000 > STOP_SECONDS:
+                driver.kill()
+            return False
+        if remains := self._launcher.remains(campaign_id, attempt):
+            self._explain(submission, None, f"waits for the end of {', '.join(remains)}")
+            return False
+        return True
+
     def _launch(self, submission: Submission) -> None:
+        if not self._is_free(submission):
+            return
         attempt = self._ledger.launch(submission.campaign_id, holder=self._holder)
         try:
             self._drivers[submission.campaign_id, attempt] = self._launcher.launch(submission.campaign_id, attempt)
             _log.info("campaign %s: attempt %d was launched", submission.campaign_id, attempt)
         except (OSError, LauncherError) as error:
+            self._not_launched.add((submission.campaign_id, attempt))
             _log.warning("campaign %s: attempt %d could not be launched: %s", submission.campaign_id, attempt, error)
 
     def _conclude(self, submission: Submission, exit_code: int | None) -> None:
@@ -240,16 +276,28 @@ class Reconciler:
         exit_code = self._launcher.exit_code(campaign_id, attempt) if exit_code is None else exit_code
         state = self._ledger.submission(campaign_id).campaign.state  # a driver says last what it has come to
         last_words = self._data.last_words(campaign_id, attempt)
-        conclusion = conclude(state, exit_code, num_failures=submission.num_failures, last_words=last_words)
+        num_failures = 0 if self._ledger.has_progressed(campaign_id, attempt) else submission.num_failures
+        conclusion = conclude(state, exit_code, num_failures=num_failures, last_words=last_words)
+        if (campaign_id, attempt) in self._not_launched and conclusion.ending in (Ending.AGAIN, Ending.FAILED):
+            message = "its driver could not be started"
+            conclusion = Conclusion(Ending.AGAIN, "driver_lost", message, LAUNCH_PAUSE_SECONDS, is_failure=False)
         match conclusion.ending:
             case Ending.REST:
                 return
             case Ending.AGAIN:
                 pause = conclusion.pause_seconds
-                self._ledger.lose_attempt(campaign_id, message=conclusion.message, retry_seconds=pause)
+                self._ledger.lose_attempt(
+                    campaign_id,
+                    message=conclusion.message,
+                    retry_seconds=pause,
+                    num_failures=num_failures + conclusion.is_failure,
+                    reason=conclusion.reason,
+                )
                 what = (campaign_id, attempt, conclusion.message, pause)
                 _log.warning("campaign %s: attempt %d was lost (%s); the next begins in %g s", *what)
             case Ending.PAUSED:
+                if state is not CampaignState.PAUSING:
+                    self._move(campaign_id, CampaignEvent.PAUSE, conclusion.reason, conclusion.message)
                 settle(self._ledger, self._data, campaign_id, TrialState.PENDING, reason="campaign_paused")
                 self._move(campaign_id, CampaignEvent.HALT, conclusion.reason, conclusion.message)
             case Ending.CANCELLED:
@@ -310,6 +358,7 @@ class Reconciler:
 
     def _forget(self, attempt: _Attempt) -> None:
         self._drivers.pop(attempt, None)
+        self._not_launched.discard(attempt)
         self._asked = {asked for asked in self._asked if asked[0] != attempt}
 
 

@@ -161,10 +161,45 @@ def test_only_a_paused_campaign_that_nobody_runs_is_resumed(bench: Bench) -> Non
         unknown.resume()
 
 
-def test_a_refused_specification_is_not_tried_again(bench: Bench) -> None:
-    bench.driver.exit_code = ExitCode.SPECIFICATION
-    assert bench.campaign.watch()
-    assert (len(bench.launcher.drivers), bench.state) == (1, CampaignState.FAILED)
+def test_an_accepted_campaign_that_this_machine_refuses_is_paused_with_the_cause(bench: Bench) -> None:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        reason = bench.data.driver_reason("c", attempt)
+        reason.parent.mkdir(parents=True, exist_ok=True)
+        reason.write_text("/task/corpus: no such folder: got 'text'")
+        bench.driver.exit_code = ExitCode.SPECIFICATION
+        bench.campaign.watch()
+        if attempt < MAX_ATTEMPTS:
+            assert bench.state is CampaignState.QUEUED
+            assert "no such folder" in bench.campaign.record().message
+            assert not bench.watch_until_relaunched()
+    assert bench.state is CampaignState.PAUSED
+    assert bench.campaign.record().message == (
+        "the campaign cannot be trained on this machine as it is now: /task/corpus: no such folder: got 'text'"
+    )
+    bench.campaign.resume()  # whoever mends it
+    assert bench.state is CampaignState.RUNNING
+
+
+def test_a_cluster_that_is_away_never_fails_a_campaign(bench: Bench) -> None:
+    for _ in range(3 * MAX_ATTEMPTS):
+        bench.driver.exit_code = ExitCode.CLUSTER_AWAY
+        assert not bench.campaign.watch()
+        assert bench.campaign.record().reason == "cluster_away"
+        assert not bench.watch_until_relaunched()
+    assert bench.state is CampaignState.RUNNING
+
+
+def test_losses_count_in_a_row_without_an_observation_between(bench: Bench) -> None:
+    for attempt in range(1, 3 * MAX_ATTEMPTS):
+        observed = entries.observation(
+            trial=attempt, step=1, metrics={"loss": 1.0}, objective=1.0, device_seconds=1.0, produced_at=1
+        )
+        created = entries.trial_created(trial=attempt, arm=0, point=attempt, seed_index=0, config={}, ask={}, at=1)
+        bench.ledger.append("c", attempt, [(1, created), (2, observed)])
+        bench.driver.exit_code = KILLED
+        assert not bench.campaign.watch()
+        assert not bench.watch_until_relaunched()
+    assert bench.state is CampaignState.RUNNING
 
 
 def test_a_cancel_is_asked_of_the_driver_and_counts_only_when_it_is_gone(bench: Bench) -> None:
@@ -255,8 +290,8 @@ def test_a_cancel_after_a_pause_cancels(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        (b"starting\nvalidate_socket_filename failed: too long\n\n", "; its log ends: validate_socket_filename failed"),
-        (b"x" * 9000 + b"\nlast \x1b[31mred\xff\x00\r\n", "; its log ends: last [31mred"),
+        (b"starting\nvalidate_socket_filename failed: too long\n\n", ": validate_socket_filename failed"),
+        (b"x" * 9000 + b"\nlast \x1b[31mred\xff\x00\r\n", ": last [31mred"),
         (b"", "its exit code was -9"),
         (b"\n \n", "its exit code was -9"),
     ],

@@ -131,7 +131,7 @@ def test_a_lost_attempt_is_counted_and_waits_until_a_user_sets_it_going(ledger: 
     submit(ledger)
     lead(ledger)
     ledger.launch("c", holder="a")
-    ledger.lose_attempt("c", message="killed", retry_seconds=100.0)
+    ledger.lose_attempt("c", message="killed", retry_seconds=100.0, num_failures=1)
     lost = ledger.submission("c")
     assert (lost.campaign.state, lost.num_failures) == (CampaignState.QUEUED, 1)
     assert 90_000 < lost.not_before - ledger.clock() <= 100_000

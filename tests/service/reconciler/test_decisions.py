@@ -52,7 +52,9 @@ def test_what_is_seen_says_what_to_do(
         (_S.RUNNING, ExitCode.INFRASTRUCTURE, 0, Ending.AGAIN),
         (_S.RUNNING, -9, MAX_FAILURES - 1, Ending.FAILED),
         (_S.STARTING, None, 0, Ending.AGAIN),
-        (_S.RUNNING, ExitCode.SPECIFICATION, 0, Ending.FAILED),
+        (_S.RUNNING, ExitCode.SPECIFICATION, 0, Ending.AGAIN),
+        (_S.RUNNING, ExitCode.SPECIFICATION, MAX_FAILURES - 1, Ending.PAUSED),
+        (_S.RUNNING, ExitCode.CLUSTER_AWAY, 9 * MAX_FAILURES, Ending.AGAIN),
         (_S.RUNNING, ExitCode.CANCELLED, 0, Ending.CANCELLED),
         (_S.CANCELLING, -9, 0, Ending.CANCELLED),
         (_S.CANCELLING, None, 0, Ending.CANCELLED),
@@ -75,5 +77,20 @@ def test_the_reason_of_a_driver_that_left_none_is_the_last_line_of_its_log() -> 
         CampaignState.STARTING, 20, num_failures=MAX_FAILURES - 1, last_words="the socket's path is too long"
     )
     assert ended.ending is Ending.FAILED
-    assert ended.message.endswith("its driver's exit code was 20; its log ends: the socket's path is too long")
-    assert "its log ends" not in conclude(CampaignState.STARTING, 20, num_failures=0).message
+    assert ended.message.endswith("its driver's exit code was 20: the socket's path is too long")
+    assert conclude(CampaignState.STARTING, 20, num_failures=0).message == "its driver's exit code was 20"
+    refused = conclude(CampaignState.RUNNING, ExitCode.SPECIFICATION, num_failures=0, last_words="/task/corpus: gone")
+    assert refused.message.endswith("as it is now: /task/corpus: gone")
+    away = conclude(CampaignState.RUNNING, ExitCode.CLUSTER_AWAY, num_failures=0, last_words="nothing answers")
+    assert (away.message, away.is_failure) == ("waits for its cluster: nothing answers", False)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat_age", "state_age", "action"),
+    [(3.0, 99.0, Action.WAIT), (31.0, 99.0, Action.CONCLUDE), (None, 3.0, Action.WAIT), (None, 31.0, Action.CONCLUDE)],
+)
+def test_a_driver_that_its_head_forgot_counts_as_gone_once_its_heart_has_stopped(
+    heartbeat_age: float | None, state_age: float, action: Action
+) -> None:
+    assert action_for(seen(_S.RUNNING, _D.FORGOTTEN, age=state_age, heartbeat=heartbeat_age)) is action
+    assert action_for(seen(_S.RUNNING, _D.GONE, age=state_age, heartbeat=heartbeat_age)) is Action.CONCLUDE

@@ -15,7 +15,7 @@ from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.errors import IllegalTransitionError
 from service.ledger.submissions import LEADER
 from service.reconciler.decisions import MAX_FAILURES
-from tests.service.reconciler.world import SPECIFICATION, World
+from tests.service.reconciler.world import KILLED, SPECIFICATION, World
 
 NAMES = ("a", "b", "c")
 
@@ -174,3 +174,42 @@ def test_whenever_it_is_killed_nothing_is_lost_and_nothing_runs_twice(
             done = [each for each in world.drivers if each.campaign_id == name and each.exit_code == 0]
             assert len(done) == (state(world, name) is CampaignState.SUCCEEDED)
         world.ledger.close()
+
+
+def test_no_attempt_begins_while_the_driver_of_the_one_before_still_ends(world: World) -> None:
+    """A driver moves its campaign to its end, and then takes seconds to end its Ray; a user who retries was faster."""
+    submit(world, "a")
+    for _ in range(3):
+        world.tick()
+    (first,) = world.drivers
+    first.work = 10**6
+    world.ledger.move_campaign("a", CampaignEvent.FAIL, reason="driver", attempt=1)  # and its process lives on
+    world.ledger.set_going("a", CampaignEvent.RETRY)
+    world.tick()
+    assert len(world.drivers) == 1
+    assert world.ledger.submission("a").waiting_for == "waits for the end of attempt 1"
+    first.kill()
+    world.tick()
+    assert [each.attempt for each in world.drivers] == [1, 2]
+
+
+def test_a_driver_on_a_machine_of_its_own_is_not_replaced_while_its_heart_beats(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ray head that restarts has forgotten its jobs, and their processes may live."""
+    launcher = world.reconciler._launcher
+    monkeypatch.setattr(launcher, "sees_processes", False, raising=False)
+    submit(world, "a")
+    for _ in range(3):
+        world.tick()
+    (first,) = world.drivers
+    first.work = 10**6
+    monkeypatch.setattr(type(first), "poll", lambda self: KILLED if self is first else self.exit_code)
+    monkeypatch.setattr(launcher, "find", lambda campaign_id, attempt: None)
+    for _ in range(30):
+        world.tick()
+    assert len(world.drivers) == 1, "a second driver beside a living one"
+    first.kill()  # now it is gone
+    for _ in range(30):
+        world.tick()
+    assert [each.attempt for each in world.drivers[:2]] == [1, 2]

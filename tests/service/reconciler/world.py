@@ -184,6 +184,8 @@ class FakeDriver:
 class FakeLauncher:
     """Starts fake drivers, which anybody can find again."""
 
+    sees_processes = True
+
     def __init__(self, world: World) -> None:
         self._world = world
 
