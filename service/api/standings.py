@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.live_leaderboard import LiveLeaderboard
-from service.campaign.outcomes import Mode
 from service.campaign.records import CampaignRecord
 from service.campaign.submission import Submission, Summary
 from service.ledger import ServiceLedger
@@ -82,7 +81,7 @@ class Summaries:
             else:
                 missing[each.campaign_id] = each
         if missing:
-            fresh = ledger.summaries({campaign_id: _mode(each) for campaign_id, each in missing.items()})
+            fresh = ledger.summaries([each.campaign for each in missing.values()])
             with self._lock:
                 for campaign_id, summary in fresh.items():
                     self._kept[campaign_id] = (missing[campaign_id].campaign.sequence, summary)
@@ -91,10 +90,3 @@ class Summaries:
                     self._kept.popitem(last=False)
             found |= fresh
         return found
-
-
-def _mode(submission: Submission) -> Mode | None:
-    """Tell whether small or large values are better; None where no single number says it."""
-    objective = submission.campaign.specification["objective"]
-    mode: Mode | None = None if isinstance(objective, list) else objective["mode"]
-    return mode

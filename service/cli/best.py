@@ -22,8 +22,5 @@ def best(campaign: CampaignArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR,
     names = [each.name for each in specification.arms]
     if arm is not None and arm not in names:
         raise NothingToShowError(f"no such arm; the campaign has {', '.join(names)}: got {arm!r}")
-    if len(specification.objectives) > 1:
-        raise NothingToShowError(f"with two objectives no point is the best; `report` has the front: got {campaign!r}")
     standings = leaderboard(stored.trials, num_arms=len(names), mode=specification.objective.mode)
-    asked = [each for each in standings if arm in (None, names[each.arm])]
-    typer.echo(best_text(specification, asked, campaign_id=campaign))
+    typer.echo(best_text(specification, stored.record, standings, arm_name=arm))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from service.campaign.best import own_best
+from service.campaign.leaderboard import leaderboard
+from service.campaign.numbers import number_text
+from service.cli.consoles import output_console, print_table
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
 from service.errors import BundleError, DataDirectoryError, NothingToShowError
@@ -72,31 +73,24 @@ def replay(
         )
         is_off = came.deviation > tolerance
         num_off += is_off
-        numbers = (f"{came.expected:.6g}", f"{came.value:.6g}", f"{came.deviation:.1e}", f"{came.largest:.1e}")
+        numbers = (
+            number_text(came.expected, digits=6),
+            number_text(came.value, digits=6),
+            f"{came.deviation:.1e}",
+            f"{came.largest:.1e}",
+        )
         table.add_row(trial.arm, str(trial.number), *numbers, "[red]differs[/]" if is_off else "the same")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    console = output_console()
+    print_table(console, table)
     console.print(f"{len(chosen) - num_off} of {len(chosen)} trials came out within {tolerance:g} of what they were")
     raise typer.Exit(EXIT_NOT_REPRODUCED if num_off else 0)
 
 
 def best_trials(found: Bundle) -> list[BundledTrial]:
-    """Choose the trials of each arm's best point: those of the finals where there are any, else of the search."""
-    metric, sign = (
-        found.specification.objective.metric,
-        1.0 if found.specification.objective.mode == "minimize" else -1.0,
-    )
-    chosen = []
-    for arm in found.specification.arms:
-        done = [each for each in found.trials if each.arm == arm.name and each.state == "COMPLETED" and each.curve]
-        some = [each for each in done if each.phase == "final"] or [each for each in done if each.phase == "search"]
-        points: dict[int, list[BundledTrial]] = {}
-        for each in some:
-            points.setdefault(each.point, []).append(each)
-        if points:
-            chosen += min(points.values(), key=lambda trials: sign * fmean(_last(trial)[metric] for trial in trials))
-    return chosen
-
-
-def _last(trial: BundledTrial) -> Mapping[str, float]:
-    return trial.curve[max(trial.curve)]
+    """Choose the trials of each arm's own best point."""
+    specification, trials = found.specification, {trial.number: trial for trial in found.trials}
+    names = [arm.name for arm in specification.arms]
+    outcomes = [trial.outcome(arm=names.index(trial.arm)) for trial in found.trials]
+    standings = leaderboard(outcomes, num_arms=len(names), mode=specification.objective.mode)
+    best = [point for standing in standings if (point := own_best(standing)) is not None]
+    return [trials[number] for point in best for number in point.standing.trials]

@@ -21,6 +21,7 @@ from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, foreseen_resources, parse
 from service.campaign_file import read_document
+from service.cli.consoles import output_console
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.plans import achieved_line, fusion_lines, plan_line
@@ -65,7 +66,7 @@ def run(
     """Run a campaign on this machine; Ctrl-C stops it cleanly."""
     if (campaign_file is None) == (resume is None):
         raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
-    console = Console(stderr=as_json)
+    console = output_console(stderr=as_json)
     require_cluster()
     data = DataDirectory(data_dir.resolve())
     launcher = embedded_launcher(data)

@@ -49,17 +49,12 @@ def campaign_documents(
 
     standings = leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
 
-    def best() -> str:
-        if len(specification.objectives) > 1:
-            raise NothingToShowError("with two objectives no point is the best")
-        return best_text(specification, standings, campaign_id=campaign.campaign_id) + "\n"
-
     return write_each(
         campaign.campaign_id,
         {
             "campaign.yaml": lambda: yaml.safe_dump(dict(campaign.specification), sort_keys=False),
-            "best.yaml": best,
-            "description.md": lambda: description(report, specification, standings),
+            "best.yaml": lambda: best_text(specification, campaign, standings) + "\n",
+            "description.md": lambda: description(report, specification),
             "report.json": lambda: json.dumps(report.document(), allow_nan=False, indent=1) + "\n",
             "report.html": lambda: report_page(report, specification, trials),
             "environment.txt": environment_lock,

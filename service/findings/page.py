@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 from service.campaign.records import TrialRecord
 from service.campaign.report import Report
 from service.campaign.specification import Specification
+from service.findings.best import best_line
 from service.findings.figures import learning_rate_figure, report_figures
 from service.findings.tables import report_tables
 from service.findings.verdict_lines import verdict_lines
@@ -43,10 +44,11 @@ def report_page(report: Report, specification: Specification, trials: Sequence[T
         f"{specification.search.points} points of each arm with {seeds} seed{'s' if seeds > 1 else ''}, stopping "
         f"{specification.stopping.rule}; the campaign is {report.state}"
     )
+    summary = html.escape(f"{report.progress}. {best_line(report)}.")
     said = "".join(f"<li>{html.escape(line)}</li>" for line in report_lines(report))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{asked}</p><ul>{said}</ul>"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{asked}</p><p>{summary}</p><ul>{said}</ul>"
         f"{report_tables(report)}{''.join(parts)}</body></html>"
     )
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, select, update
 
 from service.campaign.lifecycle import TrialState
-from service.ledger.numbers import from_json, kind_of, metrics_to_json
+from service.campaign.numbers import from_json, kind_of, metrics_to_json
 from service.ledger.spool import Record
 from service.ledger.tables import events, observations, trials
 

@@ -11,14 +11,16 @@ from markupsafe import Markup
 from service.api import tracking
 from service.api.answers import campaign_document
 from service.api.campaigns import find, list_campaigns
-from service.api.context import Context, caller_of, context_of
+from service.api.context import caller_of, context_of
 from service.api.report import make_campaign_report
-from service.api.trials import TrialNumber, list_trials, read_best, read_leaderboard, read_log, read_trial
+from service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
 from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
+from service.campaign.progress import untold_text
 from service.campaign.records import TrialRecord
 from service.campaign.specification import restore
 from service.ledger.access import Role
 from service.ledger.pages import TrialOrder
+from service.tracking.links import MLFLOW
 from service.web.rendering import render
 
 if TYPE_CHECKING:
@@ -61,10 +63,9 @@ def standing_part(request: Request, campaign_id: str) -> Response:
         request,
         "standing.html",
         campaign=campaign_document(submission, summary),
-        verbs=_verbs(request, campaign.state, has_failed=any(map(summary.num_trials.get, _FAILED))),
+        verbs=_verbs(request, campaign.state, has_failed=any(each.state in _FAILED for each in summary.tallies)),
         board=board,
-        best=read_best(request, campaign_id),
-        lag=_lag(context),
+        untold=untold_text(0 if context.pages is None else context.ledger.untold(MLFLOW, campaign)),
     )
 
 
@@ -163,10 +164,6 @@ def _verbs(request: Request, state: CampaignState, *, has_failed: bool) -> list[
         if CAMPAIGN_TRANSITIONS[event].get(state, state) is not state
         and (event is not CampaignEvent.RETRY or has_failed or state is CampaignState.FAILED)
     ]
-
-
-def _lag(context: Context) -> int | None:
-    return None if context.pages is None else context.ledger.lag("mlflow")
 
 
 def _best_of(trials: Sequence[TrialRecord], arm: int, mode: str) -> list[TrialRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from service.api.access import KEY_COOKIE, token_of
+from service.campaign.numbers import from_json, interval_text, number_text
+from service.campaign.progress import duration_text
 
 # Plotly writes styles into its elements, and compiles the program that draws parallel coordinates.
 _POLICY = (
@@ -39,7 +40,15 @@ def number(value: Any) -> str:
     """Write a number as a table shows it; also the API's words for what JSON has no number for."""
     if value is None:
         return _NONE
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def interval(point: Any) -> str:
+    """Write a point's value with half the width of its 95 % interval; a dash for none."""
+    if point is None:
+        return _NONE
+    half_width = None if point.half_width is None else from_json(point.half_width)
+    return interval_text(from_json(point.value), half_width)
 
 
 def settings(config: Mapping[str, Any]) -> str:
@@ -54,13 +63,7 @@ def moment(milliseconds: int) -> str:
 
 def duration(seconds: float | None) -> str:
     """Write a span of time in its two largest units."""
-    if seconds is None:
-        return _NONE
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return _NONE if seconds is None else duration_text(seconds)
 
 
 def _document(value: Any) -> str:
@@ -76,6 +79,7 @@ _templates = Environment(
 )
 _templates.filters |= {
     "number": number,
+    "interval": interval,
     "settings": settings,
     "moment": moment,
     "duration": duration,

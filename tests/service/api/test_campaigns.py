@@ -32,6 +32,7 @@ def test_a_submitted_campaign_is_queued_and_stands_where_location_says(bench: Be
     campaign = bench.client.get(answer.headers["location"]).json()
     assert (campaign["state"], campaign["owner"], campaign["priority"]) == ("QUEUED", "local", 3)
     nothing = {"num_trials": {}, "num_trials_planned": 16, "until_step": 60, "eta_seconds": None}
+    nothing["text"] = "none yet of 16"
     assert (campaign["progress"], campaign["best"]) == (nothing, None)
     assert campaign["specification"]["arms"][0]["name"] == "muon"
     assert bench.wakes == [None]

@@ -211,7 +211,10 @@ def test_a_campaign_tells_its_best_trial_and_a_guess_at_what_is_left(bench: Benc
     for event in (CampaignEvent.LAUNCH, CampaignEvent.CLAIM):
         bench.ledger.move_campaign(campaign_id, event, reason="x")
     campaign = bench.client.get(f"/v1/campaigns/{campaign_id}").json()
-    assert campaign["best"] == {"number": 1, "arm": "adamw", "value": 2.0}
+    best = {"arm": "adamw", "point": 0, "trials": [1], "value": 2.0, "half_width": None, "phase": "search"}
+    assert campaign["best"] == best | {"how": "best search value: one seed, so small differences may be chance"}
+    assert campaign["why_no_best"] == ""
+    assert campaign["progress"]["text"] == "4 completed of 16"
     assert campaign["progress"]["eta_seconds"] == pytest.approx((16 - 4) * 0.5 / 2)
     (listed,) = bench.client.get("/v1/campaigns").json()["campaigns"]
     assert listed == campaign

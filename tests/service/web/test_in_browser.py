@@ -61,11 +61,11 @@ def test_a_campaign_is_followed_and_led_in_a_browser(tmp_path: Path) -> None:
         with served(bench) as address:
             page.goto(address)
             page.get_by_role("link", name="shown").click()
-            expect(page.locator("#standing")).to_contain_text("4 of ")
+            expect(page.locator("#standing")).to_contain_text("4 completed of 16")
             expect(page.locator(".figure svg.main-svg").first).to_be_visible()
             expect(page.locator("#trials tbody tr")).to_have_count(5)
             report_another(bench, campaign_id, 4, 0.125)
-            expect(page.locator("#standing")).to_contain_text("5 of ")  # without a click
+            expect(page.locator("#standing")).to_contain_text("5 completed of 16")  # without a click
             expect(page.locator("#standing")).to_contain_text("0.125")
             keep_picture(page, "campaign_page")
             page.get_by_role("button", name="Pause").click()
