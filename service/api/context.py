@@ -52,7 +52,10 @@ class Context:
     pages: Pages | None = None
     probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     standings: Standings = field(default_factory=Standings)
-    summaries: Summaries = field(default_factory=Summaries)
+    summaries: Summaries = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summaries", Summaries(self.standings))
 
 
 @dataclass(frozen=True)

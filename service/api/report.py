@@ -44,6 +44,7 @@ def read_report(request: Request, campaign_id: str) -> Response:
     if "text/html" in request.headers.get("Accept", ""):
         from service.findings.page import report_page  # Plotly
 
+        headers |= {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
         return HTMLResponse(report_page(report, specification, trials), headers=headers)
     return JSONResponse(report.document(), headers=headers)
 

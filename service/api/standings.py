@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.live_leaderboard import LiveLeaderboard
@@ -22,6 +23,14 @@ class Standings:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
+
+    def has_room(self, submission: Submission, summary: Summary) -> bool:
+        """Tell whether the leaderboard of a campaign is kept, or can be without another being forgotten for it."""
+        with self._lock:
+            if submission.campaign_id in self._kept:
+                return True
+            num_kept = sum(each.num_trials for each in self._kept.values())
+        return num_kept + sum(each.num_trials for each in summary.tallies) <= _MOST_TRIALS
 
     def of(self, ledger: ServiceLedger, submission: Submission) -> tuple[ArmStanding, ...]:
         """Give a campaign's standings as of `submission.campaign.sequence` or later."""
@@ -62,9 +71,17 @@ class _Kept:
 
 
 class Summaries:
-    """A small cache of what lists say of campaigns' trials; safe to share between threads."""
+    """A small cache of what lists say of campaigns' trials; safe to share between threads.
 
-    def __init__(self) -> None:
+    A campaign that changes while it is listed is ranked by its leaderboard, which learns what has changed; one that was
+    not listed before, or that is too large for a leaderboard to be kept, by the database.
+
+    Args:
+        standings: Keeps the leaderboards.
+    """
+
+    def __init__(self, standings: Standings) -> None:
+        self._standings = standings
         self._kept: OrderedDict[str, tuple[int, Summary]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -81,7 +98,13 @@ class Summaries:
             else:
                 missing[each.campaign_id] = each
         if missing:
-            fresh = ledger.summaries([each.campaign for each in missing.values()])
+            changed = {
+                campaign_id: each
+                for campaign_id, each in missing.items()
+                if (kept := known[campaign_id]) is not None and self._standings.has_room(each, kept[1])
+            }
+            fresh = ledger.summaries([each.campaign for name, each in missing.items() if name not in changed])
+            fresh |= self._of_changed(ledger, changed)
             with self._lock:
                 for campaign_id, summary in fresh.items():
                     self._kept[campaign_id] = (missing[campaign_id].campaign.sequence, summary)
@@ -89,4 +112,13 @@ class Summaries:
                 while len(self._kept) > _MOST_SUMMARIES:
                     self._kept.popitem(last=False)
             found |= fresh
+        return found
+
+    def _of_changed(self, ledger: ServiceLedger, changed: Mapping[str, Submission]) -> dict[str, Summary]:
+        tallies = ledger.tallies(changed)
+        found = {}
+        for campaign_id, each in changed.items():
+            standings = self._standings.of(ledger, each)
+            best = [replace(arm, ranked=arm.ranked[:1], finals=arm.finals[:1]) for arm in standings]
+            found[campaign_id] = Summary(tallies=tallies[campaign_id], standings=best)
         return found

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Phase, TrialRecord
+from service.campaign.records import CampaignRecord, TrialRecord
 
 ALL_ENDED = "all_trials_ended"  # the reason of a campaign that has succeeded with nothing left to do
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The trials of one arm in one phase and state.
+    """The trials of one arm in one state.
 
     Attributes:
         num_trials: How many they are.
@@ -30,7 +30,6 @@ class Tally:
     """
 
     arm: int
-    phase: Phase
     state: TrialState
     num_trials: int
     num_steps: int
@@ -81,10 +80,10 @@ class CampaignProgress:
 
 
 def tally(trials: Iterable[TrialRecord]) -> list[Tally]:
-    """Count trials by arm, phase and state."""
-    found: defaultdict[tuple[int, Phase, TrialState], list[TrialRecord]] = defaultdict(list)
+    """Count trials by arm and state."""
+    found: defaultdict[tuple[int, TrialState], list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        found[trial.arm, trial.phase, trial.state].append(trial)
+        found[trial.arm, trial.state].append(trial)
     return [
         Tally(*key, len(each), sum(trial.last_step for trial in each), sum(trial.device_seconds for trial in each))
         for key, each in found.items()
@@ -149,24 +148,20 @@ def untold_text(num_changes: int) -> str:
     return f"{num_changes} {'change is' if num_changes == 1 else 'changes are'} not in MLflow yet"
 
 
-def _seconds_left(campaign: CampaignRecord, tallies: Iterable[Tally]) -> float | None:
+def _seconds_left(campaign: CampaignRecord, tallies: Sequence[Tally]) -> float | None:
     """Guess how long the rest takes at the speed so far.
 
-    A trial of the search takes as many steps as those that have ended; one of finals or audit takes all of them.
+    A trial of the search takes as many steps as those that have ended, one of finals or audit takes all of them; and no
+    trial that has not ended takes more than all.
     """
-    searched = [each for each in tallies if each.phase is Phase.SEARCH]
-    beyond = [each for each in tallies if each.phase is not Phase.SEARCH]
-    ended = [each for each in searched if each.state.is_terminal]
+    ended = [each for each in tallies if each.state.is_terminal]
     num_ended, steps_ended = sum(each.num_trials for each in ended), sum(each.num_steps for each in ended)
-    num_steps = sum(each.num_steps for each in (*searched, *beyond))
-    device_seconds = sum(each.device_seconds for each in (*searched, *beyond))
-    if not num_ended or not steps_ended or not device_seconds:
+    num_steps, device_seconds = sum(each.num_steps for each in tallies), sum(each.device_seconds for each in tallies)
+    if not steps_ended or not device_seconds:
         return None
     planned, num_arms = planned_trials(campaign.specification), len(campaign.specification["arms"])
-    left = _left(planned.search * num_arms * steps_ended / num_ended, searched)
-    left += _left(planned.beyond * num_arms * campaign.specification["task"]["steps"], beyond)
+    all_steps = campaign.specification["task"]["steps"]
+    expected = num_arms * (planned.search * steps_ended / num_ended + planned.beyond * all_steps) - num_steps
+    most = (num_arms * planned.total - num_ended) * all_steps - (num_steps - steps_ended)
+    left = max(0.0, min(expected, most))
     return float(left * device_seconds / num_steps / campaign.specification["resources"]["workers"])
-
-
-def _left(num_steps: float, tallies: Iterable[Tally]) -> float:
-    return max(0.0, num_steps - sum(each.num_steps for each in tallies))

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, case, func, or_, select
 
 from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.progress import Tally
 from service.campaign.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
 from service.campaign.submission import Submission, Summary
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
-from service.ledger.summaries import phase_of_trial, read_summaries
+from service.ledger.summaries import phase_of_trial, read_summaries, read_tallies
 from service.ledger.tables import attempts, campaigns, cursors, dead_letters, events, observations, submissions, trials
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
@@ -113,6 +114,11 @@ class PagedLedger(SubmissionLedger):
             query = query.where(trials.c.number.in_(_changed(campaign_id, after)))
         with self._reading() as connection:
             return [rows.outcome(row) for row in connection.execute(query)]
+
+    def tallies(self, campaign_ids: Collection[str]) -> dict[str, list[Tally]]:
+        """Count the trials of some campaigns by arm and state, by id."""
+        with self._reading() as connection:
+            return read_tallies(connection, campaign_ids)
 
     def summaries(self, found: Sequence[CampaignRecord]) -> dict[str, Summary]:
         """Summarize the trials of some campaigns, by id."""

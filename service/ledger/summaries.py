@@ -35,13 +35,22 @@ def phase_of_trial() -> ColumnElement[str]:
     return func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
 
 
+def read_tallies(connection: Connection, campaign_ids: Collection[str]) -> dict[str, list[Tally]]:
+    """Count the trials of some campaigns, by id."""
+    found: dict[str, list[Tally]] = {campaign_id: [] for campaign_id in campaign_ids}
+    keys = (trials.c.campaign_id, trials.c.arm, trials.c.state)
+    totals = {"num_steps": func.sum(trials.c.last_step), "device_seconds": func.sum(trials.c.device_seconds)}
+    counted = (func.count().label("num_trials"), *(total.label(name) for name, total in totals.items()))
+    query = select(*keys, *counted).where(trials.c.campaign_id.in_(campaign_ids)).group_by(*keys)
+    for row in connection.execute(query):
+        counts = int(row.num_trials), int(row.num_steps), float(row.device_seconds)
+        found[row.campaign_id].append(Tally(row.arm, TrialState(row.state), *counts))
+    return found
+
+
 def read_summaries(connection: Connection, campaigns: Sequence[CampaignRecord]) -> dict[str, Summary]:
     """Summarize the trials of some campaigns, by id."""
-    tallies: defaultdict[str, list[Tally]] = defaultdict(list)
-    for row in connection.execute(_tallies([each.campaign_id for each in campaigns])):
-        phase, state = Phase(row.phase), TrialState(row.state)
-        counts = int(row.num_trials), int(row.num_steps), float(row.device_seconds)
-        tallies[row.campaign_id].append(Tally(row.arm, phase, state, *counts))
+    tallies = read_tallies(connection, [each.campaign_id for each in campaigns])
     outcomes: defaultdict[str, list[TrialOutcome]] = defaultdict(list)
     points = {(row.campaign_id, row.arm, row.phase, row.point) for row in connection.execute(_best_points(campaigns))}
     for row in connection.execute(_of_points(points)) if points else ():
@@ -54,15 +63,6 @@ def read_summaries(connection: Connection, campaigns: Sequence[CampaignRecord]) 
         )
         for each in campaigns
     }
-
-
-def _tallies(campaign_ids: Sequence[str]) -> Select[tuple[object, ...]]:
-    columns = [trials.c[name] for name in ("campaign_id", "arm", "state", "last_step", "device_seconds")]
-    mine = select(*columns, phase_of_trial().label("phase")).where(trials.c.campaign_id.in_(campaign_ids)).subquery()
-    keys = (mine.c.campaign_id, mine.c.arm, mine.c.phase, mine.c.state)
-    totals = {"num_steps": func.sum(mine.c.last_step), "device_seconds": func.sum(mine.c.device_seconds)}
-    counted = (func.count().label("num_trials"), *(total.label(name) for name, total in totals.items()))
-    return select(*keys, *counted).group_by(*keys)
 
 
 def _best_points(campaigns: Sequence[CampaignRecord]) -> Select[tuple[object, ...]]:

@@ -17,8 +17,8 @@ from service.campaign.progress import duration_text
 
 # Plotly writes styles into its elements, and compiles the program that draws parallel coordinates.
 _POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'; "
-    "img-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'; connect-src 'self'; "
+    "img-src 'self' data: blob:; font-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": _POLICY,

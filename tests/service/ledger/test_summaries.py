@@ -78,6 +78,7 @@ def test_a_list_finds_the_best_points_and_counts_that_ranking_all_trials_finds(
     ]
     assert campaign_ranking(campaign, found.standings).best == campaign_ranking(campaign, standings).best
     assert sorted(found.tallies, key=str) == sorted(tally(whole), key=str)
+    assert ledger.tallies([campaign.campaign_id]) == {campaign.campaign_id: found.tallies}
 
 
 def test_lists_tell_campaigns_apart_and_know_which_is_maximized(ledger: ServiceLedger) -> None:

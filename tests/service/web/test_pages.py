@@ -183,5 +183,5 @@ def test_what_pages_load_is_there_and_comes_from_here_alone(bench: Bench) -> Non
     for name in ASSETS:
         assert bench.client.get(f"/static/{name}").status_code == 200, name
     page = bench.client.get("/")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)
