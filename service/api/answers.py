@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.api.schemas import Attempt, BestTrial, Campaign, FrontPoint, Point, Progress, Report, Standing, Trial
+from service.api.schemas import Attempt, BestSummary, Campaign, FrontPoint, Point, Progress, Report, Standing, Trial
+from service.campaign.best import BestPoint, campaign_ranking
 from service.campaign.leaderboard import ArmStanding, PointStanding
 from service.campaign.lifecycle import CampaignState
+from service.campaign.numbers import metrics_to_json, to_json
 from service.campaign.pareto import ParetoPoint
+from service.campaign.progress import campaign_progress
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.submission import AttemptRecord, Submission, Summary
-from service.campaign.submission import BestTrial as BestSummary
-from service.ledger.numbers import metrics_to_json, to_json
 
 _LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "set-aside", "tracking")
 _WAITING = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.PAUSING, CampaignState.CANCELLING)
@@ -21,7 +22,8 @@ _WAITING = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.PAUSING, 
 def campaign_document(submission: Submission, summary: Summary, *, num_set_aside: int) -> Campaign:
     """Describe a campaign."""
     campaign = submission.campaign
-    base, best = f"/v1/campaigns/{campaign.campaign_id}", summary.best
+    base = f"/v1/campaigns/{campaign.campaign_id}"
+    ranking = campaign_ranking(campaign, summary.standings, summary.tallies)
     names = ("name", "state", "reason", "message", "since", "created_at", "attempt")
     return Campaign(
         **{name: getattr(campaign, name) for name in names},
@@ -32,7 +34,8 @@ def campaign_document(submission: Submission, summary: Summary, *, num_set_aside
         waiting_for=submission.waiting_for if campaign.state in _WAITING else "",
         num_set_aside=num_set_aside,
         progress=progress_document(campaign, summary),
-        best=None if best is None else best_document(campaign, best),
+        best=None if ranking.best is None else best_document(campaign, ranking.best),
+        why_no_best=ranking.why_none,
         links={name: f"{base}/{name}" for name in _LINKS},
         specification=dict(campaign.specification),
     )
@@ -40,22 +43,19 @@ def campaign_document(submission: Submission, summary: Summary, *, num_set_aside
 
 def progress_document(campaign: CampaignRecord, summary: Summary) -> Progress:
     """Describe how far a campaign is."""
-    search = campaign.specification["search"]
-    planned = len(campaign.specification["arms"]) * search["points"] * search["seeds"]
-    is_running = campaign.state is CampaignState.RUNNING
-    workers = campaign.specification["resources"]["workers"]
+    progress = campaign_progress(campaign, summary.tallies)
     return Progress(
-        num_trials=dict(summary.num_trials),
-        num_trials_planned=planned,
+        num_trials=dict(progress.num_trials),
+        num_trials_planned=progress.num_planned,
         until_step=campaign.specification["task"]["steps"],
-        eta_seconds=summary.seconds_left(planned, num_workers=workers) if is_running else None,
+        eta_seconds=progress.seconds_left,
+        text=progress.text,
     )
 
 
-def best_document(campaign: CampaignRecord, best: BestSummary) -> BestTrial:
-    """Describe a campaign's best trial."""
-    arm = campaign.specification["arms"][best.arm]["name"]
-    return BestTrial(number=best.number, arm=arm, value=best.value)
+def best_document(campaign: CampaignRecord, best: BestPoint) -> BestSummary:
+    """Describe a campaign's best point."""
+    return BestSummary.model_validate(best.document(campaign.specification["arms"][best.arm]["name"]))
 
 
 def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> Trial:
@@ -114,6 +114,7 @@ def point_document(arm: Mapping[str, Any], point: PointStanding) -> Point:
         point=point.point,
         trials=list(point.trials),
         value=to_json(point.value),
+        half_width=None if point.half_width is None else to_json(point.half_width),
         spread=None if point.spread is None else to_json(point.spread),
         config={**arm["fixed"], **point.config},
     )

@@ -13,14 +13,13 @@ from service.api.bodies import Body, JsonBody
 from service.api.context import caller_of, context_of
 from service.api.cursors import decode, encode
 from service.api.examples import SPECIFICATION
-from service.api.problems import BodyError
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.specification import parse
 from service.campaign.submission import Submission
-from service.errors import CampaignNotFoundError, Problem, SpecificationError
+from service.errors import BodyError, CampaignNotFoundError, Problem, SpecificationError
 from service.ledger.access import Role
 from service.ledger.pages import CampaignOrder, campaign_key
 from service.ledger.set_aside import SPOOL
@@ -80,7 +79,7 @@ def list_campaigns(
         owner = caller.owner
     after = decode(cursor, order_by=order_by, like=(int, str))
     found = context.ledger.submissions(limit=limit, after=after, order_by=order_by, owner=owner, states=state)
-    summaries = context.summaries.of(context.ledger, found)
+    summaries = context.summaries.of(context.ledger, found, standings=context.standings)
     aside = context.ledger.num_set_aside([each.campaign_id for each in found])
     return CampaignPage(
         campaigns=[
@@ -188,7 +187,7 @@ def _answer(request: Request, response: Response, submission: Submission) -> Cam
     response.headers["ETag"] = f'"{submission.version}"'
     context, campaign_id = context_of(request), submission.campaign_id
     aside = context.ledger.num_set_aside([campaign_id]).get(campaign_id, 0)
-    summary = context.summaries.of(context.ledger, [submission])[campaign_id]
+    summary = context.summaries.of(context.ledger, [submission], standings=context.standings)[campaign_id]
     return campaign_document(submission, summary, num_set_aside=aside)
 
 

@@ -20,11 +20,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from service.api.campaigns import find
 from service.api.routing import CAMPAIGN, Route
+from service.campaign.numbers import metrics_to_json
 from service.campaign.records import Event, Observation
 from service.errors import CampaignNotFoundError, LedgerError, Problem, SpecificationError
 from service.ledger import ServiceLedger
 from service.ledger.access import Role
-from service.ledger.numbers import metrics_to_json
 
 POLL_SECONDS = 0.5
 PING_SECONDS = 15

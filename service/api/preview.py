@@ -17,6 +17,7 @@ from service.api.bodies import Body
 from service.api.context import caller_of, context_of
 from service.api.examples import SPECIFICATION
 from service.api.routing import Route
+from service.campaign.progress import planned_trials
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.search import arm_study
 from service.campaign.specification import Specification
@@ -77,12 +78,12 @@ def preview(request: Request, body: Body) -> Preview:
     owner = None if caller.role is Role.ADMIN else caller.owner
     plans = list(_plans(specification, context.ledger, owner))
     resources, num_arms = specification.resources, len(specification.arms)
-    num_points, num_beyond = num_arms * _points_per_arm(specification), num_arms * _beyond_per_arm(specification)
-    num_trials = num_points * specification.search.seeds
+    planned = planned_trials(specification.document())
+    num_trials, num_beyond = num_arms * planned.search, num_arms * planned.beyond
     return Preview(
         specification=specification.document(),
         warnings=[f"{warning.pointer}: {warning.message}" for warning in specification.warnings()],
-        num_points=num_points,
+        num_points=num_trials // specification.search.seeds,
         num_trials=num_trials,
         num_trials_beyond=num_beyond,
         points=[_points(specification, index) for index in range(num_arms)],
@@ -95,26 +96,13 @@ def preview(request: Request, body: Body) -> Preview:
     )
 
 
-def _points_per_arm(specification: Specification) -> int:
-    """Count the points of an arm that its share of the budget has room for."""
-    search, room = specification.search, specification.trials_per_arm
-    return search.points if room is None else min(search.points, room // search.seeds)
-
-
-def _beyond_per_arm(specification: Specification) -> int:
-    """Count the finals and audits of an arm, at most."""
-    finals, room = specification.finals, specification.trials_per_arm
-    wanted = (finals.keep * finals.seeds if finals else 0) + specification.stopping.audit
-    searched = _points_per_arm(specification) * specification.search.seeds
-    return wanted if room is None else min(wanted, room - searched)
-
-
 def _points(specification: Specification, index: int) -> ArmPoints:
     name = str(specification.arms[index].name)
     if specification.search.sampler in ADAPTIVE_SAMPLERS:
         return ArmPoints(arm=name, configurations=None)
+    num_points = planned_trials(specification.document()).search // specification.search.seeds
     study = arm_study(specification, index)
-    asked = (study.ask() for _ in range(min(_MOST_SHOWN, _points_per_arm(specification))))
+    asked = (study.ask() for _ in range(min(_MOST_SHOWN, num_points)))
     return ArmPoints(arm=name, configurations=[dict(point.config) for point in asked if point is not None])
 
 
@@ -160,9 +148,8 @@ def _kind(specification: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _estimate(specification: Specification, plans: Sequence[ArmPlan]) -> Estimate:
-    searched = _points_per_arm(specification) * specification.search.seeds
-    beyond = _beyond_per_arm(specification) * specification.task.steps
-    per_arm = round(expected_steps(specification) * searched) + beyond
+    planned = planned_trials(specification.document())
+    per_arm = round(expected_steps(specification) * planned.search) + planned.beyond * specification.task.steps
     seconds = [plan.seconds_per_step for plan in plans]
     known = [each for each in seconds if each is not None]
     total = per_arm * sum(known) if len(known) == len(seconds) else None

@@ -18,19 +18,28 @@ class Progress(BaseModel):
     """How far a campaign is."""
 
     num_trials: dict[TrialState, int] = Field(description="states that no trial is in are left out")
-    num_trials_planned: int = Field(description="of the search")
+    num_trials_planned: int = Field(description="of search, finals and audit, at most")
     until_step: int = Field(description="the step at which a trial is done")
     eta_seconds: float | None = Field(
         description="a guess at what is left, from the steps so far; null while nothing runs or nothing is known"
     )
+    text: str = Field(description="the trials by state out of those that are planned", examples=["32 completed of 64"])
 
 
-class BestTrial(BaseModel):
-    """The completed trial of the search with the best final value; `/best` ranks points, over their seeds."""
+_HALF_WIDTH = "half the width of the 95 % interval of the mean, by Student's t; null for a single seed"
+_WHY_NONE = "why no point may be named the best; empty if one is"
 
-    number: int
+
+class BestSummary(BaseModel):
+    """A campaign's best point, as `/best` names it."""
+
     arm: str
-    value: float
+    point: int
+    trials: list[int]
+    value: Number
+    half_width: Number | None = Field(description=_HALF_WIDTH)
+    phase: Phase = Field(description="where its value comes from: the finals, if every arm has one there")
+    how: str = Field(description="how its value was obtained", examples=["mean of finals ± 95 % interval, 4 seeds"])
 
 
 class Campaign(BaseModel):
@@ -52,7 +61,8 @@ class Campaign(BaseModel):
     waiting_for: str
     num_set_aside: int = Field(description="records of its drivers that the ledger cannot hold; see `set-aside`")
     progress: Progress
-    best: BestTrial | None = Field(description="null where no trial has completed, and with two objectives")
+    best: BestSummary | None = Field(description="null if no point may be named; `why_no_best` says why")
+    why_no_best: str = Field(description=_WHY_NONE)
     links: dict[str, str]
     specification: dict[str, Any]
 
@@ -116,6 +126,7 @@ class CampaignTracking(BaseModel):
     trials: str | None = Field(default=None, description=_PAGE)
     best: str | None = Field(default=None, description=_PAGE)
     problem: str | None = Field(default=None, description=_PROBLEM)
+    num_untold: int = Field(default=0, description="changes of this campaign that MLflow does not hold yet")
 
 
 class TrialTracking(BaseModel):
@@ -150,6 +161,7 @@ class Point(BaseModel):
     trials: list[int]
     value: Number
     spread: Number | None = Field(description="sample standard deviation over seeds; null for a single one")
+    half_width: Number | None = Field(description=_HALF_WIDTH)
     config: dict[str, Any]
 
 
@@ -191,9 +203,8 @@ class Best(BaseModel):
     how: str
     phase: Phase = Field(description="where its value comes from: the finals, if every arm has one there")
     lacking: str = Field(default="", description="what arms lack that did not get their share; then none is the best")
-    best: Point | None = Field(
-        description="null where no point has completed, with two objectives, and if arms are not comparable"
-    )
+    best: Point | None = Field(description="null if no point may be named; `why_no_best` says why")
+    why_no_best: str = Field(description=_WHY_NONE)
     front: list[FrontPoint] = Field(description="with two objectives, the points that no other dominates")
 
 

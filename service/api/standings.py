@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.live_leaderboard import LiveLeaderboard
-from service.campaign.outcomes import Mode
 from service.campaign.records import CampaignRecord
 from service.campaign.submission import Submission, Summary
 from service.ledger import ServiceLedger
@@ -23,6 +23,14 @@ class Standings:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
+
+    def has_room(self, submission: Submission, summary: Summary) -> bool:
+        """Tell whether the leaderboard of a campaign is kept, or can be without another being forgotten for it."""
+        with self._lock:
+            if submission.campaign_id in self._kept:
+                return True
+            num_kept = sum(each.num_trials for each in self._kept.values())
+        return num_kept + sum(each.num_trials for each in summary.tallies) <= _MOST_TRIALS
 
     def of(self, ledger: ServiceLedger, submission: Submission) -> tuple[ArmStanding, ...]:
         """Give a campaign's standings as of `submission.campaign.sequence` or later."""
@@ -63,14 +71,26 @@ class _Kept:
 
 
 class Summaries:
-    """A small cache of what lists say of campaigns' trials; safe to share between threads."""
+    """A small cache of what lists say of campaigns' trials; safe to share between threads.
+
+    A campaign that changes while it is listed is ranked by its leaderboard, which learns what has changed; one that was
+    not listed before, or that is too large for a leaderboard to be kept, by the database.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[int, Summary]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, ledger: ServiceLedger, submissions: Sequence[Submission]) -> dict[str, Summary]:
-        """Give campaigns' summaries, by id, as of their sequence or later."""
+    def of(
+        self, ledger: ServiceLedger, submissions: Sequence[Submission], *, standings: Standings
+    ) -> dict[str, Summary]:
+        """Give campaigns' summaries, by id, as of their sequence or later.
+
+        Args:
+            ledger: The truth.
+            submissions: Which campaigns.
+            standings: Keeps their leaderboards.
+        """
         with self._lock:
             known = {each.campaign_id: self._kept.get(each.campaign_id) for each in submissions}
         found: dict[str, Summary] = {}
@@ -82,7 +102,13 @@ class Summaries:
             else:
                 missing[each.campaign_id] = each
         if missing:
-            fresh = ledger.summaries({campaign_id: _mode(each) for campaign_id, each in missing.items()})
+            changed = {
+                campaign_id: each
+                for campaign_id, each in missing.items()
+                if (kept := known[campaign_id]) is not None and standings.has_room(each, kept[1])
+            }
+            fresh = ledger.summaries([each.campaign for name, each in missing.items() if name not in changed])
+            fresh |= _of_changed(ledger, changed, standings)
             with self._lock:
                 for campaign_id, summary in fresh.items():
                     self._kept[campaign_id] = (missing[campaign_id].campaign.sequence, summary)
@@ -93,8 +119,12 @@ class Summaries:
         return found
 
 
-def _mode(submission: Submission) -> Mode | None:
-    """Tell whether small or large values are better; None where no single number says it."""
-    objective = submission.campaign.specification["objective"]
-    mode: Mode | None = None if isinstance(objective, list) else objective["mode"]
-    return mode
+def _of_changed(ledger: ServiceLedger, changed: Mapping[str, Submission], standings: Standings) -> dict[str, Summary]:
+    """Summarize campaigns whose leaderboards are kept, or will be."""
+    tallies = ledger.tallies(changed)
+    found = {}
+    for campaign_id, each in changed.items():
+        arms = standings.of(ledger, each)
+        best = [replace(arm, ranked=arm.ranked[:1], finals=arm.finals[:1]) for arm in arms]
+        found[campaign_id] = Summary(tallies=tallies[campaign_id], standings=best)
+    return found

@@ -14,6 +14,7 @@ from service.api.schemas import CampaignTracking, TrialTracking
 from service.api.trials import TrialNumber
 from service.errors import TrackingError
 from service.ledger.access import Role
+from service.tracking.links import MLFLOW
 
 
 def read_campaign_tracking(request: Request, campaign_id: str) -> CampaignTracking:
@@ -21,10 +22,12 @@ def read_campaign_tracking(request: Request, campaign_id: str) -> CampaignTracki
     campaign, context = find(request, campaign_id).campaign, context_of(request)
     if context.pages is None:
         return CampaignTracking(problem="this service keeps no tracker")
+    untold = context.ledger.untold(MLFLOW, campaign)
     try:
-        return CampaignTracking.model_validate(context.pages.of_campaign(campaign), from_attributes=True)
+        pages = context.pages.of_campaign(campaign)
     except TrackingError as error:
-        return CampaignTracking(problem=str(error))
+        return CampaignTracking(problem=str(error), num_untold=untold)
+    return CampaignTracking(run=pages.run, trials=pages.trials, best=pages.best, num_untold=untold)
 
 
 def read_trial_tracking(request: Request, campaign_id: str, number: TrialNumber) -> TrialTracking:

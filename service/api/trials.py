@@ -14,7 +14,8 @@ from service.api.context import context_of
 from service.api.cursors import decode, encode
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
-from service.campaign.comparability import comparability
+from service.campaign.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
+from service.campaign.comparability import lacking_sentence
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
 from service.campaign.pareto import campaign_front
@@ -119,34 +120,23 @@ def read_best(request: Request, campaign_id: str) -> Best:
     standings = context_of(request).standings.of(context_of(request).ledger, submission)
     arms = submission.campaign.specification["arms"]
     objective = _objective(submission)
-    lacking = _lacking(context_of(request).ledger, submission)
+    tallies = context_of(request).ledger.tallies([campaign_id])[campaign_id]
+    lacking = lacking_sentence(submission.campaign, tallies)
     if isinstance(submission.campaign.specification["objective"], list):
         front = _front(context_of(request).ledger, submission, standings)
-        return Best(**objective, phase=Phase.SEARCH, lacking=lacking, best=None, front=front)
-    found = [each for each in standings if each.best is not None]
-    has_finals = bool(found) and all(each.final is not None for each in found)  # never compared with a search's values
-    shown = [(each.arm, each.final if has_finals else each.best) for each in found]
-    sign = 1.0 if objective["mode"] == "minimize" else -1.0
-    best = min(
-        ((arm, point) for arm, point in shown if point is not None),
-        key=lambda pair: (sign * pair[1].value, pair[1].trials),
-        default=None,
+        return Best(
+            **objective, phase=Phase.SEARCH, lacking=lacking, best=None, why_no_best=TWO_OBJECTIVES, front=front
+        )
+    ranking = campaign_ranking(submission.campaign, standings, tallies)
+    best = ranking.best
+    return Best(
+        **(objective if best is None else objective | {"how": best.how}),
+        phase=ranking.phase,
+        lacking=lacking,
+        best=None if best is None else point_document(arms[best.arm], best.standing),
+        why_no_best=ranking.why_none,
+        front=[],
     )
-    phase = Phase.FINAL if has_finals else Phase.SEARCH
-    if has_finals:
-        seeds = submission.campaign.specification["finals"]["seeds"]
-        objective["how"] = f"mean and deviation of up to {seeds} seeds of the finals"
-    named = None if best is None or lacking else point_document(arms[best[0]], best[1])
-    return Best(**objective, phase=phase, lacking=lacking, best=named, front=[])
-
-
-def _lacking(ledger: ServiceLedger, submission: Submission) -> str:
-    """Say what arms lack that did not get their share; only of a campaign that has ended."""
-    campaign = submission.campaign
-    if not campaign.state.is_terminal:
-        return ""
-    names = [arm["name"] for arm in campaign.specification["arms"]]
-    return comparability(names, ledger.trial_groups(campaign.campaign_id), state=campaign.state).sentence
 
 
 def _front(ledger: ServiceLedger, submission: Submission, standings: Sequence[ArmStanding]) -> list[FrontPoint]:
@@ -177,12 +167,11 @@ def _arms(submission: Submission) -> list[str]:
 
 def _objective(submission: Submission) -> dict[str, Any]:
     """Describe what points are ranked by; the first of two objectives."""
-    specification, objective = submission.campaign.specification, submission.campaign.objective
-    seeds = specification["search"]["seeds"]
-    how = "one seed, so small differences may be chance" if seeds == 1 else f"mean and deviation of {seeds} seeds"
-    if isinstance(specification["objective"], list):
-        how += "; by the first of two objectives, in which no point is simply the best"
-    return {"metric": objective["metric"], "mode": objective["mode"], "how": how}
+    campaign = submission.campaign
+    how = how_obtained(Phase.SEARCH, num_seeds=campaign.specification["search"]["seeds"])
+    if len(campaign.objectives) > 1:
+        how += f"; by the first of two objectives: {TWO_OBJECTIVES}"
+    return {"metric": campaign.objective["metric"], "mode": campaign.objective["mode"], "how": how}
 
 
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}

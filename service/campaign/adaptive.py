@@ -29,7 +29,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -43,7 +42,7 @@ from search_spaces import Space
 from search_spaces.axes import Coordinate
 from search_spaces.optuna_domains import distributions
 from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode, SeedHistory, final_values, mean_reports, point_outcome, worst_finite
+from service.campaign.outcomes import Mode, SeedHistory, final_values, mean, mean_reports, point_outcome, worst_finite
 
 NUM_STARTUP = 10  # points that must have ended before TPE or a Gaussian process models anything; those are random
 
@@ -118,7 +117,7 @@ def mean_values(seeds: Sequence[SeedHistory]) -> list[float]:
     """Average the final values of a COMPLETED point's completed seeds, for each objective."""
     finals = [seed for seed in seeds if seed.outcome is TrialState.COMPLETED]
     further = zip(*(seed.further for seed in finals), strict=True)
-    return [fmean(final_values(seeds)), *map(fmean, further)]
+    return [mean(final_values(seeds)), *map(mean, further)]
 
 
 def _draws(

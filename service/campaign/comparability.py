@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
-from service.campaign.records import TrialRecord
+from service.campaign.progress import Tally
+from service.campaign.records import CampaignRecord, TrialRecord
 
 LEAST_SHARE: Final = 0.5
 """Of the device seconds of the arm that had most; turns keep them within a report of each worker."""
@@ -100,6 +101,21 @@ def group_of(trial: TrialRecord) -> TrialGroup:
         most_steps=trial.last_step,
         device_seconds=trial.device_seconds,
     )
+
+
+def lacking_sentence(campaign: CampaignRecord, tallies: Iterable[Tally]) -> str:
+    """Return what arms of a campaign lack that did not get their share; empty if all got theirs.
+
+    Args:
+        campaign: Which.
+        tallies: Of all its trials.
+    """
+    groups = [
+        TrialGroup(each.arm, each.state, True, each.is_unwanted, each.num_steps, each.device_seconds)
+        for each in tallies
+    ]
+    names = [arm["name"] for arm in campaign.specification["arms"]]
+    return comparability(names, groups, state=campaign.state).sentence
 
 
 def comparability(arms: Sequence[str], groups: Iterable[TrialGroup], *, state: CampaignState) -> Comparability:

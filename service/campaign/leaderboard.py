@@ -8,15 +8,16 @@ COMPLETED (`outcomes.py`), by the mean over its completed seeds; equal points by
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any, TypeAlias
 
 from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode, SeedHistory, final_values, point_outcome
+from service.campaign.outcomes import Mode, SeedHistory, final_values, mean, point_outcome
 from service.campaign.records import Phase, TrialOutcome, TrialRecord
 from service.campaign.verdicts import interval_half_width
 
@@ -120,6 +121,14 @@ def point_standing(trials: Sequence[Ranked]) -> PointStanding | None:
         point=trials[0].point,
         config=trials[0].config,
         trials=tuple(trial.number for trial in trials if trial.state is TrialState.COMPLETED),
-        value=fmean(values),
-        spread=stdev(values) if len(values) > 1 else None,
+        value=mean(values),
+        spread=_spread(values) if len(values) > 1 else None,
     )
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; infinite if no number is large enough."""
+    try:
+        return stdev(values)
+    except OverflowError:
+        return math.inf

@@ -9,10 +9,10 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from service.campaign.leaderboard import ArmStanding, PointStanding, place_of, point_standing
+from service.campaign.leaderboard import ArmStanding, PointStanding, Ranked, place_of, point_standing
 from service.campaign.lifecycle import TrialState
 from service.campaign.outcomes import Mode
-from service.campaign.records import Phase, TrialOutcome
+from service.campaign.records import Phase
 
 
 class LiveLeaderboard:
@@ -31,9 +31,9 @@ class LiveLeaderboard:
         """How many trials it knows."""
         return sum(arm.num_trials for arm in self._arms)
 
-    def update(self, trials: Iterable[TrialOutcome]) -> None:
+    def update(self, trials: Iterable[Ranked]) -> None:
         """Take in trials that are new or have changed, in any order; what has not may be among them."""
-        of_arm: defaultdict[int, list[TrialOutcome]] = defaultdict(list)
+        of_arm: defaultdict[int, list[Ranked]] = defaultdict(list)
         for trial in trials:
             of_arm[trial.arm].append(trial)
         for arm, changed in of_arm.items():
@@ -51,7 +51,7 @@ class _LiveArm:
         self._arm = arm
         self._place = place_of(mode)
         self._counts: Counter[TrialState] = Counter()
-        self._seeds: defaultdict[tuple[Phase, int], dict[int, TrialOutcome]] = defaultdict(dict)
+        self._seeds: defaultdict[tuple[Phase, int], dict[int, Ranked]] = defaultdict(dict)
         self._standings: dict[tuple[Phase, int], PointStanding] = {}
         self._ranked: dict[Phase, list[PointStanding]] = {phase: [] for phase in Phase}
 
@@ -59,7 +59,7 @@ class _LiveArm:
     def num_trials(self) -> int:
         return self._counts.total()
 
-    def update(self, trials: Iterable[TrialOutcome]) -> None:
+    def update(self, trials: Iterable[Ranked]) -> None:
         touched = set()
         for trial in trials:
             point = trial.phase, trial.point

@@ -55,13 +55,21 @@ def final_values(seeds: Sequence[SeedHistory]) -> list[float]:
     return [seed.value for seed in seeds if seed.outcome is TrialState.COMPLETED and seed.value is not None]
 
 
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one finite value; it is finite, too, though their sum may not be."""
+    try:
+        return fmean(values)
+    except OverflowError:
+        return math.fsum(value / len(values) for value in values)
+
+
 def mean_reports(seeds: Sequence[SeedHistory]) -> dict[int, float]:
     """Average the reports of the seeds that say something, where all of them reported a finite value."""
     telling = [seed.reports for seed in seeds if seed.outcome in (TrialState.COMPLETED, TrialState.STOPPED)]
     if not telling:
         return {}
     steps = sorted(set(telling[0]).intersection(*telling[1:]))
-    means = {step: fmean(reports[step] for reports in telling) for step in steps}
+    means = {step: mean([reports[step] for reports in telling]) for step in steps}
     return {step: mean for step, mean in means.items() if math.isfinite(mean)}
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from statistics import fmean
 
 from service.campaign.leaderboard import ArmStanding, PointStanding
+from service.campaign.outcomes import mean
 from service.campaign.records import Observation, TrialRecord
 from service.campaign.specification import Specification
 
@@ -67,11 +67,11 @@ def campaign_front(
     def costs(point: PointStanding) -> dict[str, float]:
         told = {specification.objective.metric: point.value}
         for further in specification.objectives[1:]:
-            told[further.metric] = fmean(metrics[number][further.metric] for number in point.trials)
+            told[further.metric] = mean([metrics[number][further.metric] for number in point.trials])
         if len(told) == 1:
-            told["device_seconds"] = fmean(last[number].device_seconds for number in point.trials)
+            told["device_seconds"] = mean([last[number].device_seconds for number in point.trials])
             if is_timed:
-                told[_STEP_TIME] = fmean(metrics[number][_STEP_TIME] for number in point.trials)
+                told[_STEP_TIME] = mean([metrics[number][_STEP_TIME] for number in point.trials])
         return told
 
     found = [ParetoPoint(arm, point.point, costs(point)) for arm, point in ranked]

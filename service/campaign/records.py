@@ -43,11 +43,15 @@ class CampaignRecord:
     sequence: int
 
     @property
+    def objectives(self) -> Sequence[Mapping[str, Any]]:
+        """The objectives of its specification, one or two."""
+        given = self.specification["objective"]
+        return given if isinstance(given, list) else [given]
+
+    @property
     def objective(self) -> Mapping[str, Any]:
         """The objective of its specification; the first where there are two."""
-        given = self.specification["objective"]
-        first: Mapping[str, Any] = given[0] if isinstance(given, list) else given
-        return first
+        return self.objectives[0]
 
 
 @dataclass(frozen=True)

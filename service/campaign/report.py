@@ -11,15 +11,17 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
+from service.campaign.best import BestPoint, campaign_ranking
 from service.campaign.catalog import Catalog
 from service.campaign.comparability import comparability, group_of
 from service.campaign.executions import arithmetic_notes
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import TrialState
+from service.campaign.numbers import plain_json
 from service.campaign.pareto import ParetoPoint, campaign_front
+from service.campaign.progress import campaign_progress, tally
 from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
 from service.campaign.regret import StopRegret, stop_regret
 from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
@@ -35,7 +37,7 @@ class Finals:
     Attributes:
         point: Its index within the arm.
         values: The final value of each seed that completed, by seed index.
-        mean: Of these; None where none completed.
+        mean: Of these; None unless the point counts as completed, which it does not if a seed has diverged.
         spread: Their sample standard deviation; None for fewer than two.
         num_seeds: How many seeds were run.
         num_diverged: How many of them diverged.
@@ -89,6 +91,10 @@ class Report:
     """A campaign.
 
     Attributes:
+        progress: Its trials by state out of those that are planned.
+        best: The best point of all; None if none may be named.
+        why_no_best: Why none may be named; empty if one is.
+        order: The arms by their index, the best first.
         verdicts: One per pair of arms that have finals.
         pareto: Points of the search that nothing dominates, over all arms.
         lacking: What arms that did not get their share lack, by arm; then nothing is said to be the best.
@@ -100,6 +106,10 @@ class Report:
     objective: str
     mode: str
     steps: int
+    progress: str
+    best: BestPoint | None
+    why_no_best: str
+    order: Sequence[int]
     arms: Sequence[ArmReport]
     verdicts: Sequence[Verdict]
     pareto: Sequence[ParetoPoint]
@@ -108,7 +118,12 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """Give the report as plain JSON; a number that is not finite is its name."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = plain_json(dataclasses.asdict(self))
+        plain["best"] = None if self.best is None else self.best.document(self.arms[self.best.arm].name)
+        for arm, told in zip(self.arms, plain["arms"], strict=True):
+            for name, found in (("best", arm.best), ("finals", arm.finals)):
+                if found is not None:
+                    told[name]["half_width"] = plain_json(found.half_width)
         return plain
 
 
@@ -135,6 +150,7 @@ def make_report(
         _arm_report(specification, standing, [trial for trial in trials if trial.arm == standing.arm], catalog)
         for standing in standings
     ]
+    ranking = campaign_ranking(campaign, standings, tally(trials))
     finals = {arm.arm: arm.finals.values for arm in arms if arm.finals is not None}
     shares = comparability([arm.name for arm in arms], map(group_of, trials), state=campaign.state)
     return Report(
@@ -143,6 +159,10 @@ def make_report(
         objective=objective.metric,
         mode=objective.mode,
         steps=specification.task.steps,
+        progress=campaign_progress(campaign, tally(trials)).text,
+        best=ranking.best,
+        why_no_best=ranking.why_none,
+        order=[each.arm for each in ranking.arms],
         arms=arms,
         verdicts=verdicts(finals, mode=objective.mode),
         pareto=campaign_front(specification, standings, trials, observations),
@@ -219,8 +239,8 @@ def _finals(standing: ArmStanding, trials: Sequence[TrialRecord]) -> Finals | No
     return Finals(
         point=point,
         values=values,
-        mean=fmean(values.values()) if values else None,
-        spread=stdev(values.values()) if len(values) > 1 else None,
+        mean=standing.final.value if standing.final else None,
+        spread=standing.final.spread if standing.final else None,
         num_seeds=len(of_point),
         num_diverged=sum(trial.state is TrialState.DIVERGED for trial in of_point),
     )
@@ -262,11 +282,7 @@ def _notes(specification: Specification, campaign: CampaignRecord, arms: Sequenc
         if arm.finals and arm.finals.num_diverged:
             finals = arm.finals
             notes.append(f"{arm.name}: {finals.num_diverged} of {finals.num_seeds} seeds diverged and are not compared")
-        for edge in arm.edges:
-            advice = "nothing lies beyond" if edge.extend_to is None else f"extend to {edge.extend_to:g}"
-            notes.append(
-                f"{arm.name}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
-            )
+        notes += [_advice(arm.name, edge) for edge in arm.edges]
     return notes
 
 
@@ -282,11 +298,3 @@ def _edges(specification: Specification, standing: ArmStanding, catalog: Catalog
 def _advice(arm: str, edge: Edge) -> str:
     advice = "nothing lies beyond" if edge.extend_to is None else f"extend to {edge.extend_to:g}"
     return f"{arm}: the best {edge.name}, {edge.value:.4g}, is at the bound {edge.bound:g}; {advice}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -88,6 +88,7 @@ class ScheduleSection(Section):
     decay_fraction: float | None = None
     decay_every: int | None = None
     decay_factor: float | None = None
+    final_fraction: float | None = None
 
     @property
     def given(self) -> Mapping[str, Any]:

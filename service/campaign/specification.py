@@ -15,6 +15,7 @@ from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from search_spaces.json_values import json_pointer
 from service.campaign.catalog import Catalog, installed_catalog
 from service.campaign.made_explicit import completed_arms
+from service.campaign.progress import planned_trials
 from service.campaign.reading import DEFAULTS, read_sections
 from service.campaign.samplers import ADAPTIVE_SAMPLERS
 from service.campaign.sections import (
@@ -153,8 +154,7 @@ class Specification(BaseModel):
     @property
     def trials_wanted_per_arm(self) -> int:
         """How many trials an arm has at most without a budget: search, finals and audit."""
-        finals = self.finals.keep * self.finals.seeds if self.finals else 0
-        return self.search.points * self.search.seeds + finals + self.stopping.audit
+        return planned_trials({**self.document(), "budget": {}}).total
 
     def _budget_warnings(self) -> list[Problem]:
         wanted = self.trials_wanted_per_arm

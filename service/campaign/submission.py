@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.leaderboard import ArmStanding
+from service.campaign.lifecycle import CampaignState
+from service.campaign.progress import Tally
 from service.campaign.records import CampaignRecord
 
 LIVE = tuple(each for each in CampaignState if not each.is_terminal and each is not CampaignState.PAUSED)
@@ -53,39 +55,16 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class BestTrial:
-    """A completed trial of the search."""
-
-    number: int
-    arm: int
-    value: float
-
-
-@dataclass(frozen=True)
 class Summary:
     """A campaign's trials in a few numbers.
 
     Attributes:
-        num_trials: By state; states that no trial is in are left out.
-        num_steps: What the trials of each state have trained.
-        device_seconds: Of all of them.
-        best: The completed trial of the search with the best value; None where there is none, or for two objectives.
+        tallies: Of all of them.
+        standings: Of every arm, with no more of its ranked points than the first.
     """
 
-    num_trials: Mapping[TrialState, int]
-    num_steps: Mapping[TrialState, int]
-    device_seconds: float
-    best: BestTrial | None
-
-    def seconds_left(self, num_planned: int, *, num_workers: int) -> float | None:
-        """Guess how long the rest takes: each trial to come as many steps as those that ended, at the speed so far."""
-        num_ended = sum(count for state, count in self.num_trials.items() if state.is_terminal)
-        steps_ended = sum(count for state, count in self.num_steps.items() if state.is_terminal)
-        num_steps = sum(self.num_steps.values())
-        if not num_ended or not steps_ended or not self.device_seconds:
-            return None
-        left = max(0.0, num_planned * steps_ended / num_ended - num_steps)
-        return left * self.device_seconds / num_steps / num_workers
+    tallies: Sequence[Tally]
+    standings: Sequence[ArmStanding]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 import typer
 
+from service.campaign.best import own_best
+from service.campaign.leaderboard import leaderboard
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from service.cli.stored import CampaignArgument, read_stored
 from service.findings.bundle import Bundle, BundledTrial, write_bundle
@@ -32,22 +32,10 @@ def bundle(
 
 
 def best_trials(found: Bundle) -> list[BundledTrial]:
-    """Choose the trials of each arm's best point: those of the finals where there are any, else of the search."""
-    metric, sign = (
-        found.specification.objective.metric,
-        1.0 if found.specification.objective.mode == "minimize" else -1.0,
-    )
-    chosen = []
-    for arm in found.specification.arms:
-        done = [each for each in found.trials if each.arm == arm.name and each.state == "COMPLETED" and each.curve]
-        some = [each for each in done if each.phase == "final"] or [each for each in done if each.phase == "search"]
-        points: dict[int, list[BundledTrial]] = {}
-        for each in some:
-            points.setdefault(each.point, []).append(each)
-        if points:
-            chosen += min(points.values(), key=lambda trials: sign * fmean(_last(trial)[metric] for trial in trials))
-    return chosen
-
-
-def _last(trial: BundledTrial) -> Mapping[str, float]:
-    return trial.curve[max(trial.curve)]
+    """Choose the trials of each arm's own best point."""
+    specification, trials = found.specification, {trial.number: trial for trial in found.trials}
+    names = [arm.name for arm in specification.arms]
+    outcomes = [trial.outcome(arm=names.index(trial.arm)) for trial in found.trials]
+    standings = leaderboard(outcomes, num_arms=len(names), mode=specification.objective.mode)
+    best = [point for standing in standings if (point := own_best(standing)) is not None]
+    return [trials[number] for point in best for number in point.standing.trials]

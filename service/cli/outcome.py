@@ -13,15 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service.campaign.best import Ranking, campaign_ranking, own_best
 from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
 from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.numbers import interval_text, number_text, plain_json
 from service.campaign.pareto import ParetoPoint, campaign_front
+from service.campaign.progress import campaign_progress, tally
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.report import final_verdicts
 from service.campaign.specification import Specification
 from service.campaign_file import write_yaml
+from service.cli.consoles import print_table
 from service.data_directory import DataDirectory
-from service.findings.best import best_first, shares_of
+from service.findings.best import shares_of
 from service.findings.verdict_lines import verdict_lines
 from service.ports import CampaignPages
 from service.tracking import links
@@ -45,16 +49,23 @@ def outcome_document(
         observations: Where there are two objectives, the last one of each trial.
     """
     standings = _standings(specification, trials)
+    ranking = campaign_ranking(campaign, standings, tally(trials))
+    best = ranking.best
     arms = [_arm_document(specification, standing) for standing in standings]
     front = [asdict(point) for point in _front(specification, trials, observations)]
-    return {
+    outcome = {
         "campaign_id": campaign.campaign_id,
         "state": campaign.state,
         "lacking": dict(shares_of(specification, trials, state=campaign.state).lacking),
         "arms": arms,
+        "best": None if best is None else best.document(str(specification.arms[best.arm].name)),
+        "why_no_best": ranking.why_none,
+        "progress": campaign_progress(campaign, tally(trials)).text,
         "pareto": front if len(specification.objectives) > 1 else None,
         "wall_seconds": wall_seconds,
     }
+    plain: dict[str, Any] = plain_json(outcome)
+    return plain
 
 
 def show_outcome(
@@ -67,21 +78,22 @@ def show_outcome(
     observations: Sequence[Observation] = (),
 ) -> None:
     """Print the outcome for people; with two objectives, the points that nothing dominates."""
-    standings = _standings(specification, trials)
     shares = shares_of(specification, trials, state=campaign.state)
     for note in shares.notes:  # before any number
         console.print(f"\n[bold red]{escape(note)}[/]", highlight=False, soft_wrap=True)
+    tallies = tally(trials)
+    ranking = campaign_ranking(campaign, _standings(specification, trials), tallies)
     console.print(f"\n{_title(specification)}", highlight=False, soft_wrap=True)
-    console.print(_table(specification, standings))
-    for line in _configurations(specification, standings):
+    print_table(console, _table(specification, ranking.arms))
+    for line in _configurations(specification, ranking.arms):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(specification.objectives) > 1:
-        console.print(_front_table(specification, _front(specification, trials, observations)))
+        print_table(console, _front_table(specification, _front(specification, trials, observations)))
     else:
         _show_verdicts(console, specification, trials)
-        if shares.is_comparable:
-            _show_best(console, specification, best_first(specification, standings)[0])
-    console.print(f"\ncampaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
+        _show_best(console, specification, ranking)
+    console.print(f"\n{campaign_progress(campaign, tallies).text}", highlight=False)
+    console.print(f"campaign {campaign.campaign_id} {campaign.state}", highlight=False, end="")
     console.print(f" ({campaign.message})" if campaign.message else "", highlight=False, markup=False)
     console.print(f"compare its arms: spectune report {campaign.campaign_id}", highlight=False)
     if campaign.state is CampaignState.FAILED:
@@ -115,14 +127,16 @@ def _show_verdicts(console: Console, specification: Specification, trials: Seque
         console.print("" if number else "\n", line, sep="", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_best(console: Console, specification: Specification, standing: ArmStanding) -> None:
-    """Print the best arm's configuration, if there is one."""
-    point = standing.final or standing.best
-    if point is None:
+def _show_best(console: Console, specification: Specification, ranking: Ranking) -> None:
+    """Print the best configuration with its value and how that was obtained, or why none may be named."""
+    best = ranking.best
+    if best is None:
+        console.print(f"\nno best point: {ranking.why_none}", highlight=False, markup=False)
         return
-    arm = specification.arms[standing.arm]
-    console.print(f"\nbest configuration (arm {arm.name}, point {point.point}):", highlight=False)
-    document = {"optimizer": arm.optimizer, **point.config}
+    arm, metric = specification.arms[best.arm], specification.objective.metric
+    console.print(f"\nbest configuration (arm {arm.name}, point {best.standing.point}):", highlight=False)
+    console.print(f"# {metric} {best.text}, {best.how}", highlight=False, markup=False, soft_wrap=True)
+    document = {"optimizer": arm.optimizer, **best.standing.config}
     console.print(write_yaml(document).rstrip(), highlight=False, markup=False)
 
 
@@ -150,9 +164,22 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
         "optimizer": arm.optimizer,
         "num_trials": sum(standing.num_trials.values()),
         "states": {state.value: count for state, count in standing.num_trials.items() if count},
-        "best": None if best is None else {"value": best.value, "config": dict(best.config), "trial": best.trials[0]},
+        "best": None
+        if best is None
+        else {
+            "value": best.value,
+            "half_width": best.half_width,
+            "config": dict(best.config),
+            "trial": best.trials[0],
+        },
         "finals": [
-            {"point": each.point, "value": each.value, "spread": each.spread, "num_seeds": len(each.trials)}
+            {
+                "point": each.point,
+                "value": each.value,
+                "spread": each.spread,
+                "half_width": each.half_width,
+                "num_seeds": len(each.trials),
+            }
             for each in standing.finals
         ],
     }
@@ -160,10 +187,10 @@ def _arm_document(specification: Specification, standing: ArmStanding) -> dict[s
 
 def _table(specification: Specification, standings: Sequence[ArmStanding]) -> Table:
     table = Table()
-    finals = ("finals",) if specification.finals is not None else ()
-    for column in ("arm", "trials", "completed", "stopped", "other", "search" if finals else "best", *finals):
+    finals = ("mean of finals",) if specification.finals is not None else ()
+    for column in ("arm", "trials", "completed", "stopped", "other", "best search value", *finals):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
-    for standing in best_first(specification, standings):
+    for standing in standings:
         table.add_row(*_row(specification, standing))
     return table
 
@@ -185,9 +212,7 @@ def _row(specification: Specification, standing: ArmStanding) -> list[str]:
 
 
 def _told(point: PointStanding | None) -> str:
-    if point is None:
-        return "none completed"
-    return f"{point.value:.4g}" + ("" if point.half_width is None else f" ± {point.half_width:#.2g}")
+    return "none completed" if point is None else interval_text(point.value, point.half_width)
 
 
 def _front(
@@ -204,7 +229,7 @@ def _front_table(specification: Specification, front: Sequence[ParetoPoint]) -> 
     for column in ("arm", "point", *(f"{each.metric} ({each.mode})" for each in specification.objectives)):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for each in front:
-        costs = [f"{cost:.4g}" for cost in each.costs.values()]
+        costs = [number_text(cost) for cost in each.costs.values()]
         table.add_row(specification.arms[each.arm].name, str(each.point), *costs)
     return table
 
@@ -214,13 +239,13 @@ def _configurations(specification: Specification, standings: Sequence[ArmStandin
     names = [arm.name for arm in specification.arms]
     width = max(map(len, names))
     return [
-        f"{names[standing.arm]:{width}}  " + _short(specification, standing.arm, standing.final or standing.best)
-        for standing in best_first(specification, standings)
-        if standing.best is not None
+        f"{names[standing.arm]:{width}}  " + _short(specification, standing.arm, best.standing)
+        for standing in standings
+        if (best := own_best(standing)) is not None
     ]
 
 
 def _short(specification: Specification, arm: int, point: PointStanding) -> str:
     searched = {name: value for name, value in point.config.items() if name not in specification.arms[arm].fixed}
-    words = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in searched.items()}
+    words = {name: number_text(value) if isinstance(value, float) else str(value) for name, value in searched.items()}
     return " ".join(f"{name}={word}" for name, word in words.items())

@@ -10,8 +10,19 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from service.campaign.best import own_best
+from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Phase, TrialRecord
+from service.campaign.live_leaderboard import LiveLeaderboard
+from service.campaign.progress import (
+    CampaignProgress,
+    campaign_progress,
+    duration_text,
+    planned_trials,
+    states_text,
+    tally,
+)
+from service.campaign.records import CampaignRecord, TrialRecord
 from service.campaign.specification import Specification
 
 LINE_SECONDS = 10.0
@@ -30,6 +41,8 @@ class ProgressDisplay:
         self._console = console
         self._started_at = time.monotonic()
         self._said_at = 0.0
+        self._board = LiveLeaderboard(num_arms=len(specification.arms), mode=specification.objective.mode)
+        self._known: dict[int, tuple[TrialState, float | None]] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -39,7 +52,7 @@ class ProgressDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        total = _most_trials(specification)
+        total = planned_trials(specification.document()).total
         width = max(len(arm.name) for arm in specification.arms)
         self._bars: list[TaskID] = [
             self._progress.add_task(arm.name.ljust(width), total=total, status="") for arm in specification.arms
@@ -59,51 +72,32 @@ class ProgressDisplay:
 
     def show(self, campaign: CampaignRecord, trials: Sequence[TrialRecord]) -> None:
         """Show where the campaign stands now."""
-        for index, bar in enumerate(self._bars):
-            mine = [trial for trial in trials if trial.arm == index]
-            status = _status(mine, minimize=self._specification.objective.mode == "minimize")
-            self._progress.update(bar, completed=_num_ended(mine), status=status)
+        self._learn(trials)
+        for bar, standing in zip(self._bars, self._board.standings(), strict=True):
+            ended = sum(count for state, count in standing.num_trials.items() if state.is_terminal)
+            self._progress.update(bar, completed=ended, status=_status(standing))
+        progress = campaign_progress(campaign, tally(trials))
         waits = campaign.message if campaign.state is CampaignState.RUNNING else ""
-        overall = f"{campaign.state.lower()}, {waits or self._time_left(campaign, trials)}"
-        self._progress.update(self._all, completed=_num_ended(trials), status=overall)
+        overall = f"{campaign.state.lower()}, {waits or _time_left(campaign, progress)}"
+        self._progress.update(self._all, completed=progress.num_ended, total=progress.num_planned, status=overall)
         if not self._console.is_terminal and time.monotonic() - self._said_at >= LINE_SECONDS:
             self._said_at = time.monotonic()
-            self.say(f"{self._said_at - self._started_at:4.0f} s  {_status(trials)}  {overall}")
+            self.say(f"{self._said_at - self._started_at:4.0f} s  {progress.text}  {overall}")
 
-    def _time_left(self, campaign: CampaignRecord, trials: Sequence[TrialRecord]) -> str:
-        """Estimate from the trials that have ended: their mean device time, spread over the workers."""
-        ended = [trial for trial in trials if trial.state.is_terminal]
-        if campaign.state is not CampaignState.RUNNING or not ended:
-            return "time left unknown" if not campaign.state.is_terminal else "done"
-        total = _most_trials(self._specification) * len(self._bars)
-        mean = sum(trial.device_seconds for trial in ended) / len(ended)
-        used = sum(trial.device_seconds for trial in trials if not trial.state.is_terminal)
-        left = max(0.0, mean * (total - len(ended)) - used) / self._specification.resources.workers
-        return f"about {left:.0f} s left"
+    def _learn(self, trials: Sequence[TrialRecord]) -> None:
+        """Take in what has changed since the last time: ranking ten thousand trials anew takes a while."""
+        now = {trial.number: (trial.state, trial.objective if trial.state.is_terminal else None) for trial in trials}
+        self._board.update(trial for trial in trials if self._known.get(trial.number) != now[trial.number])
+        self._known = now
 
 
-def _most_trials(specification: Specification) -> int:
-    """Count the trials that an arm has at most."""
-    share = specification.trials_per_arm
-    wanted = specification.trials_wanted_per_arm
-    return wanted if share is None else min(wanted, share)
+def _time_left(campaign: CampaignRecord, progress: CampaignProgress) -> str:
+    if campaign.state.is_terminal:
+        return "done"
+    seconds = progress.seconds_left
+    return "time left unknown" if seconds is None else f"about {duration_text(seconds)} left"
 
 
-def _num_ended(trials: Sequence[TrialRecord]) -> int:
-    return sum(trial.state.is_terminal for trial in trials)
-
-
-def _status(trials: Sequence[TrialRecord], *, minimize: bool | None = None) -> str:
-    counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    words = [f"{counts[TrialState.COMPLETED]} completed", f"{counts[TrialState.RUNNING]} running"]
-    for state in (TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED):
-        if counts[state]:
-            words.append(f"{counts[state]} {state.lower()}")
-    values = [
-        trial.objective
-        for trial in trials
-        if trial.state is TrialState.COMPLETED and trial.phase is Phase.SEARCH and trial.objective is not None
-    ]
-    if values and minimize is not None:
-        words.append(f"best {min(values) if minimize else max(values):.4g}")
-    return ", ".join(words)
+def _status(standing: ArmStanding) -> str:
+    best = own_best(standing)
+    return states_text(standing.num_trials) + ("" if best is None else f", best {best.text}")

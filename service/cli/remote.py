@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from service.campaign.numbers import from_json, interval_text
+from service.campaign.progress import duration_text, untold_text
 from service.campaign_file import read_document
+from service.cli.consoles import output_console, print_table
 from service.client import Client
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
@@ -48,10 +50,13 @@ def list_campaigns(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> N
     if as_json:
         _print_json(found)
         return
-    table = Table("campaign", "owner", "state", "trials", "why")
+    table = Table()
+    for column in ("campaign", "owner", "state", "trials", "best", "why"):
+        table.add_column(column, no_wrap=column in ("campaign", "state"), overflow="fold")
     for each in found:
-        table.add_row(each["id"], each["owner"], each["state"], _trials(each), each["waiting_for"] or each["message"])
-    Console(soft_wrap=True).print(table)
+        why = each["waiting_for"] or each["message"]
+        table.add_row(each["id"], each["owner"], each["state"], _trials(each), _best(each), why)
+    print_table(output_console(), table)
 
 
 def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
@@ -62,7 +67,7 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
     if as_json:
         _print_json({**campaign, "best": best["best"], "lacking": best["lacking"], "tracking": tracking})
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = output_console()
     why = campaign["waiting_for"] or campaign["message"] or campaign["reason"]
     console.print(f"{campaign['id']}  {campaign['state']}  {why}", markup=False)
     if best["lacking"]:
@@ -72,15 +77,17 @@ def show(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: J
         console.print(f"{campaign['num_set_aside']} records cannot be entered: see {campaign['links']['set-aside']}")
     if best["best"] is not None:
         point = best["best"]
-        console.print(f"best {best['metric']}: {point['value']} ({point['arm']}, {best['how']})", markup=False)
+        console.print(f"best {best['metric']}: {_value(point)} ({point['arm']}, {best['how']})", markup=False)
         console.print(json.dumps(point["config"]), markup=False)
+    else:
+        console.print(f"no best point: {best['why_no_best']}", markup=False)
     for line in tracking_lines(tracking):
         console.print(line, markup=False)
 
 
 def watch(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
     """Follow a campaign until it ends; the exit status is 0 if it succeeded."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = output_console()
     with _client(url) as client:
         for event in client.events(campaign_id):
             if as_json:
@@ -161,11 +168,13 @@ VERBS: dict[str, Callable[..., None]] = {
 
 def tracking_lines(tracking: dict[str, Any]) -> list[str]:
     """Say where in MLflow a campaign can be looked at, or why nobody knows."""
+    untold = [text] if (text := untold_text(tracking["num_untold"])) else []
     if tracking["problem"] is not None:
-        return [f"MLflow: {tracking['problem']}"]
+        return [f"MLflow: {tracking['problem']}", *untold]
     named = {"the campaign": "run", "its trials and their curves": "trials", "its best trials, compared": "best"}
     found = {name: tracking[page] for name, page in named.items() if tracking[page] is not None}
-    return [f"{name}: {page}" for name, page in found.items()] or ["MLflow does not hold the campaign yet"]
+    lines = [f"{name}: {page}" for name, page in found.items()] or ["MLflow does not hold the campaign yet"]
+    return [*lines, *untold]
 
 
 def _act(campaign_id: str, verb: str, url: str) -> None:
@@ -180,8 +189,18 @@ def _client(url: str) -> Client:
 
 def _trials(campaign: dict[str, Any]) -> str:
     progress = campaign["progress"]
-    states = ", ".join(f"{count} {state.lower()}" for state, count in progress["num_trials"].items())
-    return f"{states or 'none yet'} of {progress['num_trials_planned']}"
+    left = progress["eta_seconds"]
+    return str(progress["text"]) + ("" if left is None else f", about {duration_text(left)} left")
+
+
+def _best(campaign: dict[str, Any]) -> str:
+    best = campaign["best"]
+    return str(campaign["why_no_best"]) if best is None else f"{_value(best)} ({best['arm']}, {best['how']})"
+
+
+def _value(point: dict[str, Any]) -> str:
+    half_width = None if point["half_width"] is None else from_json(point["half_width"])
+    return interval_text(from_json(point["value"]), half_width)
 
 
 def _print_json(document: Any) -> None:

@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service.campaign.executions import machine_name
+from service.campaign.numbers import to_json
 from service.cli.bundle import best_trials
 from service.errors import BundleError, NothingToShowError
 from service.findings.bundle import Bundle, read_bundle
-from service.ledger.numbers import to_json
 
 if TYPE_CHECKING:
     from service.driver.replay import Replayed

@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service.campaign.numbers import interval_text
+from service.cli.consoles import output_console, print_table
 from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
 from service.cli.stored import CampaignArgument, StoredCampaign, read_stored
+from service.findings.best import best_line
 from service.findings.verdict_lines import verdict_lines
 from service.written_files import write_output
 
@@ -39,7 +42,7 @@ def report(
     if as_json:
         sys.stdout.write(json.dumps(made.document(), allow_nan=False) + "\n")
     else:
-        show_report(Console(), made)
+        show_report(output_console(), made)
 
 
 def report_on(stored: StoredCampaign) -> Report:
@@ -59,7 +62,8 @@ def show_report(console: Console, report: Report) -> None:
     for note in report.notes[:num_first]:  # before any number
         console.print(f"[bold red]{escape(note)}[/]", highlight=False, soft_wrap=True)
     console.print(f"{report.objective} at step {report.steps}, to {report.mode}", highlight=False)
-    console.print(_arms_table(report))
+    console.print(f"{report.progress}. {best_line(report)}", highlight=False, markup=False, soft_wrap=True)
+    print_table(console, _arms_table(report))
     verdicts = verdict_lines(report.verdicts, names=[arm.name for arm in report.arms])
     for line in [*verdicts, *_sensitivity_lines(report), *_regret_lines(report), *_pareto_lines(report)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -69,18 +73,16 @@ def show_report(console: Console, report: Report) -> None:
 
 def _arms_table(report: Report) -> Table:
     table = Table()
-    for column in ("arm", "trials", "device s", "search", "finals, 95 %", "seeds", "curve"):
+    for column in ("arm", "trials", "device s", "best search value", "finals ± 95 %", "seeds", "curve"):
         table.add_column(column, justify="left" if column in ("arm", "curve") else "right", no_wrap=True)
     for arm in report.arms:
         finals = arm.finals
-        told = "-" if finals is None or finals.mean is None else f"{finals.mean:.4g}"
-        if finals is not None and finals.half_width is not None:
-            told += f" ± {finals.half_width:#.2g}"
+        told = "-" if finals is None or finals.mean is None else interval_text(finals.mean, finals.half_width)
         table.add_row(
             arm.name,
             str(sum(arm.num_trials.values())),
             f"{arm.device_seconds:.3g}",
-            "none completed" if arm.best is None else f"{arm.best.value:.4g}",
+            "none completed" if arm.best is None else interval_text(arm.best.value, arm.best.half_width),
             told,
             "-" if finals is None else f"{len(finals.values)} of {finals.num_seeds}",
             "no band" if arm.curve.reason else "95 % band",

@@ -22,6 +22,7 @@ from service.campaign.records import CampaignRecord, Observation
 from service.campaign.report import bound_warnings
 from service.campaign.specification import Specification, foreseen_resources, is_portable_foreseen, parse
 from service.campaign_file import read_document
+from service.cli.consoles import output_console
 from service.cli.interrupts import Interrupts
 from service.cli.outcome import outcome_document, show_outcome, show_tracking
 from service.cli.plans import achieved_line, fusion_lines, plan_line
@@ -73,7 +74,7 @@ def run(
     """
     if (campaign_file is None) == (resume is None):
         raise typer.BadParameter("give either a campaign file or --resume with a campaign's id")
-    console = Console(stderr=as_json)
+    console = output_console(stderr=as_json)
     settings = Settings.from_environment()
     require_cluster()
     if not os.environ.get("RAY_ADDRESS"):

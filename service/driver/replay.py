@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from service.campaign.numbers import from_json, to_json
 from service.driver.environment import portable_environment, worker_environment
 from service.errors import BundleError
 from service.findings.bundle import Bundle, BundledTrial, read_bundle
-from service.ledger.numbers import from_json, to_json
 
 PORTABLE_INSTRUCTIONS: Final = "AVX2"
 _MOST_TOGETHER: Final = 64

@@ -6,30 +6,42 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES, BestPoint, campaign_ranking, own_best
 from service.campaign.comparability import Comparability, comparability, group_of
-from service.campaign.leaderboard import ArmStanding, PointStanding
+from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import CampaignState
-from service.campaign.records import TrialRecord
+from service.campaign.progress import Tally
+from service.campaign.records import CampaignRecord, TrialRecord
+from service.campaign.report import Report
 from service.campaign.specification import Specification
 from service.campaign_file import write_yaml
 from service.errors import NothingToShowError
 
 
-def best_text(specification: Specification, standings: Sequence[ArmStanding], *, campaign_id: str) -> str:
-    """Write the best configuration: a YAML document whose comments say how it was found, and hold the Python.
+def best_text(
+    specification: Specification,
+    campaign: CampaignRecord,
+    standings: Sequence[ArmStanding],
+    tallies: Sequence[Tally],
+    *,
+    arm_name: str | None = None,
+) -> str:
+    """Write a best configuration: a YAML document whose comments say how it was found, and hold the Python.
+
+    Args:
+        specification: What was asked for.
+        campaign: The campaign.
+        standings: Of all its arms.
+        tallies: Of all its trials.
+        arm_name: The arm whose own best is wanted; None for the best of all.
 
     Raises:
-        NothingToShowError: No point of these arms has completed.
+        NothingToShowError: No best point may be named; says why.
     """
-    ordered = best_first(specification, standings)
-    if not ordered or ordered[0].best is None:
-        raise NothingToShowError(f"no point has completed: got campaign {campaign_id!r}")
-    is_final, arm = judged_by_finals(standings), specification.arms[ordered[0].arm]
-    point = _shown(ordered[0], is_final)
-    width = "" if point.half_width is None else f" ± {point.half_width:#.2g} (95 %)"
-    source = f"{len(point.trials)} seeds of the finals" if is_final else f"{len(point.trials)} seed(s) of the search"
-    objective = f"{specification.objective.metric} {point.value:.6g}{width} at step {specification.task.steps}"
-    lines = [f"# {campaign_id}, arm {arm.name}, point {point.point}: {objective}, {source}"]
+    best = _asked(specification, campaign, standings, tallies, arm_name)
+    arm, point = specification.arms[best.arm], best.standing
+    objective = f"{specification.objective.metric} {best.text} at step {specification.task.steps}"
+    lines = [f"# {campaign.campaign_id}, arm {arm.name}, point {point.point}: {objective}, {best.how}"]
     config = {**arm.fixed, **point.config}  # a trial of an older release does not name all that it was trained with
     lines.append(write_yaml({"optimizer": arm.optimizer, **config}).rstrip())
     lines += ["#", "# in Python:", *(f"#   {line}" for line in python_lines(arm.optimizer, config))]
@@ -37,22 +49,35 @@ def best_text(specification: Specification, standings: Sequence[ArmStanding], *,
 
 
 def shares_of(specification: Specification, trials: Iterable[TrialRecord], *, state: CampaignState) -> Comparability:
-    """Tell whether a best over all arms of a campaign may be named, and what must be said first if not."""
+    """Return which arms of a campaign did not get their share, and what must be said first of it."""
     return comparability([arm.name for arm in specification.arms], map(group_of, trials), state=state)
 
 
-def best_first(specification: Specification, standings: Sequence[ArmStanding]) -> list[ArmStanding]:
-    """Order arms by their finals if all have them, else by their best of the search; those with neither come last."""
-    sign = 1.0 if specification.objective.mode == "minimize" else -1.0
-    is_final = judged_by_finals(standings)
-    found = [each for each in standings if each.best is not None]
-    rest = [each for each in standings if each.best is None]
-    return sorted(found, key=lambda each: sign * _shown(each, is_final).value) + rest
+def best_line(report: Report) -> str:
+    """Name the best point of all with its value and how that was obtained, or say why none may be named."""
+    if report.best is None:
+        return f"No best point: {report.why_no_best}"
+    best, arm = report.best, report.arms[report.best.arm]
+    return f"Best: {arm.name}, point {best.standing.point}, {report.objective} {best.text} ({best.how})"
 
 
-def judged_by_finals(standings: Iterable[ArmStanding]) -> bool:
-    """Whether every arm that has a best point has finals too: values of the two are not compared with each other."""
-    return all(each.final is not None for each in standings if each.best is not None)
+def _asked(
+    specification: Specification,
+    campaign: CampaignRecord,
+    standings: Sequence[ArmStanding],
+    tallies: Sequence[Tally],
+    arm_name: str | None,
+) -> BestPoint:
+    """Find the best point of one arm, or of all."""
+    ranking = campaign_ranking(campaign, standings, tallies)
+    if arm_name is None or ranking.why_none == TWO_OBJECTIVES:
+        best, why = ranking.best, ranking.why_none
+    else:
+        names = [arm.name for arm in specification.arms]
+        best, why = own_best(standings[names.index(arm_name)]), NONE_COMPLETED
+    if best is None:
+        raise NothingToShowError(f"{why}: got campaign {campaign.campaign_id!r}")
+    return best
 
 
 def python_lines(optimizer: str, config: Mapping[str, Any]) -> list[str]:
@@ -80,9 +105,3 @@ def python_lines(optimizer: str, config: Mapping[str, Any]) -> list[str]:
 def _keywords(given: Mapping[str, Any]) -> str:
     assert all(name.isidentifier() and not keyword.iskeyword(name) for name in given), f"no keywords: got {list(given)}"
     return "".join(f", {name}={value!r}" for name, value in given.items())
-
-
-def _shown(standing: ArmStanding, is_final: bool) -> PointStanding:
-    point = standing.final if is_final else standing.best
-    assert point is not None, "only arms with a best point are asked"
-    return point

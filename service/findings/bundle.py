@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from service.campaign.records import Observation, TrialRecord
+from service.campaign.lifecycle import TrialState
+from service.campaign.numbers import from_json, metrics_from_json, metrics_to_json, to_json
+from service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
 from service.campaign.specification import Specification, restore
 from service.campaign_file import parse_document
 from service.errors import BundleError
-from service.ledger.numbers import metrics_from_json, metrics_to_json, to_json
 
 FORMAT: Final = 1
 _MANIFEST, _TRIALS, _CAMPAIGN = "manifest.json", "trials.jsonl", "campaign.yaml"
@@ -41,7 +42,8 @@ class BundledTrial:
         point: Its point within the arm.
         seed_index: Which seed.
         config: Its hyperparameters.
-        state: How it ended.
+        state: How it ended, or where it stood.
+        objective: What it last reported of it; None before any report.
         curve: Its metrics by step.
         executions: On what it was computed, each once; empty in bundles of earlier releases.
     """
@@ -53,8 +55,18 @@ class BundledTrial:
     seed_index: int
     config: Mapping[str, Any]
     state: str
+    objective: float | None
     curve: Mapping[int, Mapping[str, float]]
     executions: Sequence[Mapping[str, Any]] = ()
+
+    def outcome(self, *, arm: int) -> TrialOutcome:
+        """Return what standings need to know of it.
+
+        Args:
+            arm: The index of its arm.
+        """
+        phase, state = Phase(self.phase), TrialState(self.state)
+        return TrialOutcome(self.number, arm, self.point, phase, self.config, state, self.objective)
 
 
 @dataclass(frozen=True)
@@ -148,4 +160,6 @@ def _trial_lines(
 def _trial(line: Mapping[str, Any]) -> BundledTrial:
     names = ("number", "arm", "phase", "point", "seed_index", "config", "state")
     curve = {step: metrics_from_json(metrics) for step, metrics in line["curve"]}
-    return BundledTrial(**{name: line[name] for name in names}, curve=curve, executions=line.get("executions", ()))
+    objective = None if line["objective"] is None else from_json(line["objective"])
+    more = {"objective": objective, "curve": curve, "executions": line.get("executions", ())}
+    return BundledTrial(**{name: line[name] for name in names}, **more)

@@ -18,6 +18,7 @@ from importlib import metadata
 
 from service.campaign.catalog import Catalog
 from service.campaign.leaderboard import leaderboard
+from service.campaign.progress import tally
 from service.campaign.records import CampaignRecord, Observation, TrialRecord
 from service.campaign.report import make_report
 from service.campaign.specification import restore
@@ -48,19 +49,12 @@ def campaign_documents(
 
     standings = leaderboard(trials, num_arms=len(specification.arms), mode=specification.objective.mode)
 
-    def best() -> str:
-        if len(specification.objectives) > 1:
-            raise NothingToShowError("with two objectives no point is the best")
-        if report.lacking:
-            raise NothingToShowError(report.notes[0])
-        return best_text(specification, standings, campaign_id=campaign.campaign_id) + "\n"
-
     return write_each(
         campaign.campaign_id,
         {
             "campaign.yaml": lambda: write_yaml(dict(campaign.specification)),
-            "best.yaml": best,
-            "description.md": lambda: description(report, specification, standings),
+            "best.yaml": lambda: best_text(specification, campaign, standings, tally(trials)) + "\n",
+            "description.md": lambda: description(report, specification),
             "report.json": lambda: json.dumps(report.document(), allow_nan=False, indent=1) + "\n",
             "report.html": lambda: report_page(report, specification, trials),
             "environment.txt": environment_lock,

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from service.campaign.leaderboard import PointStanding
+from service.campaign.numbers import interval_text, number_text
 from service.campaign.report import ArmReport, Report
 from service.campaign.sensitivity import Basin
 
@@ -31,21 +32,27 @@ def report_tables(report: Report) -> str:
     return "".join(tables)
 
 
-ARM_COLUMNS = ("trials", "completed", "device seconds", "best of the search", "finals, mean ± 95 %", "seeds", "band")
+ARM_COLUMNS = (
+    "trials",
+    "completed",
+    "device seconds",
+    "best search value",
+    "mean of finals ± 95 % interval",
+    "seeds",
+    "band",
+)
 
 
 def arm_row(arm: ArmReport) -> list[str]:
     """Give an arm's cells below `ARM_COLUMNS`."""
     finals = arm.finals
-    told = _NONE if finals is None or finals.mean is None else f"{finals.mean:.4g}"
-    if finals is not None and finals.half_width is not None:
-        told += f" ± {finals.half_width:#.2g}"
+    told = _NONE if finals is None or finals.mean is None else interval_text(finals.mean, finals.half_width)
     completed = {state.value: number for state, number in arm.num_trials.items()}.get("COMPLETED", 0)
     return [
         str(sum(arm.num_trials.values())),
         str(completed),
         f"{arm.device_seconds:.4g}",
-        _NONE if arm.best is None else _value(arm.best),
+        _NONE if arm.best is None else interval_text(arm.best.value, arm.best.half_width),
         told,
         _NONE if finals is None else f"{len(finals.values)} of {finals.num_seeds}",
         "95 %" if not arm.curve.reason else f"none: {arm.curve.reason}",
@@ -55,11 +62,7 @@ def arm_row(arm: ArmReport) -> list[str]:
 def _best_row(arm: ArmReport) -> list[str]:
     if arm.best is None:
         return [arm.name, _NONE, "no point completed"]
-    return [arm.name, f"{arm.best.value:.4g}", configuration(arm.best)]
-
-
-def _value(point: PointStanding) -> str:
-    return f"{point.value:.4g}" + ("" if point.half_width is None else f" ± {point.half_width:#.2g}")
+    return [arm.name, interval_text(arm.best.value, arm.best.half_width), configuration(arm.best)]
 
 
 def configuration(point: PointStanding) -> str:
@@ -100,4 +103,4 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number_text(value) if isinstance(value, float) else str(value)

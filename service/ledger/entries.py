@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, se
 
 from service.campaign.clean_text import clean_text
 from service.campaign.lifecycle import TrialState
-from service.ledger.numbers import from_json, kind_of, metrics_to_json
+from service.campaign.numbers import from_json, kind_of, metrics_to_json
 from service.ledger.record_shapes import RecordError, check_record
 from service.ledger.spool import Record
 from service.ledger.tables import events, observations, trials

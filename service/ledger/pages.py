@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, case, func, or_, select
 
-from service.campaign.comparability import TrialGroup
-from service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
-from service.campaign.outcomes import Mode
-from service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
-from service.campaign.submission import BestTrial, Submission, Summary
+from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.progress import Tally
+from service.campaign.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
+from service.campaign.submission import Submission, Summary
 from service.errors import TrialNotFoundError
 from service.ledger import rows
 from service.ledger.set_aside import SPOOL
 from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
+from service.ledger.summaries import phase_of_trial, read_summaries, read_tallies
 from service.ledger.tables import attempts, campaigns, cursors, dead_letters, events, observations, submissions, trials
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
@@ -72,7 +72,7 @@ class PagedLedger(SubmissionLedger):
         if arm is not None:
             query = query.where(trials.c.arm == arm)
         if phase is not None:
-            query = query.where(_phase() == phase.value)
+            query = query.where(phase_of_trial() == phase.value)
         columns: list[ColumnElement[Any]] = [trials.c.number]
         if order_by != "number":
             sign = -1 if order_by.startswith("-") else 1
@@ -109,52 +109,22 @@ class PagedLedger(SubmissionLedger):
             after: Only what happened after this number of its sequence.
         """
         names = ("number", "arm", "point", "config", "state", "objective", "objective_kind")
-        query = select(*(trials.c[name] for name in names), _phase().label("phase"))
+        query = select(*(trials.c[name] for name in names), phase_of_trial().label("phase"))
         query = query.where(trials.c.campaign_id == campaign_id)
         if after:
             query = query.where(trials.c.number.in_(_changed(campaign_id, after)))
         with self._reading() as connection:
             return [rows.outcome(row) for row in connection.execute(query)]
 
-    def summaries(self, modes: Mapping[str, Mode | None]) -> dict[str, Summary]:
-        """Summarize the trials of some campaigns: by id, whether small or large values are better, if either."""
-        totals = (func.count().label("n"), func.sum(trials.c.last_step).label("steps"))
-        query = select(
-            trials.c.campaign_id, trials.c.state, *totals, func.sum(trials.c.device_seconds).label("seconds")
-        )
-        query = query.where(trials.c.campaign_id.in_(modes)).group_by(trials.c.campaign_id, trials.c.state)
-        found: dict[str, list[Any]] = {campaign_id: [] for campaign_id in modes}
+    def tallies(self, campaign_ids: Collection[str]) -> dict[str, list[Tally]]:
+        """Count the trials of some campaigns by arm and state, by id."""
         with self._reading() as connection:
-            for row in connection.execute(query):
-                found[row.campaign_id].append(row)
-            best = {**_best(connection, modes, "minimize"), **_best(connection, modes, "maximize")}
-        return {
-            campaign_id: Summary(
-                num_trials={TrialState(row.state): int(row.n) for row in mine},
-                num_steps={TrialState(row.state): int(row.steps) for row in mine},
-                device_seconds=sum(float(row.seconds) for row in mine),
-                best=best.get(campaign_id),
-            )
-            for campaign_id, mine in found.items()
-        }
+            return read_tallies(connection, campaign_ids)
 
-    def trial_groups(self, campaign_id: str) -> list[TrialGroup]:
-        """Count a campaign's trials in groups that ended in the same way."""
-        same = (trials.c.arm, trials.c.state, trials.c.reason, trials.c.objective_kind)
-        totals = func.max(trials.c.last_step).label("steps"), func.sum(trials.c.device_seconds).label("seconds")
-        query = select(*same, *totals).where(trials.c.campaign_id == campaign_id).group_by(*same)
+    def summaries(self, found: Sequence[CampaignRecord]) -> dict[str, Summary]:
+        """Summarize the trials of some campaigns, by id."""
         with self._reading() as connection:
-            return [
-                TrialGroup(
-                    arm=row.arm,
-                    state=TrialState(row.state),
-                    is_finite=row.objective_kind == "finite",
-                    is_unwanted=row.reason == STOPPED_BY_USER,
-                    most_steps=int(row.steps),
-                    device_seconds=float(row.seconds),
-                )
-                for row in connection.execute(query)
-            ]
+            return read_summaries(connection, found)
 
     def num_campaigns(self) -> dict[CampaignState, int]:
         """Count the submissions by state."""
@@ -213,6 +183,10 @@ class PagedLedger(SubmissionLedger):
         with self._reading() as connection:
             return int(connection.execute(query.outerjoin(cursors, mine)).scalar_one())
 
+    def untold(self, tracker: str, campaign: CampaignRecord) -> int:
+        """Count what happened to one campaign that a tracker has not been told."""
+        return max(0, campaign.sequence - self.cursor(tracker, campaign.campaign_id))
+
     def untold_since(self, tracker: str) -> int | None:
         """Tell when the oldest thing happened that a tracker has not been told; None where it knows everything."""
         mine = (cursors.c.campaign_id == campaigns.c.id) & (cursors.c.tracker == tracker)
@@ -248,27 +222,6 @@ def _changed(campaign_id: str, after: int) -> CompoundSelect[Any]:
     reported = select(observations.c.trial).join(trials, same)
     reported = reported.where(observations.c.campaign_id == campaign_id, observations.c.sequence > after)
     return moved.union(reported.where(trials.c.state.in_([each for each in TrialState if each.is_terminal])))
-
-
-def _best(connection: Connection, modes: Mapping[str, Mode | None], mode: Mode) -> dict[str, BestTrial]:
-    """Find the best completed trial of the search of each campaign of a mode; equal ones by their number."""
-    asked = [campaign_id for campaign_id, each in modes.items() if each == mode]
-    if not asked:
-        return {}
-    is_done = trials.c.campaign_id.in_(asked) & (trials.c.state == TrialState.COMPLETED)
-    is_done &= (trials.c.objective_kind == "finite") & (_phase() == Phase.SEARCH.value)
-    extreme = func.min if mode == "minimize" else func.max
-    best = select(trials.c.campaign_id, extreme(trials.c.objective).label("value"))
-    best_of = best.where(is_done).group_by(trials.c.campaign_id).subquery()
-    same = (trials.c.campaign_id == best_of.c.campaign_id) & (trials.c.objective == best_of.c.value)
-    columns = (trials.c.campaign_id, trials.c.number, trials.c.arm, trials.c.objective)
-    ranked = select(*columns).join(best_of, same).where(is_done).order_by(trials.c.number.desc())
-    return {row.campaign_id: BestTrial(row.number, row.arm, row.objective) for row in connection.execute(ranked)}
-
-
-def _phase() -> ColumnElement[str]:
-    """Give what a trial is for; what a trial of the search was asked for says nothing of it."""
-    return func.coalesce(trials.c.ask["phase"].as_string(), Phase.SEARCH.value)
 
 
 _same_campaign = submissions.c.campaign_id == observations.c.campaign_id

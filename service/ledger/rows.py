@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.numbers import from_column, metrics_from_json
 from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialOutcome, TrialRecord
-from service.ledger.numbers import from_column, metrics_from_json
 
 
 def campaign(row: Any) -> CampaignRecord:

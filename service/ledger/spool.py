@@ -44,7 +44,7 @@ class Spool:
         """Write records as one batch and force them to disk.
 
         Args:
-            records: JSON-plain mappings; numbers must be finite (`ledger.numbers` names the others).
+            records: JSON-plain mappings; numbers must be finite (`campaign.numbers` names the others).
 
         Returns:
             The position of the last entry, also where `records` is empty.

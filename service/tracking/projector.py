@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
+from service.campaign.best import campaign_ranking
+from service.campaign.leaderboard import leaderboard, place_of
 from service.campaign.lifecycle import CampaignState, TrialState
+from service.campaign.progress import tally
 from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
 from service.ports import Attachments, FollowedLedger, Tracker
 
@@ -114,18 +117,26 @@ class Projector:
 
 
 def _summary(campaign: CampaignRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """Summarise a campaign for its own run: counts, device seconds, and the best objective of search and finals."""
+    """Summarize a campaign for its own run.
+
+    num_trials/<state>   how many trials are in a state
+    device_seconds       of all trials
+    best                 the best search value, over all arms: the mean over the seeds of its point
+    best_final           if arms are compared by their finals: the mean of the finals of the best point of all
+
+    The last two are not there if no best point may be named.
+    """
     summary = {
         f"num_trials/{state.lower()}": float(sum(each.state is state for each in trials)) for state in TrialState
     }
     summary["device_seconds"] = sum(trial.device_seconds for trial in trials)
-    pick = min if campaign.objective["mode"] == "minimize" else max
-    for name, phase in (("best", Phase.SEARCH), ("best_final", Phase.FINAL)):
-        completed = [
-            each.objective
-            for each in trials
-            if each.state is TrialState.COMPLETED and each.phase is phase and each.objective is not None
-        ]
-        if completed and campaign.state is not CampaignState.QUEUED:
-            summary[name] = pick(completed)
+    if campaign.state is CampaignState.QUEUED:
+        return summary
+    num_arms, mode = len(campaign.specification["arms"]), campaign.objective["mode"]
+    standings = leaderboard(trials, num_arms=num_arms, mode=mode)
+    ranking = campaign_ranking(campaign, standings, tally(trials))
+    if ranking.best is not None:
+        summary["best"] = min((each.best for each in standings if each.best is not None), key=place_of(mode)).value
+        if ranking.phase is Phase.FINAL:
+            summary["best_final"] = ranking.best.standing.value
     return summary

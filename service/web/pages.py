@@ -11,14 +11,17 @@ from markupsafe import Markup
 from service.api import tracking
 from service.api.answers import campaign_document
 from service.api.campaigns import find, list_campaigns
-from service.api.context import Context, caller_of, context_of
+from service.api.context import caller_of, context_of
 from service.api.report import make_campaign_report
-from service.api.trials import TrialNumber, list_trials, read_best, read_leaderboard, read_log, read_trial
+from service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
+from service.campaign.comparability import lacking_sentence
 from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState, has_failures
+from service.campaign.progress import untold_text
 from service.campaign.records import TrialRecord
 from service.campaign.specification import restore
 from service.ledger.access import Role
 from service.ledger.pages import TrialOrder
+from service.tracking.links import MLFLOW
 from service.web.rendering import render
 
 if TYPE_CHECKING:
@@ -54,17 +57,17 @@ def standing_part(request: Request, campaign_id: str) -> Response:
     """Show how a campaign stands: its state, what may be done, its progress and its arms."""
     context, submission = context_of(request), find(request, campaign_id)
     campaign = submission.campaign
-    summary = context.summaries.of(context.ledger, [submission])[campaign_id]
+    summary = context.summaries.of(context.ledger, [submission], standings=context.standings)[campaign_id]
     aside = context.ledger.num_set_aside([campaign_id])
     board = read_leaderboard(request, Response(), campaign_id, limit=1)
     return render(
         request,
         "standing.html",
         campaign=campaign_document(submission, summary, num_set_aside=aside.get(campaign_id, 0)),
-        verbs=_verbs(request, campaign.state, [each for each, number in summary.num_trials.items() if number]),
+        verbs=_verbs(request, campaign.state, [each.state for each in summary.tallies]),
+        lacking=lacking_sentence(campaign, summary.tallies),
         board=board,
-        best=read_best(request, campaign_id),
-        lag=_lag(context),
+        untold=untold_text(0 if context.pages is None else context.ledger.untold(MLFLOW, campaign)),
     )
 
 
@@ -163,10 +166,6 @@ def _verbs(request: Request, state: CampaignState, trials: Collection[TrialState
         if CAMPAIGN_TRANSITIONS[event].get(state, state) is not state
         and (event is not CampaignEvent.RETRY or has_failures(state, trials))
     ]
-
-
-def _lag(context: Context) -> int | None:
-    return None if context.pages is None else context.ledger.lag("mlflow")
 
 
 def _best_of(trials: Sequence[TrialRecord], arm: int, mode: str) -> list[TrialRecord]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from fastapi import Request
@@ -13,11 +13,13 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from service.api.access import KEY_COOKIE, token_of
+from service.campaign.numbers import from_json, interval_text, number_text
+from service.campaign.progress import duration_text
 
 # Plotly writes styles into its elements, and compiles the program that draws parallel coordinates.
 _POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'; "
-    "img-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'; connect-src 'self'; "
+    "img-src 'self' data: blob:; font-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -31,7 +33,7 @@ _NONE = "–"
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Answer with a page, or a part of one."""
     token, is_known = token_of(request), KEY_COOKIE in request.cookies
-    content = _templates.get_template(template).render(token=token, has_cookie=is_known, status=status, **values)
+    content = _templates().get_template(template).render(token=token, has_cookie=is_known, status=status, **values)
     return HTMLResponse(content, status_code=status, headers=HEADERS)
 
 
@@ -39,7 +41,15 @@ def number(value: Any) -> str:
     """Write a number as a table shows it; also the API's words for what JSON has no number for."""
     if value is None:
         return _NONE
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def interval(point: Any) -> str:
+    """Write a point's value with half the width of its 95 % interval; a dash for none."""
+    if point is None:
+        return _NONE
+    half_width = None if point.half_width is None else from_json(point.half_width)
+    return interval_text(from_json(point.value), half_width)
 
 
 def settings(config: Mapping[str, Any]) -> str:
@@ -54,30 +64,22 @@ def moment(milliseconds: int) -> str:
 
 def duration(seconds: float | None) -> str:
     """Write a span of time in its two largest units."""
-    if seconds is None:
-        return _NONE
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return _NONE if seconds is None else duration_text(seconds)
 
 
 def _document(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=False)
 
 
-_templates = Environment(
-    loader=PackageLoader("service.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters |= {
-    "number": number,
-    "settings": settings,
-    "moment": moment,
-    "duration": duration,
-    "document": _document,
-}
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("service.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"number": number, "interval": interval, "settings": settings, "moment": moment, "duration": duration}
+    made.filters |= filters | {"document": _document}
+    return made

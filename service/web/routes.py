@@ -14,15 +14,16 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from service.api.access import Gate
-from service.api.problems import BodyError
 from service.errors import (
     AccessError,
+    BodyError,
     CampaignNotFoundError,
     LedgerError,
     ServiceError,
     SpecificationError,
     TrialNotFoundError,
 )
+from service.findings.plotly_script import plotly_script
 from service.ledger.access import Role
 from service.web import pages, sessions, submission
 from service.web.rendering import render
@@ -76,9 +77,7 @@ def _asset(name: str) -> bytes:
 
 @cache
 def _plotly() -> bytes:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs()).encode()
+    return plotly_script().encode()
 
 
 def asset(name: str) -> Response:

@@ -9,7 +9,7 @@ function draw(root) {
     const { data, layout } = JSON.parse(script.textContent);
     const place = script.parentElement;
     script.remove();
-    Plotly.newPlot(place, data, layout, { responsive: true, displaylogo: false });
+    Plotly.newPlot(place, data, layout, { responsive: true });
   }
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.campaign.comparability import comparability, group_of
+from service.campaign.comparability import comparability, group_of, lacking_sentence
 from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
 from service.findings.bundle import read_bundle
 from service.ledger import entries
@@ -213,7 +214,10 @@ def test_a_campaign_tells_its_best_trial_and_a_guess_at_what_is_left(bench: Benc
     for event in (CampaignEvent.LAUNCH, CampaignEvent.CLAIM):
         bench.ledger.move_campaign(campaign_id, event, reason="x")
     campaign = bench.client.get(f"/v1/campaigns/{campaign_id}").json()
-    assert campaign["best"] == {"number": 1, "arm": "adamw", "value": 2.0}
+    best = {"arm": "adamw", "point": 0, "trials": [1], "value": 2.0, "half_width": None, "phase": "search"}
+    assert campaign["best"] == best | {"how": "best search value: one seed, so small differences may be chance"}
+    assert campaign["why_no_best"] == ""
+    assert campaign["progress"]["text"] == "4 completed of 16"
     assert campaign["progress"]["eta_seconds"] == pytest.approx((16 - 4) * 0.5 / 2)
     (listed,) = bench.client.get("/v1/campaigns").json()["campaigns"]
     assert listed == campaign
@@ -239,11 +243,31 @@ def test_a_campaign_of_which_an_arm_was_never_tried_has_no_best_and_says_so(benc
     assert f"<ul><li>{sentence}</li>" in page
 
 
-def test_groups_of_trials_in_the_ledger_say_what_the_trials_say(bench: Bench) -> None:
+def test_tallies_in_the_ledger_lack_what_the_trials_lack(bench: Bench) -> None:
     campaign_id = bench.submit()
     bench.add_trials(campaign_id, [1.0, math.nan, None, 2.0, math.inf, None, 3.0])
-    names = ["muon", "adamw"]
-    trials, groups = bench.ledger.trials(campaign_id), bench.ledger.trial_groups(campaign_id)
+    names, campaign = ["muon", "adamw"], bench.ledger.campaign(campaign_id)
+    trials, tallies = bench.ledger.trials(campaign_id), bench.ledger.tallies([campaign_id])[campaign_id]
     for state in CampaignState:
-        assert comparability(names, groups, state=state) == comparability(names, map(group_of, trials), state=state)
-    assert sum(each.device_seconds for each in groups) == sum(each.device_seconds for each in trials)
+        expected = comparability(names, map(group_of, trials), state=state).sentence
+        assert lacking_sentence(replace(campaign, state=state), tallies) == expected
+    assert sum(each.device_seconds for each in tallies) == sum(each.device_seconds for each in trials)
+
+
+def test_a_list_keeps_up_with_a_campaign_that_changes_while_it_is_listed(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [3.0, 2.0, None])
+
+    def listed() -> tuple[float, str]:
+        (campaign,) = bench.client.get("/v1/campaigns").json()["campaigns"]
+        assert (
+            campaign["best"]["value"] == bench.client.get(f"/v1/campaigns/{campaign_id}/best").json()["best"]["value"]
+        )
+        return campaign["best"]["value"], campaign["progress"]["text"]
+
+    assert listed() == (2.0, "1 pending, 2 completed of 16")
+    place: dict[str, Any] = {"trial": 2, "objective": 1.0, "produced_at": 3, "device_seconds": 0.5}
+    told = [entries.observation(step=60, metrics={"validation_loss": 1.0}, **place)]
+    told.append(entries.trial_moved(trial=2, state=TrialState.COMPLETED, reason="end_of_schedule", at=4))
+    bench.ledger.append(campaign_id, 1, list(enumerate(told, start=100)))
+    assert listed() == (1.0, "3 completed of 16")

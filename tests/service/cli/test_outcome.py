@@ -121,13 +121,29 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
         "wall_seconds": 1.5,
         "lacking": {},
         "pareto": None,
+        "best": {
+            "arm": "adamw",
+            "point": 0,
+            "trials": [2, 3],
+            "value": 0.6,
+            "half_width": pytest.approx(1.2706, abs=1e-4),
+            "phase": "search",
+            "how": "best search value: mean ± 95 % interval, 2 seeds",
+        },
+        "why_no_best": "",
+        "progress": "1 running, 4 completed, 1 diverged of 8",
         "arms": [
             {
                 "name": "muon",
                 "optimizer": "muon",
                 "num_trials": 4,
                 "states": {"COMPLETED": 2, "DIVERGED": 1, "RUNNING": 1},
-                "best": {"value": 1.5, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 0},
+                "best": {
+                    "value": 1.5,
+                    "half_width": pytest.approx(6.3531, abs=1e-4),
+                    "config": {"lr": 0.1, "betas": [0.9, 0.95]},
+                    "trial": 0,
+                },
                 "finals": [],
             },
             {
@@ -135,7 +151,12 @@ def test_the_json_object_has_the_documented_shape_and_no_numbers_that_json_lacks
                 "optimizer": "adamw",
                 "num_trials": 2,
                 "states": {"COMPLETED": 2},
-                "best": {"value": 0.6, "config": {"lr": 0.1, "betas": [0.9, 0.95]}, "trial": 2},
+                "best": {
+                    "value": 0.6,
+                    "half_width": pytest.approx(1.2706, abs=1e-4),
+                    "config": {"lr": 0.1, "betas": [0.9, 0.95]},
+                    "trial": 2,
+                },
                 "finals": [],
             },
         ],
@@ -180,7 +201,7 @@ def test_progress_without_a_terminal_is_a_line_with_counts_and_the_time_left(con
     with ProgressDisplay(TWO_SEEDS, console) as display:
         display.show(campaign(CampaignState.RUNNING), TRIALS)
     # 5 of 8 trials ended at 2 device seconds each: 3 are left, of which one has used its 2 already, on 3 workers.
-    assert "4 completed, 1 running, 1 diverged  running, about 1 s left" in said(console)
+    assert "1 running, 4 completed, 1 diverged of 8  running, about 2 s left" in said(console)
 
 
 def test_progress_on_a_terminal_has_a_bar_per_arm_with_its_best() -> None:
@@ -188,7 +209,7 @@ def test_progress_on_a_terminal_has_a_bar_per_arm_with_its_best() -> None:
     with ProgressDisplay(TWO_SEEDS, console) as display:
         display.show(campaign(CampaignState.RUNNING), TRIALS)
     text = said(console)
-    for words in ("muon", "adamw", "best 0.5", "3/4", "5/8"):
+    for words in ("muon", "adamw", "best 0.6 ± 1.3", "3/4", "5/8"):
         assert words in text
 
 

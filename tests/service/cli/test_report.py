@@ -169,7 +169,7 @@ def test_the_best_is_yaml_that_a_campaign_takes_and_says_how_it_was_found(data_d
     text = _run("best", "c-1", data_dir=data_dir).output
     document = yaml.safe_load(text)
     assert document.pop("optimizer") == "muon"
-    assert "8 seeds of the finals" in text.splitlines()[0]
+    assert "mean of finals ± 95 % interval, 8 seeds" in text.splitlines()[0]
     (winner,) = [each for each in report_on(read_stored(data_dir, "c-1")).arms if each.name == "muon"]
     assert winner.best is not None
     assert document == winner.best.config

@@ -46,12 +46,15 @@ def test_the_best_configuration_the_report_and_the_environment_are_there(tmp_pat
 
 def test_the_description_says_what_was_asked_how_each_arm_did_and_which_point_is_best(tmp_path: Path) -> None:
     arms = [{"name": "a_b", "optimizer": "muon"}, {"optimizer": "adamw"}]
-    first, _, best, _, *table = written(tmp_path, arms=arms)["description.md"].strip().split("\n")
-    assert first == "Spectune: minimize `validation_loss` at step 200. SUCCEEDED: 12 completed."
-    assert table[0].startswith("| arm | trials | completed | device seconds | best of the search |")
+    first, _, best, _, how, _, *table = written(tmp_path, arms=arms)["description.md"].strip().split("\n")
+    assert first == "Spectune: minimize `validation_loss` at step 200. SUCCEEDED: 12 completed of 12."
+    assert table[0].startswith("| arm | trials | completed | device seconds | best search value |")
     assert table[2].startswith(f"| a_b | 6 | 6 | 6 | {value(0, 200, 12):.4g} |")  # the better arm comes first
     assert table[3].startswith("| adamw | 6 | 6 |")
     assert best == "Best: **a_b**, point 0: lr = 0.001, weight_decay = 0"
+    assert how == (
+        f"validation_loss {value(0, 200, 12):.4g} (best search value: one seed, so small differences may be chance)."
+    )
 
 
 def test_the_environment_names_every_package_with_its_version() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,7 +162,9 @@ def test_a_retry_opens_the_trials_that_failed_and_no_others(ledger: ServiceLedge
     ledger.move_campaign("c", CampaignEvent.FAIL, reason="x")
     ledger.set_going("c", CampaignEvent.RETRY)
     assert [trial.state for trial in ledger.trials("c")] == ["COMPLETED", "PENDING", "PENDING"]
-    assert ledger.summaries({"c": "minimize"})["c"].num_trials == {TrialState.COMPLETED: 1, TrialState.PENDING: 2}
+    document = {"arms": [{"name": "muon"}], "objective": {"mode": "minimize"}}
+    tallies = ledger.summaries([replace(ledger.campaign("c"), specification=document)])["c"].tallies
+    assert {each.state: each.num_trials for each in tallies} == {TrialState.COMPLETED: 1, TrialState.PENDING: 2}
 
 
 @pytest.mark.parametrize("ends", [[], ["COMPLETED"], ["DIVERGED", "STOPPED"], ["COMPLETED", "CANCELLED"]])

@@ -16,13 +16,14 @@ from service.tracking.projector import Projector
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
 NUM_TRIALS, NUM_STEPS = 3, 4
+SPECIFICATION: dict[str, Any] = {"arms": [{"name": "muon"}], "objective": {"mode": "minimize"}}
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A ledger with one campaign that has succeeded."""
     with Ledger.at(tmp_path / "ledger.sqlite") as ledger:
-        ledger.create_campaign("c", name="test", specification={"objective": {"mode": "minimize"}})
+        ledger.create_campaign("c", name="test", specification=SPECIFICATION)
         attempt = ledger.begin_attempt("c")
         ledger.move_campaign("c", CampaignEvent.LAUNCH, reason="launching")
         ledger.move_campaign("c", CampaignEvent.CLAIM, reason="driver_started")
@@ -88,7 +89,7 @@ def test_finals_are_not_mixed_with_the_search(ledger: Ledger) -> None:
     observed: dict[str, Any] = {"metrics": {"loss": 0.5}, "objective": 0.5, "device_seconds": 1.0, "produced_at": 3}
     records.append(entries.observation(trial=9, step=1, **observed))
     records.append(entries.trial_moved(trial=9, state=TrialState.COMPLETED, reason="end_of_schedule", at=9))
-    ledger.create_campaign("d", name="test", specification={"objective": [{"mode": "minimize"}, {"mode": "maximize"}]})
+    ledger.create_campaign("d", name="test", specification=SPECIFICATION)
     attempt = ledger.begin_attempt("d")
     ledger.move_campaign("d", CampaignEvent.LAUNCH, reason="launching")
     ledger.move_campaign("d", CampaignEvent.CLAIM, reason="driver_started")

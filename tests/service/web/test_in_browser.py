@@ -58,14 +58,20 @@ def test_a_campaign_is_followed_and_led_in_a_browser(tmp_path: Path) -> None:
         mistakes: list[str] = []
         page.on("pageerror", lambda error: mistakes.append(str(error)))
         page.on("response", lambda answer: mistakes.append(answer.url) if answer.status >= 400 else None)
+        page.on("console", lambda said: mistakes.append(said.text) if said.type == "error" else None)
         with served(bench) as address:
+            own = (address, "data:", "blob:", "about:")
+            page.on("request", lambda asked: None if asked.url.startswith(own) else mistakes.append(asked.url))
             page.goto(address)
             page.get_by_role("link", name="shown").click()
-            expect(page.locator("#standing")).to_contain_text("4 of ")
+            expect(page.locator("#standing")).to_contain_text("4 completed of 16")
             expect(page.locator(".figure svg.main-svg").first).to_be_visible()
+            titles = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(each => each.dataset.title)")
+            assert titles
+            assert not [title for title in titles if "share" in title.lower() or "cloud" in title.lower()]
             expect(page.locator("#trials tbody tr")).to_have_count(5)
             report_another(bench, campaign_id, 4, 0.125)
-            expect(page.locator("#standing")).to_contain_text("5 of ")  # without a click
+            expect(page.locator("#standing")).to_contain_text("5 completed of 16")  # without a click
             expect(page.locator("#standing")).to_contain_text("0.125")
             keep_picture(page, "campaign_page")
             page.get_by_role("button", name="Pause").click()

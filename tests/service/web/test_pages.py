@@ -59,7 +59,7 @@ def test_a_running_campaign_is_shown_with_its_arms_figures_and_what_may_be_done(
     assert f'data-events="/v1{base}/events?after=' in bench.client.get(base).text
     standing = bench.client.get(base + "/standing").text
     assert re.findall(r'hx-post="/v1/campaigns/[^:]+:(\w+)"', standing) == ["pause", "cancel"]
-    assert "3 of " in standing
+    assert "1 pending, 3 completed of 16" in standing
     titles = [each["layout"]["title"]["text"] for each in figures_in(bench.client.get(base + "/figures").text)]
     assert titles[:3] == [
         "Objective over time, and the best so far",
@@ -183,5 +183,5 @@ def test_what_pages_load_is_there_and_comes_from_here_alone(bench: Bench) -> Non
     for name in ASSETS:
         assert bench.client.get(f"/static/{name}").status_code == 200, name
     page = bench.client.get("/")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)

@@ -1,15 +1,39 @@
-"""Numbers that JSON cannot say: NaN and the infinities travel as the strings "NaN", "Infinity", "-Infinity"."""
+"""Numbers as JSON and as text; NaN and the infinities are everywhere the words "NaN", "Infinity" and "-Infinity"."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+def number_text(value: float, *, digits: int = 4) -> str:
+    """Return a number as people read it, with so many significant digits."""
+    return f"{value:.{digits}g}" if math.isfinite(value) else str(to_json(value))
+
+
+def interval_text(value: float, half_width: float | None, *, digits: int = 4) -> str:
+    """Return a mean with half the width of its 95 % interval, as "0.0036 ± 0.021"; without one, the value alone."""
+    return number_text(value, digits=digits) + ("" if half_width is None else f" ± {_width_text(half_width)}")
+
+
+def _width_text(value: float) -> str:
+    return f"{value:#.2g}" if math.isfinite(value) else number_text(value)
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value with every number that JSON lacks replaced by its word, in mappings and lists of any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(each) for each in value]
+    return to_json(value) if isinstance(value, float) else value
+
+
 def to_json(value: float) -> float | str:
-    """Say a number in JSON: itself where it is finite, else its name."""
+    """Return a number as JSON has it: itself if it is finite, else its word."""
     if math.isfinite(value):
         return value
     if math.isnan(value):
