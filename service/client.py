@@ -136,6 +136,11 @@ class Client:
         found: list[Document] = self._call("GET", f"/v1/campaigns/{campaign_id}/attempts")["attempts"]
         return found
 
+    def set_aside(self, campaign_id: str) -> list[Document]:
+        """List the records of a campaign's drivers that the ledger cannot hold, and why."""
+        found: list[Document] = self._call("GET", f"/v1/campaigns/{campaign_id}/set-aside")["records"]
+        return found
+
     def logs(self, campaign_id: str) -> str:
         """Read the end of what the last driver printed."""
         return self._ask("GET", f"/v1/campaigns/{campaign_id}/logs").text

@@ -25,6 +25,7 @@ CAMPAIGN: Final[dict[str, Any]] = {
     "attempt": 1,
     "queue_position": None,
     "waiting_for": "",
+    "num_set_aside": 0,
     "progress": {
         "num_trials": {"COMPLETED": 9, "RUNNING": 1},
         "num_trials_planned": 16,

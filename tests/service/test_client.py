@@ -60,6 +60,7 @@ def test_every_verb_of_the_api_is_a_method(tmp_path: Path, asked: set[tuple[str,
         assert client.curves(name, 1, names="validation_loss")["observations"][0]["step"] == 60
         assert client.stop_trial(name, 0)["state"] == "PENDING"
         assert [each["number"] for each in client.attempts(name)] == [1]
+        assert client.set_aside(name) == []
         assert client.logs(name) == ""
         assert client.bundle(name)[:2] == b"PK"
         assert client.best(name)["best"]["value"] == 0.5

@@ -69,7 +69,7 @@ class Bench:
         self.campaign = EmbeddedCampaign(
             self.ledger, self.launcher, data=self.data, campaign_id="c", clock=lambda: self.now
         )
-        self.campaign.start(name="test", specification={"objective": {"mode": "minimize"}})
+        self.campaign.start(name="test", specification={"objective": {"mode": "minimize"}, "arms": [{"name": "a"}]})
 
     def watch_until_relaunched(self) -> bool:
         """Watch now, and once more when the pause before the next attempt is over."""

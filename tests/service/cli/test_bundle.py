@@ -85,7 +85,7 @@ def test_a_trial_that_comes_out_elsewhere_fails_the_command(bundle: Path, monkey
 
 def test_differences_smaller_than_the_deviation_are_named() -> None:
     def trial(arm: str, expected: float, value: float) -> Replayed:
-        bundled = BundledTrial(0, arm, "final", 0, 0, {}, "COMPLETED", {1: {"loss": expected}})
+        bundled = BundledTrial(0, arm, "final", 0, 0, {}, "COMPLETED", expected, {1: {"loss": expected}})
         return Replayed(bundled, value, expected, abs(value - expected) / expected, 0.0, {})
 
     arms = [SimpleNamespace(name=name) for name in "abc"]
