@@ -218,6 +218,7 @@ def service_context(
     """Wire the API of a service."""
     from service.api.context import Context  # FastAPI takes a second, which `spectune run` need not wait for
     from service.api.probes import RecentAnswer
+    from service.findings.worker_output import read_output
 
     def driver_log(campaign_id: str, attempt: int) -> bytes | None:
         log = data.driver_log(campaign_id, attempt)
@@ -230,6 +231,7 @@ def service_context(
         suffix=lambda: secrets.token_hex(5),
         wake=wake,
         driver_log=driver_log,
+        worker_output=lambda campaign_id, trial: read_output(data.output(campaign_id), trial=trial),
         pages=pages,
         probes={name: RecentAnswer(probe) for name, probe in probes.items()},
     )

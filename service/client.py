@@ -141,9 +141,10 @@ class Client:
         found: list[Document] = self._call("GET", f"/v1/campaigns/{campaign_id}/set-aside")["records"]
         return found
 
-    def logs(self, campaign_id: str) -> str:
-        """Read the end of what the last driver printed."""
-        return self._ask("GET", f"/v1/campaigns/{campaign_id}/logs").text
+    def logs(self, campaign_id: str, *, trial: int | None = None) -> str:
+        """Read the end of what the last driver printed and what workers printed, or only what a trial's code did."""
+        which = "" if trial is None else f"?trial={trial}"
+        return self._ask("GET", f"/v1/campaigns/{campaign_id}/logs{which}").text
 
     def bundle(self, campaign_id: str) -> bytes:
         """Read the campaign as one zip file."""

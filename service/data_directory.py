@@ -162,6 +162,10 @@ class DataDirectory:
         """The root of a campaign's checkpoints."""
         return self.campaign(campaign_id) / "checkpoints"
 
+    def output(self, campaign_id: str) -> Path:
+        """Where workers keep what the code of trials prints: a folder for each attempt."""
+        return self.campaign(campaign_id) / "output"
+
     def driver_reason(self, campaign_id: str, attempt: int) -> Path:
         """Where the driver of an attempt leaves why it ended, in words."""
         return self.campaign(campaign_id) / f"driver-{attempt}.reason"

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.exceptions import RayError
 
 from trainers.messages import Verdict
 from trainers.slot import BoardLostError, Slot, SlotOptions
+from trainers.worker_output import WorkerOutput
 
 
 class ActorVerdicts:
@@ -79,7 +81,10 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         if options.working_folder:
             os.chdir(options.working_folder)  # Ray may have started this process before there was such a folder
         self._slot_name = config["slot"]
-        self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options)
+        attribute: dict[str, Any] = {}
+        if options.output:
+            attribute = {"attribute": WorkerOutput(Path(options.output) / f"{self._slot_name}.log").attribute}
+        self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options, **attribute)
         self._is_known = False
         _end_on_sigterm()
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()

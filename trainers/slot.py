@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ class SlotOptions:
         verify_fusion: Whether to compare, now and then, a fused step with the step alone.
         working_folder: Where the code of trials finds itself; empty where that is its machine's business.
         arithmetic: Which instructions the processor uses.
+        output: Where the process keeps what is printed, a file for each slot; empty where it is left alone.
         file_mask: The permissions that files of the slot's process do not have: checkpoints are their owner's.
     """
 
@@ -58,6 +59,7 @@ class SlotOptions:
     verify_fusion: bool = False
     working_folder: str = ""
     arithmetic: Arithmetic = Arithmetic.FASTEST
+    output: str = ""
     file_mask: int = 0o077
 
     @property
@@ -87,12 +89,20 @@ class Slot:
         name: The slot's name.
         verdicts: Where its verdicts come from; `is_stopping` is asked at most once a second inside a stretch.
         options: What is the same for all its trials.
+        attribute: Told of which trials the code is that runs next.
     """
 
-    def __init__(self, name: str, verdicts: VerdictSource, options: SlotOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        verdicts: VerdictSource,
+        options: SlotOptions,
+        attribute: Callable[[Sequence[int]], object] = lambda trials: None,
+    ) -> None:
         prepare_process(arithmetic=options.arithmetic, cpus=options.cpus, gpus=options.gpus)
         self._name = name
         self._verdicts = verdicts
+        self._attribute = attribute
         self._options = options
         self._folder = Path(options.checkpoints) / options.folder / name
         self._assignments: dict[int, Assignment] = {}
@@ -143,6 +153,7 @@ class Slot:
         for assignment in assignments:
             start = time.monotonic()
             self._assignments[assignment.trial] = assignment
+            self._attribute((assignment.trial,))
             try:
                 key = assignment.is_alone, structure_of(assignment.setting)
                 if key not in self._cohorts:
@@ -179,6 +190,7 @@ class Slot:
         if not targets:
             return []
         start = time.monotonic()
+        self._attribute(trials)
         try:
             self._verify(cohort, trials)
             outcomes = cohort.advance(targets, should_stop=self._verdicts.is_stopping)

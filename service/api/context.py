@@ -22,6 +22,10 @@ def _nothing() -> None:
     """Wake nobody."""
 
 
+def _no_output(campaign_id: str, trial: int | None) -> str:
+    return ""
+
+
 def _no_log(_: str, __: int) -> bytes | None:
     """Know no log."""
     return None
@@ -38,6 +42,7 @@ class Context:
         suffix: Makes the unique part of a campaign's id.
         wake: Called when there is something to do for the reconciler.
         driver_log: Gives what the driver of an attempt printed, None where there is nothing.
+        worker_output: Reads what the code of a campaign's trials printed; of one trial, if one is named.
         pages: Finds where campaigns are tracked; None where they are not.
         standings: Remembers leaderboards.
         summaries: Remembers what lists say of campaigns.
@@ -51,6 +56,7 @@ class Context:
     suffix: Callable[[], str]
     wake: Callable[[], None] = _nothing
     driver_log: Callable[[str, int], bytes | None] = _no_log
+    worker_output: Callable[[str, int | None], str] = _no_output
     pages: Pages | None = None
     probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     standings: Standings = field(default_factory=Standings)

@@ -15,6 +15,7 @@ from service.api.cursors import decode, encode
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
 from service.campaign.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
+from service.campaign.clean_text import clean_text
 from service.campaign.comparability import lacking_sentence
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
@@ -150,15 +151,23 @@ def _front(ledger: ServiceLedger, submission: Submission, standings: Sequence[Ar
     ]
 
 
-def read_log(request: Request, campaign_id: str) -> PlainTextResponse:
-    """Read the end of what the last attempt's driver printed."""
+def read_log(
+    request: Request,
+    campaign_id: str,
+    trial: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only what its code printed.")] = None,
+) -> PlainTextResponse:
+    """Read the end of what the last attempt's driver printed, and what the code of trials printed in workers."""
     find(request, campaign_id)
     context = context_of(request)
+    printed = context.worker_output(campaign_id, trial)
+    if trial is not None:
+        return PlainTextResponse(printed)
     for attempt in reversed(context.ledger.attempts(campaign_id)):
         log = context.driver_log(campaign_id, attempt.number)
         if log is not None:
-            return PlainTextResponse(log[-_MOST_LOG_BYTES:].decode("utf-8", errors="replace"))
-    return PlainTextResponse("")
+            text = clean_text(log[-_MOST_LOG_BYTES:].decode("utf-8", errors="replace"), longest=_MOST_LOG_BYTES)
+            return PlainTextResponse("\n".join(filter(None, [text, printed])))
+    return PlainTextResponse(printed)
 
 
 def _arms(submission: Submission) -> list[str]:

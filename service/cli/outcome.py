@@ -143,14 +143,24 @@ def _show_best(console: Console, specification: Specification, ranking: Ranking)
 def _show_failure(
     console: Console, campaign: CampaignRecord, trials: Sequence[TrialRecord], data: DataDirectory
 ) -> None:
-    """Print the last line of the first failed trial's traceback, and where the whole story is."""
+    """Print where the first failed trial's code raised and what, and where the whole story is."""
     for trial in trials:
         if trial.state is TrialState.FAILED:
-            console.print(f"trial {trial.number}: {trial.message.strip().splitlines()[-1]}", markup=False)
+            for line in _raised(trial.message):
+                console.print(f"trial {trial.number}: {line}", highlight=False, markup=False, soft_wrap=True)
+            where = f"spectune logs {campaign.campaign_id} --trial {trial.number} --data-dir {data.root}"
+            console.print(f"what its code printed: {where}", highlight=False, markup=False, soft_wrap=True)
             break
     logs = [data.driver_log(campaign.campaign_id, attempt) for attempt in range(campaign.attempt, 0, -1)]
     for log in [log for log in logs if log.exists()][:1]:
         console.print(f"the driver's log: {log}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _raised(message: str) -> list[str]:
+    """Return the last frame of a traceback, file and line, and what was raised there."""
+    lines = message.strip().splitlines() or [""]
+    frames = [line.strip() for line in lines if line.startswith('  File "')]
+    return [*frames[-1:], lines[-1]]
 
 
 def _standings(specification: Specification, trials: Sequence[TrialRecord]) -> tuple[ArmStanding, ...]:

@@ -11,11 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from service.campaign.clean_text import clean_text
 from service.campaign.numbers import from_json, interval_text
 from service.campaign.progress import duration_text, untold_text
 from service.campaign_file import read_document
 from service.cli.consoles import output_console, print_table
+from service.cli.stored import read_stored
 from service.client import Client
+from service.data_directory import DataDirectory
+from service.findings.worker_output import read_output
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -144,10 +148,33 @@ def stop(
     print(f"{campaign_id} trial {trial['number']} {trial['state']}")
 
 
-def logs(campaign_id: CampaignArgument, url: UrlOption = DEFAULT_URL) -> None:
-    """Show the end of what a campaign's driver printed."""
-    with _client(url) as client:
-        print(client.logs(campaign_id), end="")
+def logs(
+    campaign_id: CampaignArgument,
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=0, help="Only what the code of this trial printed.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Read this data directory instead of asking a service.")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Show the end of what a campaign's driver printed, and what the code of its trials printed in workers."""
+    if data_dir is not None:
+        text = _stored_logs(DataDirectory(data_dir.resolve()), campaign_id, trial)
+    else:
+        with _client(url) as client:
+            text = client.logs(campaign_id, trial=trial)
+    print(text, end="" if text.endswith("\n") else "\n")
+
+
+def _stored_logs(data: DataDirectory, campaign_id: str, trial: int | None) -> str:
+    attempts = read_stored(data.root, campaign_id).record.attempt
+    printed = read_output(data.output(campaign_id), trial=trial)
+    if trial is not None:
+        return printed or f"nothing that trial {trial} printed is kept"
+    logs = [data.driver_log(campaign_id, attempt) for attempt in range(attempts, 0, -1)]
+    last = next((log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists()), "")
+    return "\n".join(filter(None, [clean_text(last), printed])) or "nothing was printed"
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -158,6 +158,7 @@ class Attempt:
                 arithmetic=Arithmetic(self._specification.arithmetic),
                 working_folder="" if os.environ.get("RAY_ADDRESS") else os.getcwd(),
                 file_mask=self._access.mask,
+                output=str(self._data.output(self._campaign_id) / f"attempt-{self._number}"),
             ),
             folder=self._data.tune(self._campaign_id, self._number),
             stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,

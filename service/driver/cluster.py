@@ -22,7 +22,7 @@ from ray.exceptions import RpcError
 
 from service.campaign.sections import ResourcesSection
 from service.driver.environment import worker_environment
-from service.driver.temporary_folder import ray_folder
+from service.driver.temporary_folder import SessionFolder, remove_dead_sessions
 from service.errors import ClusterAwayError
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def ray_for(resources: ResourcesSection, *, is_job: bool) -> Iterator[None]:
         ClusterAwayError: Nothing answers at RAY_ADDRESS.
     """
     address = os.environ.get("RAY_ADDRESS")
+    session: SessionFolder | None = None
     if address:
         environment = {} if is_job else {"runtime_env": {"env_vars": worker_environment()}}
         try:
@@ -55,12 +56,16 @@ def ray_for(resources: ResourcesSection, *, is_job: bool) -> Iterator[None]:
     else:
         own = {"num_cpus": resources.workers * resources.cpus, "object_store_memory": _OBJECT_STORE_BYTES}
         no_gpus = {} if resources.gpus else {"num_gpus": 0}
-        _start_own(**own, **no_gpus)
+        remove_dead_sessions()
+        session = SessionFolder()
+        _start_own(session, **own, **no_gpus)
     try:
         yield
     finally:
         gc.collect()  # an actor's handle that another thread collects while Ray shuts down would end this process
         ray.shutdown()
+        if session is not None:
+            session.remove()
 
 
 class _BareNode(Node):  # type: ignore[misc]
@@ -109,14 +114,12 @@ class _NotStartedError(Exception):
     """Ray did not start on this machine, which may be overloaded."""
 
 
-def _start_own(**options: Any) -> None:
+def _start_own(session: SessionFolder, **options: Any) -> None:
     """Start a Ray of one's own; on an overloaded machine it may take more than one try."""
     for tries_left in reversed(range(_TRIES)):
         try:
             with _bare_head():
-                ray.init(
-                    address="local", include_dashboard=False, _temp_dir=str(ray_folder() / "ray"), **options, **_QUIET
-                )
+                ray.init(address="local", include_dashboard=False, _temp_dir=str(session.path), **options, **_QUIET)
         except _NotStartedError as error:
             if not tries_left:
                 raise

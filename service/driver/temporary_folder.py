@@ -7,16 +7,22 @@ opens the folder that it is given to everybody, so it is given one within this o
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from service.errors import SettingsError
 
 LONGEST_PATH: Final = 28  # and a name of eleven in it for the Ray head of a service
 _SHORT: Final = "/tmp"
+_SESSION: Final = "r-"
+_LOCK: Final = "owner.lock"
 _VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
 
 
@@ -60,3 +66,45 @@ def _made(folder: Path) -> Path:
     if stat.S_IMODE(folder.lstat().st_mode) != 0o700:
         folder.chmod(0o700)
     return folder
+
+
+class SessionFolder:
+    """The folder of one Ray of our own, which it holds a lock in for as long as its process lives.
+
+    Raises:
+        SettingsError: There is no place for it.
+    """
+
+    def __init__(self) -> None:
+        self.path = ray_folder() / (_SESSION + secrets.token_hex(4))
+        self.path.mkdir(mode=0o700)
+        self._lock = _locked(self.path / _LOCK)
+
+    def remove(self) -> None:
+        """Remove the folder, with the logs of a Ray that has ended."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+
+def remove_dead_sessions() -> None:
+    """Remove the folders of this user's Rays whose processes were killed: those whose lock nobody holds."""
+    for path in ray_folder().glob(_SESSION + "*"):
+        with suppress(OSError):
+            if not (path / _LOCK).exists():  # one that is just being made, or another release's
+                continue
+            lock = _locked(path / _LOCK)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                lock.close()
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """Lock a file until this process ends, however it ends; None if another holds it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

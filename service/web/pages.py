@@ -148,6 +148,7 @@ def trial_page(request: Request, campaign_id: str, number: TrialNumber) -> Respo
         trial=trial,
         figures=_documents([figure] if figure else []),
         may_stop=may_stop,
+        printed=context_of(request).worker_output(campaign_id, number),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ class Weird(TaskOptions):
             raise RuntimeError("x" * 30_000_000)
         if step >= 3 and self.mischief == "exit":
             raise SystemExit(3)
-        return (torch.full((2, 4), 1.0 + step),)
+        return (torch.ones(2, 4),)
 
     def loss(self, model, batch):
         return model(batch[0]).square().mean()
@@ -116,3 +117,35 @@ def test_a_module_that_parses_arguments_is_refused_in_our_words(tmp_path: Path) 
     assert "importing weird_task raised SystemExit(2)" in done.stderr
     assert "usage:" not in done.stdout + done.stderr
     assert not (tmp_path / "data" / "campaigns").exists()
+
+
+PRINTS = TASK.replace(
+    "        return (torch.ones(2, 4),)",
+    "        if step == 4:\n"
+    "            print('printed by Python', flush=True)\n"
+    "            os.system('echo printed by a child')\n"
+    "            logging.warning('printed by logging')\n"
+    "        return (torch.ones(2, 4),)",
+).replace("import os\n", "import logging\nimport os\n", 1)
+
+
+def test_what_code_prints_is_kept_and_shown_by_trial(tmp_path: Path) -> None:
+    variables = {"PYTHONPATH": with_task(tmp_path / "code", PRINTS)}
+    with TemporaryDirectory(prefix="s", dir="/tmp") as short:  # for sockets
+        outcome = Run(campaign("none"), tmp_path, RAY_TMPDIR=short, **variables).finish()
+        assert list(Path(short).glob("spectune-*")) != []
+        assert list(Path(short).glob("spectune-*/*")) == [], "a session of ours is left"
+    assert outcome.exit_status == 0, outcome.stderr
+    name, where = outcome.document["campaign_id"], ["--data-dir", str(outcome.data.root)]
+
+    def logs(*arguments: str) -> str:
+        command = [SPECTUNE, "logs", name, *arguments, *where]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    for trial in (0, 1):
+        of_trial = logs("--trial", str(trial))
+        assert f"trial {trial} ==" in of_trial
+        for words in ("printed by Python", "printed by a child", "printed by logging"):
+            assert of_trial.count(words) == 1, of_trial
+    assert "trial 0 ==" in logs()
+    assert "trial 1 ==" in logs()

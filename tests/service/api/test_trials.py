@@ -271,3 +271,15 @@ def test_a_list_keeps_up_with_a_campaign_that_changes_while_it_is_listed(bench: 
     told.append(entries.trial_moved(trial=2, state=TrialState.COMPLETED, reason="end_of_schedule", at=4))
     bench.ledger.append(campaign_id, 1, list(enumerate(told, start=100)))
     assert listed() == (1.0, "3 completed of 16")
+
+
+def test_logs_hold_what_workers_printed_or_only_what_one_trial_did(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    context = bench.application.state.context
+    bench.application.state.context = replace(
+        context, worker_output=lambda campaign, trial: f"of {campaign}, trial {trial}"
+    )
+    path = f"/v1/campaigns/{campaign_id}/logs"
+    assert f"of {campaign_id}, trial None" in bench.client.get(path).text
+    assert bench.client.get(path, params={"trial": 3}).text == f"of {campaign_id}, trial 3"
+    assert bench.client.get(path, params={"trial": -1}).status_code == 422

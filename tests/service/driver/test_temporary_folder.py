@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.driver import temporary_folder
-from service.driver.temporary_folder import LONGEST_PATH, ray_folder
+from service.driver.temporary_folder import LONGEST_PATH, SessionFolder, ray_folder, remove_dead_sessions
 from service.errors import SettingsError
 
 LONGEST_SOCKET = "/0123456789/session_2026-12-01_10-00-00_123456_1234567/sockets/plasma_store"
@@ -98,3 +100,24 @@ def test_a_folder_that_is_somebody_elses_is_never_used(
     with pytest.raises(SettingsError, match="it is not a folder of this user's"):
         ray_folder({"TMPDIR": str(short)})
     assert (short / "victim").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_session_is_removed_when_its_ray_ends_or_its_process_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.driver.temporary_folder.ray_folder", lambda: tmp_path)
+    (tmp_path / "somebody-elses").mkdir()
+    (tmp_path / "r-halfmade").mkdir()  # its lock is not there yet
+    mine = SessionFolder()
+    (mine.path / "session_latest").mkdir()
+    script = "import os, sys; sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\n"
+    script += "import service.driver.temporary_folder as t\nt.ray_folder = lambda: Path(sys.argv[1])\n"
+    script += "print(t.SessionFolder().path, flush=True)\nos.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[3])]
+    killed = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+    assert killed.is_dir()
+    remove_dead_sessions()
+    assert not killed.exists()
+    assert mine.path.is_dir(), "its Ray lives"
+    mine.remove()
+    assert {path.name for path in tmp_path.iterdir()} == {"somebody-elses", "r-halfmade"}
