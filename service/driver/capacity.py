@@ -30,18 +30,24 @@ def lacking_capacity(resources: ResourcesSection, machines: Sequence[Mapping[str
     """
     if any(_fits(resources, machine) for machine in machines):
         return None
-    needed = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
+    needed = _counted(resources.cpus, "CPU") + (f" and {_counted(resources.gpus, 'GPU')}" if resources.gpus else "")
     if not machines:
         return f"a worker needs a machine with {needed}; the cluster has no machine"
     largest = max(machines, key=lambda machine: (_amount(machine, "GPU"), _amount(machine, "CPU")))
-    has = f"{_amount(largest, 'CPU'):g} CPUs" + (f" and {_amount(largest, 'GPU'):g} GPUs" if resources.gpus else "")
-    number = "machine" if len(machines) == 1 else "machines"
-    return f"a worker needs a machine with {needed}; the largest of the cluster's {len(machines)} {number} has {has}"
+    has = _counted(_amount(largest, "CPU"), "CPU")
+    if resources.gpus:
+        has += f" and {_counted(_amount(largest, 'GPU'), 'GPU')}"
+    which = "the only one has" if len(machines) == 1 else f"the largest of the cluster's {len(machines)} has"
+    return f"a worker needs a machine with {needed}; {which} {has}"
 
 
 def _fits(resources: ResourcesSection, machine: Mapping[str, float]) -> bool:
     enough_gpus = _amount(machine, "GPU") + _ROUNDING >= resources.gpus
     return _amount(machine, "CPU") >= resources.cpus and enough_gpus
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def _amount(machine: Mapping[str, float], kind: str) -> float:

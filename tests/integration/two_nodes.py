@@ -1,7 +1,8 @@
 """A Ray cluster of two machines on this one, in a process of its own: `python -m tests.integration.two_nodes`.
 
 It prints where the cluster is and the process id of the second machine's raylet, and ends when its standard input
-closes. The token is the one in its environment.
+closes. The token is the one in its environment. With `--late` the first machine has no CPU, and the second one comes
+when a line is written to its standard input.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ VARIABLES = {
 class TwoNodes:
     """A cluster of two machines with one CPU each, while the context lasts.
 
+    Args:
+        is_late: Whether the first machine has no CPU, and the second one comes later.
+
     Attributes:
         variables: What a driver needs in its environment to join it.
     """
 
+    def __init__(self, *, is_late: bool = False) -> None:
+        self._options = ["--late"] if is_late else []
+
     def __enter__(self) -> TwoNodes:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.two_nodes"],
+            [sys.executable, "-m", "tests.integration.two_nodes", *self._options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -46,10 +53,17 @@ class TwoNodes:
         )
         assert self._process.stdout is not None
         told = json.loads(self._process.stdout.readline())
-        self._raylet = psutil.Process(told["raylet"])
+        if not self._options:
+            self._raylet = psutil.Process(told["raylet"])
         self._family = psutil.Process(self._process.pid).children(recursive=True)
         self.variables = token | {"RAY_ADDRESS": told["address"]}
         return self
+
+    def add_second(self) -> None:
+        """Let the second machine come."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def kill_second(self) -> list[psutil.Process]:
         """Kill the raylet of the machine on which no driver is; give the processes that must vanish with it."""
@@ -60,7 +74,9 @@ class TwoNodes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        grown = psutil.Process(self._process.pid).children(recursive=True)
         self._process.communicate(timeout=60)
+        self._family = [*{*self._family, *grown}]
         _, alive = psutil.wait_procs(self._family, timeout=10)
         for process in alive:
             process.kill()
@@ -72,7 +88,16 @@ def main() -> None:
 
     machine = {"num_cpus": 1, "object_store_memory": MEMORY_BYTES, "node_ip_address": LOOPBACK}
     nobody_asks = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
-    cluster = Cluster(initialize_head=True, head_node_args=machine | nobody_asks)
+    is_late = "--late" in sys.argv
+    first = machine | nobody_asks | ({"num_cpus": 0} if is_late else {})
+    cluster = Cluster(initialize_head=True, head_node_args=first)
+    if is_late:
+        print(json.dumps({"address": cluster.address}), flush=True)
+        if sys.stdin.readline():
+            cluster.add_node(**machine)
+            sys.stdin.read()
+        cluster.shutdown()
+        return
     second = cluster.add_node(**machine)
     (raylet,) = second.all_processes["raylet"]
     print(json.dumps({"address": cluster.address, "raylet": raylet.process.pid}), flush=True)

@@ -21,14 +21,14 @@ from service.errors import LedgerError
         ({"cpus": 1}, [{"CPU": 0.0}, {"CPU": 1.0}], None),
         ({"gpus": 0.3}, [{"CPU": 4.0, "GPU": 0.30000001}], None),
         ({"cpus": 2}, [], "a worker needs a machine with 2 CPUs; the cluster has no machine"),
-        ({"cpus": 1}, [{}], "a worker needs a machine with 1 CPUs; the largest of the cluster's 1 machine has 0 CPUs"),
-        ({"cpus": 4}, [{"CPU": 2.0}, {"CPU": 3.0}], "the largest of the cluster's 2 machines has 3 CPUs"),
+        ({"cpus": 1}, [{}], "a worker needs a machine with 1 CPU; the only one has 0 CPUs"),
+        ({"cpus": 4}, [{"CPU": 2.0}, {"CPU": 3.0}], "the largest of the cluster's 2 has 3 CPUs"),
         (
             {"gpus": 1},
             [{"CPU": 9.0}],
-            "with 1 CPUs and 1 GPUs; the largest of the cluster's 1 machine has 9 CPUs and 0",
+            "with 1 CPU and 1 GPU; the only one has 9 CPUs and 0 GPUs",
         ),
-        ({"cpus": 4, "gpus": 1}, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "has 2 CPUs and 1 GPUs"),  # never on one
+        ({"cpus": 4, "gpus": 1}, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "has 2 CPUs and 1 GPU"),  # never on one
     ],
 )
 def test_a_worker_fits_on_one_machine_or_the_lack_is_named(
