@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from benchmarks.kept import keep
 from optimizers import Muon, PolarGrad, Root
 from optimizers.coefficients import CLASSIC
-from optimizers.half_products import IS_NATIVE
+from optimizers.half_products import has_bfloat16_instructions
 
 Shapes: TypeAlias = Sequence[tuple[int, int]]
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
@@ -208,7 +208,7 @@ def main() -> None:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU {platform.machine()}",
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16 instructions": IS_NATIVE,
+        "bfloat16 instructions": has_bfloat16_instructions(),
         "threads": options.threads,
         "repeats": options.repeats,
     }
@@ -222,7 +222,7 @@ def main() -> None:
     if options.json is not None:
         options.json.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
     if options.keep:
-        path = RESULTS / f"optimizer_step_defaults_{'bf16' if IS_NATIVE else 'no_bf16'}"
+        path = RESULTS / f"optimizer_step_defaults_{'bf16' if has_bfloat16_instructions() else 'no_bf16'}"
         keep(path.with_suffix(".json"), {"about": about, "tables": tables})
         path.with_suffix(".txt").write_text(f"{about}\n{text}", encoding="utf-8")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -26,12 +25,25 @@ def has_bfloat16_instructions() -> bool:
     return not is_x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-IS_NATIVE: Final = has_bfloat16_instructions()
+IS_NATIVE: bool | None = None
+"""What `has_bfloat16_instructions` returned; None before `look`, which must not come before the first computation:
+oneDNN would settle on its instructions then, and a worker pins them later than it imports this."""
+
+
+def look() -> None:
+    """Find out once, outside of any compiled step, how this process multiplies."""
+    global IS_NATIVE  # a fact about the process
+    if IS_NATIVE is None:
+        IS_NATIVE = has_bfloat16_instructions()
 
 
 def is_emulated(matrix: Tensor) -> bool:
     """Return whether products of this matrix are taken in float32 and rounded."""
-    return matrix.dtype == torch.bfloat16 and matrix.device.type == "cpu" and not IS_NATIVE
+    if matrix.dtype != torch.bfloat16 or matrix.device.type != "cpu":
+        return False
+    if IS_NATIVE is None:
+        look()
+    return not IS_NATIVE
 
 
 def mm(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from optimizers import half_products
 from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, begin_adamw, step_adamw
 from optimizers.hyperparameters import Hyperparameter, check_before_step, check_values, plain
 from optimizers.loaded_state import completed, refuse_entries, refuse_state, signature_defaults, step_tensor
@@ -69,6 +70,7 @@ class SpectralOptimizer(Optimizer):
         if differentiable:
             raise ValueError(f"{type(self).__name__} cannot be differentiated through: got differentiable=True")
         mechanics = {"maximize": maximize, "foreach": foreach, "capturable": capturable}
+        half_products.look()
         super().__init__(params, {"algorithm": SPECTRAL, **options, **mechanics})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Moves:
     def start(self, trial: ArmTrial, slot: SlotState) -> Record:
         """Let a trial train in a slot."""
         trial.arm.start(trial)
-        return self._write.started(trial, slot, is_alone=self._lanes.fills_a_slot(trial))
+        return self._write.started(trial, slot, is_alone=self._lanes.fills_its_lanes(trial))
 
     def end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str = "") -> Record:
         """Let a trial end."""

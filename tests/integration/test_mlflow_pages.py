@@ -81,8 +81,8 @@ def test_the_campaigns_page_is_that_of_its_run(window: Any, pages: tuple[Campaig
     assert link.evaluate("link => link.href") == pages[0].trials
     text = window.inner_text("body")
     keep_picture(window, "run")
-    assert "minimize validation_loss at step 200. SUCCEEDED: 16 completed." in text
-    assert window.locator("table", has_text="best of the search").count() == 1
+    assert "minimize validation_loss at step 200. SUCCEEDED: 16 completed of 16." in text
+    assert window.locator("table", has_text="best search value").count() == 1
     assert "never-trained-1" in text
     assert "Finished" in text
     assert "Child runs" in text

@@ -17,7 +17,7 @@ from optimizers.stacking import MAX_PADDING, MERGES, batches, merged, parted, wi
 from tests.optimizers.references import gaussian
 
 KINDS = {
-    "muon": (Muon, {}),
+    "muon": (Muon, {"compute_dtype": "auto"}),  # its default rounds to bfloat16, in an order of its own
     "muon rms_to_rms": (Muon, {"adjust_lr_fn": "rms_to_rms", "solver": "minimax"}),
     "muon adanewton": (Muon, {"solver": "adanewton"}),
     "muon auto": (Muon, {"solver": "auto", "nesterov": False}),
