@@ -75,6 +75,8 @@ def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_fold
     driver: psutil.Process = run.wait_for(lambda run: run.driver() if run.num_observations() else None)
     arguments = [" ".join(each.cmdline()) for each in run.descendants() if each.is_running()]
     held_by_driver = driver.environ()
+    assert list(ray_folder.rglob("*.log")) or list(ray_folder.rglob("*.out"))
+    assert told_in(ray_folder) == []
     outcome = run.finish()
     assert outcome.exit_status == 0, outcome.stderr
     assert any("service.driver" in each for each in arguments)
@@ -85,7 +87,6 @@ def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_fold
     assert (tmp_path / "data" / "mlflow.sqlite").exists()
     assert list((tmp_path / "data" / "mlflow-artifacts").rglob("report.html"))
     assert list((tmp_path / "data" / "mlflow-artifacts").rglob("bundle.zip"))
-    assert list(ray_folder.rglob("*.log")) or list(ray_folder.rglob("*.out"))
     assert told_in(tmp_path) == []
     assert told_in(ray_folder) == []
 
