@@ -44,6 +44,11 @@ def parse_space(document: Mapping[str, Any]) -> Space:
     return Space(domains)
 
 
+def looks_like_domain(written: Any) -> bool:
+    """Tell whether a value is meant as a domain: a mapping whose first key names a kind of domain."""
+    return isinstance(written, Mapping) and next(iter(written), None) in _READERS
+
+
 def _read_domain(pointer: str, written: Any) -> Domain:
     if not isinstance(written, Mapping):
         raise DomainError(pointer, "a domain is needed, such as {log_uniform: [0.001, 0.1]} or {fixed: 1}", written)

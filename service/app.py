@@ -184,6 +184,7 @@ def service_context(
 ) -> Context:
     """Wire the API of a service."""
     from service.api.context import Context  # FastAPI takes a second, which `spectune run` need not wait for
+    from service.api.probes import RecentAnswer
 
     def driver_log(campaign_id: str, attempt: int) -> bytes | None:
         log = data.driver_log(campaign_id, attempt)
@@ -197,7 +198,7 @@ def service_context(
         wake=wake,
         driver_log=driver_log,
         pages=pages,
-        probes=probes,
+        probes={name: RecentAnswer(probe) for name, probe in probes.items()},
     )
 
 

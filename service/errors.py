@@ -13,8 +13,10 @@ ServiceError
 ├── SettingsError                        a setting cannot be used
 ├── LeadershipError                      another replica leads
 ├── LauncherError                        drivers cannot be started or asked after just now
+├── BodyError                            a request's body cannot be read at all
 ├── RequestError                         a server's refusal, as its client tells it
 ├── DataDirectoryError                   the data directory cannot be written, or is in use
+├── BundleError                          a bundle is torn, changed, or none
 ├── FencedError                          another attempt has taken over; the writer must end
 ├── TrackingError                        the tracker lags behind the ledger
 └── LedgerError                          the database cannot be used
@@ -97,6 +99,20 @@ class AccessError(ServiceError):
 
     def __init__(self, message: str, *, status: int) -> None:
         self.status = status
+        super().__init__(message)
+
+
+class BodyError(ServiceError):
+    """A body that cannot be read at all.
+
+    Attributes:
+        status: 400, 408, 413 or 415.
+        kind: The last part of the problem's type.
+    """
+
+    def __init__(self, message: str, *, status: int, kind: str) -> None:
+        self.status = status
+        self.kind = kind
         super().__init__(message)
 
 

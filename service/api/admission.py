@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search_spaces.json_values import json_pointer
+from search_spaces.space import nearest_hint
 from service.api.bodies import JsonBody
 from service.api.context import Context
 from service.campaign.catalog import Catalog
@@ -38,7 +40,7 @@ def integer_field(document: Mapping[str, Any], name: str, low: int, high: int) -
     if value is None:
         return None
     if type(value) is not int or not low <= value <= high:
-        raise SpecificationError([Problem(f"/{name}", f"a whole number in [{low}, {high}] is needed")])
+        raise SpecificationError([Problem(json_pointer(name), f"a whole number in [{low}, {high}] is needed")])
     return value
 
 
@@ -48,7 +50,11 @@ def refuse_unknown(document: Mapping[str, Any], known: tuple[str, ...]) -> None:
     Raises:
         SpecificationError: It does.
     """
-    unknown = [Problem("", f"unknown key; known: {', '.join(known)}") for name in document if name not in known]
+    unknown = [
+        Problem(json_pointer(name), f"unknown key{nearest_hint(name, known)}; known: {', '.join(known)}")
+        for name in document
+        if name not in known
+    ]
     if unknown:
         raise SpecificationError(unknown)
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
-from service.api.problems import BodyError
+from search_spaces.json_values import json_pointer
 from service.campaign.problem_list import json_problems
-from service.errors import Problem, SpecificationError
+from service.errors import BodyError, Problem, SpecificationError
 
 MAX_BYTES = 1024**2
 TIMEOUT_SECONDS = 20.0
@@ -115,7 +115,7 @@ def _nul_problems(value: Any, pointer: str = "") -> list[Problem]:
     if isinstance(value, str):
         return [Problem(pointer, "text may not hold the character U+0000")] if "\0" in value else []
     children = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    found = [problem for key, each in children for problem in _nul_problems(each, f"{pointer}/{key}")]
+    found = [problem for key, each in children for problem in _nul_problems(each, pointer + json_pointer(key))]
     if isinstance(value, Mapping) and any("\0" in key for key in value):
         found.append(Problem(pointer, "text may not hold the character U+0000"))
     return found

@@ -13,14 +13,13 @@ from service.api.bodies import Body, JsonBody
 from service.api.context import caller_of, context_of
 from service.api.cursors import decode, encode
 from service.api.examples import SPECIFICATION
-from service.api.problems import BodyError
 from service.api.routing import CAMPAIGN, Route
 from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage
 from service.campaign import naming
 from service.campaign.lifecycle import CampaignEvent, CampaignState
 from service.campaign.specification import parse
 from service.campaign.submission import Submission
-from service.errors import CampaignNotFoundError, Problem, SpecificationError
+from service.errors import BodyError, CampaignNotFoundError, Problem, SpecificationError
 from service.ledger.access import Role
 from service.ledger.pages import CampaignOrder, campaign_key
 from service.ledger.submissions import IdempotencyKey
@@ -79,7 +78,7 @@ def list_campaigns(
         owner = caller.owner
     after = decode(cursor, order_by=order_by, like=(int, str))
     found = context.ledger.submissions(limit=limit, after=after, order_by=order_by, owner=owner, states=state)
-    summaries = context.summaries.of(context.ledger, found)
+    summaries = context.summaries.of(context.ledger, found, standings=context.standings)
     return CampaignPage(
         campaigns=[campaign_document(each, summaries[each.campaign_id]) for each in found],
         next_cursor=encode(order_by, campaign_key(found[-1], order_by)) if len(found) == limit else None,
@@ -175,7 +174,10 @@ def list_attempts(request: Request, campaign_id: str) -> AttemptList:
 def _answer(request: Request, response: Response, submission: Submission) -> Campaign:
     response.headers["ETag"] = f'"{submission.version}"'
     context = context_of(request)
-    return campaign_document(submission, context.summaries.of(context.ledger, [submission])[submission.campaign_id])
+    return campaign_document(
+        submission,
+        context.summaries.of(context.ledger, [submission], standings=context.standings)[submission.campaign_id],
+    )
 
 
 def _move(request: Request, response: Response, campaign_id: str, event: CampaignEvent) -> Campaign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class Context:
         pages: Finds where campaigns are tracked; None where they are not.
         standings: Remembers leaderboards.
         summaries: Remembers what lists say of campaigns.
+        reporting: Held while a report is made: of ten thousand trials it takes a core for seconds.
         probes: Checks of what the service can do without for a while, by name: each gives None, or what is wrong.
     """
 
@@ -52,10 +54,8 @@ class Context:
     pages: Pages | None = None
     probes: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     standings: Standings = field(default_factory=Standings)
-    summaries: Summaries = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "summaries", Summaries(self.standings))
+    reporting: threading.Lock = field(default_factory=threading.Lock)
+    summaries: Summaries = field(default_factory=Summaries)
 
 
 @dataclass(frozen=True)

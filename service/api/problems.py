@@ -20,6 +20,7 @@ from search_spaces.json_values import json_pointer
 from service.api.examples import PROBLEM
 from service.errors import (
     AccessError,
+    BodyError,
     CampaignNotFoundError,
     IdempotencyError,
     IllegalTransitionError,
@@ -64,20 +65,6 @@ class Problem(BaseModel):
     errors: list[FieldError] = []
 
 
-class BodyError(ServiceError):
-    """A body that cannot be read at all.
-
-    Attributes:
-        status: 400, 408, 413 or 415.
-        kind: The last part of the problem's type.
-    """
-
-    def __init__(self, message: str, *, status: int, kind: str) -> None:
-        self.status = status
-        self.kind = kind
-        super().__init__(message)
-
-
 def problem_response(
     status: int, kind: str, detail: str, *, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
 ) -> JSONResponse:
@@ -100,7 +87,7 @@ def add_handlers(application: FastAPI) -> None:
     application.add_exception_handler(Exception, _unexpected)
 
 
-def _service_error(_: Request, error: Exception) -> JSONResponse:
+def _service_error(request: Request, error: Exception) -> JSONResponse:
     match error:
         case SpecificationError():
             errors = [FieldError(pointer=each.pointer, detail=each.message) for each in error.problems]
@@ -118,7 +105,7 @@ def _service_error(_: Request, error: Exception) -> JSONResponse:
         detail = "the ledger does not answer; nothing that was accepted is lost"
         return problem_response(503, kind, detail, headers={"Retry-After": str(RETRY_SECONDS)})
     if status == 500:
-        return _unexpected(_, error)
+        return _unexpected(request, error)
     return problem_response(status, kind, str(error))
 
 

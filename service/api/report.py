@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -18,8 +17,6 @@ from service.ledger.access import Role
 if TYPE_CHECKING:
     from service.campaign.report import Report
 
-_one_at_a_time = threading.Lock()  # a report of ten thousand trials takes a core for seconds
-
 
 def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Specification, list[TrialRecord]]:
     """Make a campaign's report, with what it is of: what was asked for, and all trials.
@@ -32,7 +29,7 @@ def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Sp
     context, campaign = context_of(request), find(request, campaign_id).campaign
     specification = restore(campaign.specification)
     trials, observations = context.ledger.trials(campaign_id), context.ledger.observations(campaign_id)
-    with _one_at_a_time:
+    with context.reporting:
         report = make_report(specification, campaign, trials, observations, catalog=context.catalog)
     return report, specification, trials
 
@@ -57,7 +54,7 @@ def read_bundle(request: Request, campaign_id: str) -> Response:
     context, submission = context_of(request), find(request, campaign_id)
     campaign = submission.campaign
     trials, observations = context.ledger.trials(campaign_id), context.ledger.observations(campaign_id)
-    with _one_at_a_time:
+    with context.reporting:
         documents = campaign_documents(campaign, trials, observations, catalog=context.catalog)
         content = write_bundle(documents, restore(campaign.specification), trials, observations)
     headers = {"ETag": f'"{campaign.sequence}"', "Content-Disposition": f'attachment; filename="{campaign_id}.zip"'}

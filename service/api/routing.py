@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, params
 from pydantic import BaseModel
 
 from service.api.access import Gate
+from service.api.parameters import KnownParameters
 from service.api.problems import MEDIA_TYPE
 from service.ledger.access import Role
 
@@ -59,11 +60,16 @@ class Route:
             methods=[self.method],
             status_code=self.status,
             response_model=self.answer,
-            dependencies=[] if self.role is None else [Depends(Gate(self.role))],
+            dependencies=self._checks(),
             responses=self._responses(),
             openapi_extra=self._body(),
             tags=[self.path.split("/")[2].partition(":")[0] if self.path.startswith("/v1/") else "operations"],
         )
+
+    def _checks(self) -> list[params.Depends]:
+        """Who may call it, and with which parameters; what asks an operator's own routes may add what it likes."""
+        gate = [] if self.role is None else [Depends(Gate(self.role))]
+        return [*gate, Depends(KnownParameters(self.endpoint))] if self.path.startswith("/v1/") else gate
 
     def _responses(self) -> dict[int | str, dict[str, Any]]:
         statuses = {405, 422, *self.refusals}

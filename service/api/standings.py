@@ -75,18 +75,22 @@ class Summaries:
 
     A campaign that changes while it is listed is ranked by its leaderboard, which learns what has changed; one that was
     not listed before, or that is too large for a leaderboard to be kept, by the database.
-
-    Args:
-        standings: Keeps the leaderboards.
     """
 
-    def __init__(self, standings: Standings) -> None:
-        self._standings = standings
+    def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[int, Summary]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, ledger: ServiceLedger, submissions: Sequence[Submission]) -> dict[str, Summary]:
-        """Give campaigns' summaries, by id, as of their sequence or later."""
+    def of(
+        self, ledger: ServiceLedger, submissions: Sequence[Submission], *, standings: Standings
+    ) -> dict[str, Summary]:
+        """Give campaigns' summaries, by id, as of their sequence or later.
+
+        Args:
+            ledger: The truth.
+            submissions: Which campaigns.
+            standings: Keeps their leaderboards.
+        """
         with self._lock:
             known = {each.campaign_id: self._kept.get(each.campaign_id) for each in submissions}
         found: dict[str, Summary] = {}
@@ -101,10 +105,10 @@ class Summaries:
             changed = {
                 campaign_id: each
                 for campaign_id, each in missing.items()
-                if (kept := known[campaign_id]) is not None and self._standings.has_room(each, kept[1])
+                if (kept := known[campaign_id]) is not None and standings.has_room(each, kept[1])
             }
             fresh = ledger.summaries([each.campaign for name, each in missing.items() if name not in changed])
-            fresh |= self._of_changed(ledger, changed)
+            fresh |= _of_changed(ledger, changed, standings)
             with self._lock:
                 for campaign_id, summary in fresh.items():
                     self._kept[campaign_id] = (missing[campaign_id].campaign.sequence, summary)
@@ -114,11 +118,13 @@ class Summaries:
             found |= fresh
         return found
 
-    def _of_changed(self, ledger: ServiceLedger, changed: Mapping[str, Submission]) -> dict[str, Summary]:
-        tallies = ledger.tallies(changed)
-        found = {}
-        for campaign_id, each in changed.items():
-            standings = self._standings.of(ledger, each)
-            best = [replace(arm, ranked=arm.ranked[:1], finals=arm.finals[:1]) for arm in standings]
-            found[campaign_id] = Summary(tallies=tallies[campaign_id], standings=best)
-        return found
+
+def _of_changed(ledger: ServiceLedger, changed: Mapping[str, Submission], standings: Standings) -> dict[str, Summary]:
+    """Summarize campaigns whose leaderboards are kept, or will be."""
+    tallies = ledger.tallies(changed)
+    found = {}
+    for campaign_id, each in changed.items():
+        arms = standings.of(ledger, each)
+        best = [replace(arm, ranked=arm.ranked[:1], finals=arm.finals[:1]) for arm in arms]
+        found[campaign_id] = Summary(tallies=tallies[campaign_id], standings=best)
+    return found

@@ -15,9 +15,8 @@ from service.tracking.views import view, view_key
 
 EXPERIMENT = "spectune"
 
-logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a warning a try; whoever follows says it
+# Of the libraries below MLflow's client; urllib3 warns at each try, and the follower reports an outage itself.
+_LEVELS = {"alembic": logging.WARNING, "mlflow": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 
 
 class Runs(Protocol):
@@ -68,6 +67,8 @@ class MlflowTracker:
             address: Where people open MLflow's pages.
             artifact_location: Where the experiment keeps artifacts; None leaves it to the server.
         """
+        for name, level in _LEVELS.items():
+            logging.getLogger(name).setLevel(level)
         if tracking_uri.startswith("sqlite:"):
             from service.tracking.stored_runs import StoredRuns  # the database's models take half a second
 

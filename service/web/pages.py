@@ -57,7 +57,7 @@ def standing_part(request: Request, campaign_id: str) -> Response:
     """Show how a campaign stands: its state, what may be done, its progress and its arms."""
     context, submission = context_of(request), find(request, campaign_id)
     campaign = submission.campaign
-    summary = context.summaries.of(context.ledger, [submission])[campaign_id]
+    summary = context.summaries.of(context.ledger, [submission], standings=context.standings)[campaign_id]
     board = read_leaderboard(request, Response(), campaign_id, limit=1)
     return render(
         request,

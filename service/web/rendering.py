@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from fastapi import Request
@@ -32,7 +33,7 @@ _NONE = "–"
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Answer with a page, or a part of one."""
     token, is_known = token_of(request), KEY_COOKIE in request.cookies
-    content = _templates.get_template(template).render(token=token, has_cookie=is_known, status=status, **values)
+    content = _templates().get_template(template).render(token=token, has_cookie=is_known, status=status, **values)
     return HTMLResponse(content, status_code=status, headers=HEADERS)
 
 
@@ -70,18 +71,15 @@ def _document(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=False)
 
 
-_templates = Environment(
-    loader=PackageLoader("service.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters |= {
-    "number": number,
-    "interval": interval,
-    "settings": settings,
-    "moment": moment,
-    "duration": duration,
-    "document": _document,
-}
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("service.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"number": number, "interval": interval, "settings": settings, "moment": moment, "duration": duration}
+    made.filters |= filters | {"document": _document}
+    return made

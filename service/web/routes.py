@@ -14,9 +14,9 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from service.api.access import Gate
-from service.api.problems import BodyError
 from service.errors import (
     AccessError,
+    BodyError,
     CampaignNotFoundError,
     LedgerError,
     ServiceError,

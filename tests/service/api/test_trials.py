@@ -220,3 +220,22 @@ def test_a_campaign_tells_its_best_trial_and_a_guess_at_what_is_left(bench: Benc
     assert listed == campaign
     bench.ledger.move_campaign(campaign_id, CampaignEvent.PAUSE, reason="x")
     assert bench.client.get(f"/v1/campaigns/{campaign_id}").json()["progress"]["eta_seconds"] is None
+
+
+def test_a_list_keeps_up_with_a_campaign_that_changes_while_it_is_listed(bench: Bench) -> None:
+    campaign_id = bench.submit()
+    bench.add_trials(campaign_id, [3.0, 2.0, None])
+
+    def listed() -> tuple[float, str]:
+        (campaign,) = bench.client.get("/v1/campaigns").json()["campaigns"]
+        assert (
+            campaign["best"]["value"] == bench.client.get(f"/v1/campaigns/{campaign_id}/best").json()["best"]["value"]
+        )
+        return campaign["best"]["value"], campaign["progress"]["text"]
+
+    assert listed() == (2.0, "1 pending, 2 completed of 16")
+    place: dict[str, Any] = {"trial": 2, "objective": 1.0, "produced_at": 3, "device_seconds": 0.5}
+    told = [entries.observation(step=60, metrics={"validation_loss": 1.0}, **place)]
+    told.append(entries.trial_moved(trial=2, state=TrialState.COMPLETED, reason="end_of_schedule", at=4))
+    bench.ledger.append(campaign_id, 1, list(enumerate(told, start=100)))
+    assert listed() == (1.0, "3 completed of 16")

@@ -19,7 +19,7 @@ from service.tracking.projector import Projector
 from service.tracking.rest import rest_seconds
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
-SPECIFICATION = {"objective": {"metric": "loss", "mode": "minimize"}}
+SPECIFICATION = {"arms": [{"name": "muon"}], "objective": {"metric": "loss", "mode": "minimize"}}
 
 
 def follower(

@@ -27,3 +27,25 @@ def test_a_metric_of_a_users_own_keeps_its_name_unless_it_would_hide_another() -
 @given(st.text(max_size=300))
 def test_mlflow_takes_every_name(reported: str) -> None:
     _validate_metric_name(metric_name(reported))
+
+
+LOOK_ALIKE = st.text(st.sampled_from("ab?*_/.: é"), max_size=6)
+
+
+@given(
+    st.lists(st.one_of(LOOK_ALIKE, st.sampled_from(["best", "loss", "loss/train", "x" * 260, "x" * 261])), max_size=30)
+)
+def test_no_two_metrics_become_one(reported: list[str]) -> None:
+    names = set(reported)
+    names |= {metric_name(name) for name in names}  # what others are called could be a metric's own name, too
+    names |= {metric_name(name) for name in names}
+    assert len({metric_name(name) for name in names}) == len(names)
+
+
+def test_names_that_mlflow_refuses_are_told_apart_and_stay_what_they_are() -> None:
+    assert metric_name("a?b") != metric_name("a*b")
+    assert metric_name("a?b").startswith("a_b:")
+    assert metric_name("a?b") == metric_name("a?b")
+    assert metric_name("x" * 300) != metric_name("x" * 301)
+    assert metric_name("best_reported") != metric_name("best")
+    assert metric_name("../a") != metric_name("a") != metric_name("metric_.._a")
