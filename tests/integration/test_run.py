@@ -61,7 +61,7 @@ def test_the_campaign_succeeds_and_says_so_in_json(finished: Outcome) -> None:
     for arm in document["arms"]:
         assert arm["num_trials"] == 16
         assert sum(arm["states"].values()) == 16
-        assert set(arm["best"]) == {"value", "config", "trial"}
+        assert set(arm["best"]) == {"value", "half_width", "config", "trial"}
     assert document["wall_seconds"] > 0
 
 
