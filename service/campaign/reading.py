@@ -238,11 +238,9 @@ class _Reading:
         return objective
 
     def _schedule(self) -> ScheduleSection | None:
-        schedule = (
-            self._read("schedule", ScheduleSection)
-            if check_no_domains(self._document, "schedule", self._found)
-            else None
-        )
+        if not check_no_domains(self._document, "schedule", self._found):
+            return None
+        schedule = self._read("schedule", ScheduleSection)
         if schedule:
             try:
                 self._catalog.check_schedule(schedule.given)

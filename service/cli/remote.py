@@ -18,6 +18,7 @@ from service.cli.consoles import output_console, print_table
 from service.client import Client
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
+_TEXT_WIDTH = 14  # of a column of words on a narrow terminal
 DEFAULT_URL = "http://127.0.0.1:8000"
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The id of a campaign.")]
@@ -52,7 +53,8 @@ def list_campaigns(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> N
         return
     table = Table()
     for column in ("campaign", "owner", "state", "trials", "best", "why"):
-        table.add_column(column, no_wrap=column in ("campaign", "state"), overflow="fold")
+        is_name = column in ("campaign", "owner", "state")
+        table.add_column(column, no_wrap=is_name, overflow="fold", min_width=None if is_name else _TEXT_WIDTH)
     for each in found:
         why = each["waiting_for"] or each["message"]
         table.add_row(each["id"], each["owner"], each["state"], _trials(each), _best(each), why)

@@ -19,7 +19,7 @@ def table() -> Table:
     made = Table()
     made.add_column("campaign", no_wrap=True)
     made.add_column("value", no_wrap=True)
-    made.add_column("how", overflow="fold")
+    made.add_column("how", overflow="fold", min_width=14)
     made.add_row(ID, VALUE, WORDS)
     return made
 
@@ -42,4 +42,4 @@ def test_a_terminal_of_any_width_shows_numbers_and_ids_whole(width: int) -> None
     assert ID in printed
     assert VALUE in printed
     assert "…" not in printed
-    assert "chance" in printed.replace("\n", "")
+    assert all(word in printed for word in WORDS.split())
