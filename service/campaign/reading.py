@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from search_spaces.json_values import is_number, json_pointer
-from search_spaces.parsing import looks_like_domain
 from service.campaign.arms import read_arms
 from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
 from service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
@@ -33,6 +31,7 @@ from service.campaign.sections import (
     StoppingSection,
     TaskSection,
 )
+from service.campaign.unsearched import check_no_domains, explain_options
 from service.errors import SpecificationError
 
 _NEEDED = ("name", "task", "objective", "arms", "search")
@@ -59,10 +58,6 @@ _MOST_REPORTS = 10_000  # of a trial
 _NUM_REPORTS = 20  # reports per trial where `every_steps` is not given
 _REDUCTION_FACTOR = 3
 
-_SEARCHED = "only an optimizer's hyperparameters can, in the space of an arm"
-_NOT_SEARCHED = {"task": "options of a task cannot be searched", "schedule": "a schedule cannot be searched"}
-
-_IN_SPACE = re.compile(r"/arms/\d+/space/")
 
 _S = TypeVar("_S", bound=Section)
 
@@ -99,10 +94,10 @@ class _Reading:
 
     def sections(self) -> dict[str, Any]:
         self._check_keys()
-        task = self._read("task", TaskSection) if self._has_no_domains("task") else None
+        task = self._read("task", TaskSection) if check_no_domains(self._document, "task", self._found) else None
         description = self._describe(task) if task else None
         arms = self._arms(task)
-        self._explain_options(description.options if description else {})
+        explain_options(description.options if description else {}, self._found)
         search = self._read("search", SearchSection)
         initial_points = self._initial_points(arms, search)
         objectives = self._objectives(task, description)
@@ -150,22 +145,6 @@ class _Reading:
 
     def _read(self, key: str, model: type[_S]) -> _S | None:
         return self._found.read(model, self._document[key], json_pointer(key)) if self._has(key) else None
-
-    def _has_no_domains(self, key: str) -> bool:
-        """Refuse domains where values stand, so that nobody waits for a search that does not happen."""
-        section = self._document.get(key)
-        given = section if isinstance(section, Mapping) else {}
-        domains = {name: value for name, value in given.items() if looks_like_domain(value)}
-        for name, value in domains.items():
-            self._found.add(json_pointer(key, name), f"{_NOT_SEARCHED[key]} yet; {_SEARCHED}", value)
-        return not domains
-
-    def _explain_options(self, options: Mapping[str, Any]) -> None:
-        """Say of names in an arm's space that are options of the task why they are not known there."""
-        for index, problem in enumerate(self._found.problems):
-            if _IN_SPACE.match(problem.pointer) and isinstance(problem.value, str) and problem.value in options:
-                message = f"{problem.message}; {_NOT_SEARCHED['task']} yet"
-                self._found.problems[index] = replace(problem, message=message)
 
     def _name(self) -> Any:
         name = self._document.get("name")
@@ -279,7 +258,9 @@ class _Reading:
         return objective
 
     def _schedule(self) -> ScheduleSection | None:
-        schedule = self._read("schedule", ScheduleSection) if self._has_no_domains("schedule") else None
+        if not check_no_domains(self._document, "schedule", self._found):
+            return None
+        schedule = self._read("schedule", ScheduleSection)
         if schedule:
             try:
                 self._catalog.check_schedule(schedule.given)

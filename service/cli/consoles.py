@@ -6,9 +6,9 @@ numbers and ids are not, and a table of those that is wider than the terminal is
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 
 _NO_LIMIT = 100_000  # columns
 
@@ -27,6 +27,11 @@ def output_console(*, stderr: bool = False) -> Console:
 
 def print_table(console: Console, table: Table) -> None:
     """Print a table; its columns that are not to be wrapped are shown whole."""
-    options = console.options.update(max_width=_NO_LIMIT)
-    width = max(console.width, Measurement.get(console, options, table).minimum)
+    width = max(console.width, sum(map(_least_width, table.columns)) + 1)
     Console(file=console.file, width=width, force_terminal=console.is_terminal).print(table)
+
+
+def _least_width(column: Column) -> int:
+    """Return the least width of a column with the space around it and the line beside it."""
+    texts = [str(each) for each in (column.header, *column.cells)]
+    return 3 + (max(map(cell_len, texts)) if column.no_wrap else column.min_width or 1)

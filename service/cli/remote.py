@@ -22,6 +22,7 @@ from service.data_directory import DataDirectory
 from service.findings.worker_output import read_output
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
+_TEXT_WIDTH = 14  # of a column of words on a narrow terminal
 DEFAULT_URL = "http://127.0.0.1:8000"
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The id of a campaign.")]
@@ -56,7 +57,8 @@ def list_campaigns(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> N
         return
     table = Table()
     for column in ("campaign", "owner", "state", "trials", "best", "why"):
-        table.add_column(column, no_wrap=column in ("campaign", "state"), overflow="fold")
+        is_name = column in ("campaign", "owner", "state")
+        table.add_column(column, no_wrap=is_name, overflow="fold", min_width=None if is_name else _TEXT_WIDTH)
     for each in found:
         why = each["waiting_for"] or each["message"]
         table.add_row(each["id"], each["owner"], each["state"], _trials(each), _best(each), why)
