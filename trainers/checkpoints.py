@@ -100,7 +100,7 @@ def save(folder: Path, number: int, states: Mapping[int, Mapping[str, Any]]) -> 
         OSError: The disk refused; the file that was there before is untouched.
     """
     for state in states.values():
-        _refuse_objects(state, "state")
+        check_state(state)
     path = path_of(folder, number)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
@@ -112,6 +112,15 @@ def save(folder: Path, number: int, states: Mapping[int, Mapping[str, Any]]) -> 
         raise
     _sync_folder(folder)
     return path
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Refuse a state of which a part could not be read back.
+
+    Raises:
+        CheckpointError: It names the part and its type.
+    """
+    _refuse_objects(state, "state")
 
 
 def contents(path: Path) -> dict[int, int]:

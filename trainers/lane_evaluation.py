@@ -65,9 +65,10 @@ class LaneEvaluation:
 
         with _in_evaluation(self._model), autocast(self._setting):
             measured = vmap(of_lane)(some.parameters())
-        if set(measured) != set(self._promised) or any(each.is_complex() for each in measured.values()):
-            raise UserCodeError("what was measured has other names or complex numbers")  # `_alone` says which
-        columns = {name: values.double().cpu().tolist() for name, values in measured.items()}
+        is_plain = all(each.ndim == 1 and not each.is_complex() for each in measured.values())
+        if set(measured) != set(self._promised) or not is_plain:
+            raise UserCodeError("what was measured has other names or is no number")  # `_alone` says which
+        columns = {name: measured[name].double().cpu().tolist() for name in self._promised if name in measured}
         return {lane: {name: values[row] for name, values in columns.items()} for row, lane in enumerate(lanes)}
 
     def _alone(self, stack: LaneStack, lane: int, seed: int, *, step: int) -> Evaluated:

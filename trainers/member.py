@@ -14,7 +14,7 @@ from trainers.lane_stack import LaneStack
 from trainers.setting import TrialSetting
 from trainers.solo import INSPECT_EVERY, Outcome
 from trainers.step_timing import StepTimes
-from trainers.tasks.task import TRAINING_METRICS
+from trainers.tasks.task import TRAINING_METRICS, items_per_step
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Member:
     def report(self, evaluated: Mapping[str, float] | None, spectra: Mapping[str, float]) -> dict[str, float]:
         """Sum up the steps since the report before, beside an evaluation; None where it has diverged."""
         metrics = {"lr": float(self.groups[0]["initial_lr"]) * self.factor(), "timing_valid": float(self.is_alone)}
-        metrics |= self.times.metrics(self.setting.task.items_per_step)
+        metrics |= self.times.metrics(items_per_step(self.setting.task))
         if self.watch.loss_count:
             metrics["loss"] = self.watch.loss_sum / self.watch.loss_count
         nowhere = {name: math.nan for name in self.setting.task.metrics if name not in TRAINING_METRICS}

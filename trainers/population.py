@@ -22,7 +22,7 @@ from optimizers import build_optimizer
 from trainers.checkpoints import State, copied
 from trainers.divergence import Watch
 from trainers.fusibility import LossModule
-from trainers.lane_evaluation import LaneEvaluation
+from trainers.lane_evaluation import Evaluated, LaneEvaluation
 from trainers.lane_rates import LaneRates
 from trainers.lane_stack import LaneStack, bundles_of
 from trainers.lane_step import LaneStep
@@ -33,6 +33,7 @@ from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
 from trainers.spectra import spectra_of_lanes
 from trainers.step_timing import StepTimer, StepTimes
 from trainers.structure import is_out_of_memory, known_bound, remember_bound, structure_of
+from trainers.user_code import failure_text
 
 
 class Population:
@@ -245,9 +246,14 @@ class Population:
         spectra = self._spectra(sound)
         reports: dict[int, dict[str, float] | str] = {}
         for trial, lane in lanes.items():
-            mine = evaluated.get(lane)
-            reports[trial] = mine if isinstance(mine, str) else self._members[lane].report(mine, spectra.get(lane, {}))
+            reports[trial] = self._report(lane, evaluated.get(lane), spectra.get(lane, {}))
         return reports
+
+    def _report(self, lane: int, evaluated: Evaluated | None, spectra: Mapping[str, float]) -> Evaluated:
+        try:
+            return evaluated if isinstance(evaluated, str) else self._members[lane].report(evaluated, spectra)
+        except BaseException as error:  # a user's code can raise anything
+            return failure_text(error)
 
     def _spectra(self, lanes: list[int]) -> dict[int, dict[str, float]]:
         if not lanes:

@@ -124,11 +124,12 @@ class Slot:
         """
         verdict = self._verdicts.verdict(self._name, self._number)
         self._evict(verdict.evict)
-        self._checkpoint(force=verdict.checkpoint)
+        unsaved = self._checkpoint(force=verdict.checkpoint)
         if verdict.finish:
             return None
         plans = _plans(verdict)
-        reports = self._admit(verdict.admit)
+        reports = self._fail({trial: text for trial, text in unsaved.items() if trial not in verdict.hold})
+        reports += self._admit(verdict.admit)
         for cohort in self._cohorts.values():
             reports += self._train(cohort, held=verdict.hold)
         self._number += 1
@@ -165,21 +166,47 @@ class Slot:
         self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
         return failures
 
-    def _checkpoint(self, *, force: bool) -> None:
+    def _fail(self, failures: Mapping[int, str]) -> list[MemberReport]:
+        """Drop members whose code failed outside training."""
+        steps = {trial: cohort.step(trial) for cohort in self._cohorts.values() for trial in cohort.trials}
+        reports = [_failure(trial, steps[trial], text, 0.0) for trial, text in failures.items()]
+        for cohort in self._cohorts.values():
+            cohort.evict([trial for trial in failures if trial in cohort.trials])
+        self._cohorts = {key: cohort for key, cohort in self._cohorts.items() if cohort.trials}
+        return reports
+
+    def _checkpoint(self, *, force: bool) -> dict[int, str]:
         """Write a checkpoint if one is due or asked for.
 
         Where the disk refuses it, training goes on: what a checkpoint is worth is the steps since the one before.
+
+        Returns:
+            The failures of members whose state cannot be taken: a module of a user's can put anything into it.
         """
         now = time.monotonic()
         if not self._cohorts or not (force or now - self._saved_at >= self._options.checkpoint_seconds):
-            return
-        states = {trial: cohort.state(trial) for cohort in self._cohorts.values() for trial in cohort.trials}
+            return {}
+        states, failures = self._states()
         try:
             checkpoints.save(self._folder, self._number, states)
             checkpoints.prune(self._folder)
         except OSError as error:
             _log.warning("no checkpoint, so the loss of this worker would cost the steps since the last: got %s", error)
         self._saved_at = time.monotonic()
+        return failures
+
+    def _states(self) -> tuple[dict[int, checkpoints.State], dict[int, str]]:
+        states, failures = {}, {}
+        for cohort in self._cohorts.values():
+            for trial in cohort.trials:
+                self._attribute((trial,))
+                try:
+                    state = cohort.state(trial)
+                    checkpoints.check_state(state)
+                    states[trial] = state
+                except BaseException as error:  # a user's code can raise anything
+                    failures[trial] = failure_text(error)
+        return states, failures
 
     # Training
 

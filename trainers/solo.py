@@ -24,7 +24,7 @@ from trainers.seeds import generator_for
 from trainers.setting import PRECISIONS, TrialSetting
 from trainers.spectra import spectra_of_model
 from trainers.step_timing import StepTimer, StepTimes
-from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
+from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, items_per_step, place
 from trainers.user_code import checked_batch, checked_loss, checked_metrics
 
 __all__ = ["Outcome", "SoloTrial", "TrialSetting", "never"]
@@ -112,7 +112,7 @@ class SoloTrial:
             metrics are NaN.
         """
         metrics = {"lr": float(self._optimizer.param_groups[0]["lr"]), "timing_valid": 1.0}
-        metrics |= self._timer.times.metrics(self.setting.task.items_per_step)
+        metrics |= self._timer.times.metrics(items_per_step(self.setting.task))
         if self._watch.loss_count:
             metrics["loss"] = self._watch.loss_sum / self._watch.loss_count
         if not self._watch.reason:

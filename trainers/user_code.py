@@ -60,7 +60,7 @@ def failure_text(error: BaseException) -> str:
         return _cut(str(error))
     try:
         return _cut("".join(traceback.format_exception(error)))
-    except Exception:  # a chain of causes without end, or lines of source that cannot be read
+    except BaseException:  # a chain of causes without end, or lines of source that cannot be read
         return told(error)
 
 
@@ -76,7 +76,7 @@ def told(error: BaseException) -> str:
     """Return an exception in one line: its type and the first line of what it says."""
     try:
         first = str(error).strip().splitlines()[:1]
-    except Exception:  # its own __str__ raises
+    except BaseException:  # its own __str__ raises, or exits
         first = []
     if isinstance(error, SystemExit):
         return f"SystemExit({first[0][:_MOST_CHARACTERS] if first else ''})"
@@ -101,7 +101,17 @@ def checked_metrics(metrics: object, *, source: str, promised: Collection[str], 
     if set(found) != set(promised):
         names = reprlib.repr(sorted(map(str, found)))
         raise UserCodeError(f"{source} gives {names}{when}, while metrics promises {sorted(promised)}")
-    return {name: _number(value, f"{source} gave {{}} for {name}{when}") for name, value in found.items()}
+    plain = {name: str(name) for name in promised}  # a name of another type would be imported by the driver
+    return {plain[name]: _number(value, f"{source} gave {{}} for {name}{when}") for name, value in found.items()}
+
+
+def checked_number(number: object, *, source: str, when: str = "") -> float:
+    """Return a user's number as a float.
+
+    Raises:
+        UserCodeError: It is no real number.
+    """
+    return _number(number, f"{source} gave {{}} instead of a number{when}")
 
 
 def checked_loss(loss: object, *, source: str, when: str = "") -> Tensor:
@@ -139,17 +149,23 @@ def described(value: object) -> str:
 
 
 def _number(value: object, sentence: str) -> float:
+    if value is np.ma.masked:
+        raise UserCodeError(sentence.format("a masked value"))
     plain = value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
     if isinstance(plain, numbers.Real | Decimal):
         try:
             number = float(plain)
         except OverflowError:
             raise UserCodeError(sentence.format("a number too large for a float")) from None
-        if type(number) is float and (math.isfinite(number) or not _is_finite(plain)):
+        if type(number) is float and math.isinf(number) and _is_finite(plain):
+            raise UserCodeError(sentence.format("a number too large for a float"))
+        if type(number) is float:
             return number
     raise UserCodeError(sentence.format(described(value)))
 
 
 def _is_finite(number: Any) -> bool:
     """Return whether a real number is finite, so that a float of it must be."""
+    if isinstance(number, np.floating):
+        return bool(np.isfinite(number))
     return isinstance(number, numbers.Rational) or (isinstance(number, Decimal) and number.is_finite())

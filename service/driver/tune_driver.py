@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from trainers.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
 SETTLE_SECONDS = 1.0
+_LONGEST_CAUSE = 400  # characters: Ray adds advice for operators
 
 _log = logging.getLogger(__name__)
 
@@ -94,12 +97,17 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
 
 
 def _what_happened(trial: Any) -> str:
-    """Say in one line why a slot's worker is gone, as far as Tune knows."""
+    """Return in one line why a slot's worker is gone, as far as Tune knows.
+
+    Tune writes the error beside the trial's other files on this machine; its own `get_error` looks in the storage, where
+    nothing is copied to.
+    """
     try:
-        lines = str(trial.get_pickled_error() or trial.get_error()).strip().splitlines()
-    except Exception as error:  # Tune reads its own pickle here, which a full disk may have torn
+        lines = Path(trial.error_file or os.devnull).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:  # a full disk
         return f"its worker is gone, and why cannot be read ({error})"
-    return lines[0] if lines else "its worker is gone"
+    known = [line.strip() for line in lines if line.strip()]
+    return textwrap.shorten(known[-1], _LONGEST_CAUSE, placeholder=" ...") if known else "its worker is gone"
 
 
 class GraceStopper(_Unpickled, tune.Stopper):  # type: ignore[misc]

@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import nn
 
+from trainers.checkpoints import CheckpointError, check_state, copied
 from trainers.seeds import generator_for
 from trainers.tasks.options import TaskOptionError
-from trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed
+from trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed, items_per_step
 from trainers.user_code import (
     OperatorInterrupt,
     UserCodeError,
@@ -81,6 +82,9 @@ def rehearse(task: Task, name: str) -> None:
     model = _tried(task, name, "build", lambda: task.build(generator_for("model", 0)))
     if not isinstance(model, nn.Module) or not list(model.parameters()):
         raise _wrong(task, name, "build", f"must give a module with parameters, gave {described(model)}")
+    state = _tried(task, name, "build", lambda: copied(model.state_dict()))
+    _accepted(name, lambda: _check_state(state, source=f"{type(task).__name__}.build"))
+    _tried(task, name, "items_per_step", lambda: _accepted(name, lambda: items_per_step(task)))
     batch = _tried(task, name, "batch", lambda: task.batch(0, 0))
     batch = _accepted(name, lambda: checked_batch(batch, source=f"{type(task).__name__}.batch"))
     if batch_is_fixed(task) and not _are_equal(batch, _tried(task, name, "batch", lambda: task.batch(1, 0))):
@@ -93,6 +97,13 @@ def rehearse(task: Task, name: str) -> None:
         metrics = _tried(task, name, "evaluate", lambda: task.evaluate(model, 0))
     source, promised = f"{type(task).__name__}.evaluate", set(task.metrics) - set(TRAINING_METRICS)
     _accepted(name, lambda: checked_metrics(metrics, source=source, promised=promised))
+
+
+def _check_state(state: Mapping[str, Any], *, source: str) -> None:
+    try:
+        check_state(state)
+    except CheckpointError as error:
+        raise UserCodeError(f"{source} gave a module that cannot be kept: {error}") from error
 
 
 def _are_equal(batch: Batch, other: Batch) -> bool:

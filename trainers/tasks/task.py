@@ -7,9 +7,10 @@ declared by `option` says its sentence and its bounds once; `check_options` keep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from trainers.gradient_noise import GradientNoise
 from trainers.options import unknown
 from trainers.tasks.options import TaskOptionError, check_options, check_type, declared_options, option
+from trainers.user_code import UserCodeError, checked_number
 
 Batch = tuple[Tensor, ...]
 
@@ -102,7 +104,9 @@ class TaskOptions:
 
     def evaluate(self, model: nn.Module, seed: int) -> dict[str, float]:
         """Measure the model on what it was not trained on; `seed` is the data's."""
-        return {name: value.item() for name, value in self.measure(model, seed).items()}
+        measured = self.measure(model, seed)
+        # Whatever is no scalar is left for the engine, which names it with its step.
+        return {name: value.item() if _is_scalar(value) else cast(Any, value) for name, value in measured.items()}
 
     def measure(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
         """Evaluate without leaving tensors, so that trials in one stack are measured in one call.
@@ -114,6 +118,23 @@ class TaskOptions:
     def pinned(self) -> Self:
         """Give the task with what its files hold now written into its options; the same task where it reads none."""
         return self
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and not value.ndim and not value.is_complex()
+
+
+def items_per_step(task: Task) -> float:
+    """Return how many items a step of a task trains on, which a user's code says.
+
+    Raises:
+        UserCodeError: It is no finite number.
+    """
+    source = f"{type(task).__name__}.items_per_step"
+    number = checked_number(task.items_per_step, source=source)
+    if not math.isfinite(number):
+        raise UserCodeError(f"{source} must be finite, is {number}")
+    return number
 
 
 def batch_is_fixed(task: object) -> bool:
