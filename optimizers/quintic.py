@@ -40,8 +40,15 @@ LOOPED_ROWS: Final = 192
 """Measured on CPU in float32, 24 matrices: batched products win below (2.5 times at 64 rows), single ones from there on
 (1.2 times at 256, one core or two). In bfloat16 the batch is never behind."""
 
+PADDED_COLUMNS: Final = 512
+PADDING: Final = 32
+"""Entries put between the rows of a kept half-precision matrix from so many columns on, one cache line: rows that start
+a power of two apart share few sets of the cache. With AMX the products of a step take, for the same bits, 7 % less time
+at 512, 8 % at 768, 7 to 13 % at 1024 and 2048, 3 to 13 % with four times as many columns. A batch would be copied."""
+
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
+_ITERATES: Final = ("quintic.even", "quintic.odd")
 BFLOAT16_SLOPE: Final = 12.5
 """Two steps of the classic triple (11.9) or of ROOT's. In bfloat16 segments of 2, 3 err 2 to 3 times as much as the
 plain form where κ >= 500, and with the slopes of `minimax` (34) give NaN; 2, 2, 1 err less than it there and more on
@@ -96,7 +103,7 @@ def iterated(
     else:
         start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
     flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
-    flat = flat if _lies_tall(flat) else flat.contiguous()
+    flat = flat if _lies_tall(flat) or _has_whole_rows(flat) else flat.contiguous()
     if len(set(counts)) == 1:
         return _run(flat, shortness, quintic, counts[0], lends).reshape(matrix.shape)
     unequal = _grouped if quintic.in_gram_form else _narrowing
@@ -108,7 +115,7 @@ def _frobenius_start(matrix: Tensor, eps: float | Tensor, safety: float, dtype: 
     if not may_be_scratch(matrix) or dtype.itemsize != 2 or isinstance(eps, Tensor):
         return normalised(matrix, eps=eps, safety=safety, out=_memory_of_start(matrix))
     flat = matrix.reshape(-1, *matrix.shape[-2:])
-    start = _memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
+    start = _padded_memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
     if flat.dtype == dtype == torch.bfloat16:  # in its own arithmetic a third of the time
         norm = torch.linalg.vector_norm(flat, dim=(-2, -1), keepdim=True)
         if squares_survived(norm):
@@ -184,7 +191,9 @@ def _plain_steps(
 ) -> Tensor:
     A, B, *iterates = _memory(X)
     for step, (a, b, c) in enumerate(triples):
-        out = iterates[step % 2] if lends or step < len(triples) - 1 else None
+        out = iterates[step % 2]
+        if step == len(triples) - 1:  # whoever takes the result reads it as one block
+            out = _memory_of(X, _ITERATES[step % 2], X.dtype) if lends else None
         # A square A lies where the next iterate will: three matrices in the cache instead of four
         A = iterates[step % 2] if step > 0 and X.shape[-2] == X.shape[-1] else A
         squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
@@ -195,7 +204,12 @@ def _plain_steps(
 
 def _lies_tall(X: Tensor) -> bool:
     """Say whether a wide matrix is a tall one seen from the side."""
-    return X.shape[-2] < X.shape[-1] and X.mT.is_contiguous() and not X.is_contiguous()
+    return X.shape[-2] < X.shape[-1] and _has_whole_rows(X.mT)
+
+
+def _has_whole_rows(X: Tensor) -> bool:
+    """Say whether each row is one block, the next one behind it."""
+    return X.stride(-1) == 1 and X.stride(-2) >= X.shape[-1]
 
 
 def _memory_of_start(matrix: Tensor) -> Tensor | None:
@@ -211,14 +225,29 @@ def _memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
     return scratch(matrix.shape, use, like=matrix, dtype=dtype)
 
 
+def _padded_memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
+    """Give kept memory that lies as the matrix does, with room between its rows where products gain by that."""
+    if _lies_tall(matrix):
+        return _padded_scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
+    return _padded_scratch(matrix.shape, use, like=matrix, dtype=dtype)
+
+
+def _padded_scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype) -> Tensor:
+    *batch, rows, columns = shape
+    is_single = math.prod(batch) == 1  # a batched product would copy
+    if not is_single or columns < PADDED_COLUMNS or dtype.itemsize != 2 or is_emulated(like):
+        return scratch(shape, use, like=like, dtype=dtype)
+    return scratch((*batch, rows, columns + PADDING), use, like=like, dtype=dtype)[..., :columns]
+
+
 def _memory(X: Tensor) -> list[Tensor] | list[None]:
     """Give kept memory for A, B and two iterates, or None for each where new memory is as good."""
     if not may_be_scratch(X):
         return [None] * 4
     rows = min(X.shape[-2:])
     square = (*X.shape[:-2], rows, rows)
-    shapes = {"A": square, "B": square, "even": X.shape, "odd": X.shape}
-    return [scratch(shape, f"quintic.{name}", like=X) for name, shape in shapes.items()]
+    shapes = {"quintic.A": square, "quintic.B": square} | dict.fromkeys(_ITERATES, X.shape)
+    return [_padded_scratch(shape, use, like=X, dtype=X.dtype) for use, shape in shapes.items()]
 
 
 def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
@@ -239,7 +268,7 @@ def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends:
         part = triples[start : start + length]
         if length > 1:
             keeps = may_be_scratch(X) and (lends or start + length < len(triples))
-            out = _memory_of(X, ("quintic.even", "quintic.odd")[place % 2], X.dtype) if keeps else None
+            out = _memory_of(X, _ITERATES[place % 2], X.dtype) if keeps else None
             X = _segment(X, part, shortness, out)
         elif shortness is not None:
             X = _first_step(X, shortness, part[0])

@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-MAX_KEPT_BYTES: Final = 8 * 2**20
+MAX_KEPT_BYTES: Final = 10 * 2**20
 """Of one use; where more is asked for, the arithmetic on it takes longer than the faults."""
 
 

@@ -99,8 +99,8 @@ class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
 def _what_happened(trial: Any) -> str:
     """Return in one line why a slot's worker is gone, as far as Tune knows.
 
-    Tune writes the error beside the trial's other files on this machine; its own `get_error` looks in the storage, where
-    nothing is copied to.
+    Tune writes the error beside the trial's other files on this machine; its own `get_error` looks in the storage, to
+    which nothing is copied.
     """
     try:
         lines = Path(trial.error_file or os.devnull).read_text(encoding="utf-8", errors="replace").splitlines()
