@@ -20,6 +20,7 @@ from service.campaign.comparability import lacking_sentence
 from service.campaign.leaderboard import ArmStanding
 from service.campaign.lifecycle import TrialState
 from service.campaign.pareto import campaign_front
+from service.campaign.progress import Tally
 from service.campaign.records import Phase
 from service.campaign.specification import restore
 from service.campaign.submission import Submission
@@ -121,7 +122,7 @@ def read_best(request: Request, campaign_id: str) -> Best:
     standings = context_of(request).standings.of(context_of(request).ledger, submission)
     arms = submission.campaign.specification["arms"]
     objective = _objective(submission)
-    tallies = context_of(request).ledger.tallies([campaign_id])[campaign_id]
+    tallies = _tallies(request, submission)
     lacking = lacking_sentence(submission.campaign, tallies)
     if isinstance(submission.campaign.specification["objective"], list):
         front = _front(context_of(request).ledger, submission, standings)
@@ -138,6 +139,16 @@ def read_best(request: Request, campaign_id: str) -> Best:
         why_no_best=ranking.why_none,
         front=[],
     )
+
+
+def _tallies(request: Request, submission: Submission) -> Sequence[Tally]:
+    """Count the trials of a campaign that has ended; of one that goes on, no arm is said to lack any."""
+    if not submission.campaign.state.is_terminal:
+        return ()
+    context = context_of(request)
+    return context.summaries.of(context.ledger, [submission], standings=context.standings)[
+        submission.campaign_id
+    ].tallies
 
 
 def _front(ledger: ServiceLedger, submission: Submission, standings: Sequence[ArmStanding]) -> list[FrontPoint]:
