@@ -120,6 +120,15 @@ def test_exceptions_that_cannot_even_be_printed_are_told_by_type() -> None:
     assert failure_text(UserCodeError("a sentence")) == "a sentence"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C interrupt, also if the tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_told_apart_from_what_the_code_raises() -> None:
     with pytest.raises(OperatorInterrupt), running_user_code():
         signal.raise_signal(signal.SIGINT)
