@@ -14,10 +14,11 @@ COPY optimizers optimizers
 COPY search_spaces search_spaces
 COPY trainers trainers
 COPY service service
+COPY spectune spectune
 COPY examples examples
 RUN if [ -n "$TORCH_INDEX" ]; then pip install torch --constraint constraints.txt \
         --index-url "$TORCH_INDEX"; fi \
-    && pip install --constraint constraints.txt '.[postgres]'
+    && pip install --constraint constraints.txt '.[service,postgres]'
 
 USER spectune
 ENTRYPOINT ["tini", "--"]

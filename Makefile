@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed: got {sys.version.split()[0]}")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv \
 		|| { echo "a virtual environment cannot be made: on Debian and Ubuntu install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgres]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,service,postgres]'
 	touch $(STAMP)
 
 demo: install
@@ -31,7 +31,7 @@ faults: install
 		tests/trainers/test_population_machine.py $(PYTEST_ARGS)
 
 openapi: install
-	$(BIN)/python -m service.api.openapi > docs/openapi.json
+	$(BIN)/python -m spectune.service.api.openapi > docs/openapi.json
 
 check: install
 	$(BIN)/ruff format --check .

@@ -50,7 +50,7 @@ RATIOS: Final = {
 
 def run_spectune(problem: Problem, num_trials: int, folder: Path) -> dict[str, float]:
     """Run `spectune run`; give its seconds to the campaign's end, and to the last point in MLflow."""
-    from service.ledger import Ledger
+    from spectune.service.ledger import Ledger
 
     campaign = {
         "name": "benchmark",

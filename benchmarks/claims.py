@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims_figure import draw
-from optimizers.polar import polar_factor
-from trainers import Schedule, SoloTrial, TrialSetting
-from trainers.seeds import generator_for
-from trainers.tasks import LinearAttention, MatrixFactorization, MatrixRegression
-from trainers.tasks.matrices import geometric
+from spectune.optimizers.polar import polar_factor
+from spectune.trainers import Schedule, SoloTrial, TrialSetting
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import LinearAttention, MatrixFactorization, MatrixRegression
+from spectune.trainers.tasks.matrices import geometric
 
 SEEDS = (0, 1, 2)
 CONDITIONS = (10.0, 31.6, 100.0, 316.0, 1000.0)

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kept import keep
-from service.campaign.specification import Specification, parse
-from service.driver.arms import make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.conductor import Conductor
-from service.driver.decision import Decision
-from service.driver.dispatcher import Dispatcher
-from service.driver.lanes import Lanes
-from service.driver.writer import Writer
-from service.ledger import Ledger
-from service.ledger.spool import Spool
-from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.service.campaign.specification import Specification, parse
+from spectune.service.driver.arms import make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.conductor import Conductor
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.writer import Writer
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.spool import Spool
+from spectune.trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 METRICS = {
     "loss": 0.5,

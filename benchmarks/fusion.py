@@ -32,14 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peak_memory import peak_bytes
-from optimizers import split
-from service.driver.environment import VARIABLES
-from trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
-from trainers.arithmetic import Arithmetic, pin_arithmetic
-from trainers.plan import make_plan
-from trainers.population import Population
-from trainers.seeds import generator_for
-from trainers.tasks.task import batch_is_fixed, place
+from spectune.optimizers import split
+from spectune.service.driver.environment import VARIABLES
+from spectune.trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
+from spectune.trainers.arithmetic import Arithmetic, pin_arithmetic
+from spectune.trainers.plan import make_plan
+from spectune.trainers.population import Population
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.task import batch_is_fixed, place
 
 Advance: TypeAlias = Callable[[int], Any]
 """Train until so many steps are taken in all."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers import Muon, build_optimizer
-from trainers.tasks.language_model import LanguageModel
+from spectune.optimizers import Muon, build_optimizer
+from spectune.trainers.tasks.language_model import LanguageModel
 
 RECORDED_AT = (10, 30, 60)
 

@@ -30,9 +30,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from benchmarks.kept import keep
-from optimizers import Muon, PolarGrad, Root
-from optimizers.coefficients import CLASSIC
-from optimizers.half_products import has_bfloat16_instructions
+from spectune.optimizers import Muon, PolarGrad, Root
+from spectune.optimizers.coefficients import CLASSIC
+from spectune.optimizers.half_products import has_bfloat16_instructions
 
 Shapes: TypeAlias = Sequence[tuple[int, int]]
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]

@@ -53,7 +53,7 @@ def make_trial(config: dict[str, Any]) -> Any:
     """Make the trial that every side trains."""
     import torch
 
-    from trainers import Schedule, SoloTrial, TrialSetting, task_from_options
+    from spectune.trainers import Schedule, SoloTrial, TrialSetting, task_from_options
 
     torch.set_num_threads(1)
     problem = PROBLEMS[config["problem"]]

@@ -23,10 +23,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optimizers import Root, RootRule, build_optimizer, diagnostics, polar_factor
-from optimizers.calibration import calibrate, momenta_of_shape, record_momenta
-from optimizers.root import COEFFICIENTS
-from trainers.tasks.language_model import LanguageModel
+from spectune.optimizers import Root, RootRule, build_optimizer, diagnostics, polar_factor
+from spectune.optimizers.calibration import calibrate, momenta_of_shape, record_momenta
+from spectune.optimizers.root import COEFFICIENTS
+from spectune.trainers.tasks.language_model import LanguageModel
 
 LR: Final = 0.02
 REFIT_EVERY: Final = 25

@@ -25,13 +25,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from search_spaces import Space
-from search_spaces.domains import LogUniform
-from search_spaces.muon import MUON
-from service.campaign.lifecycle import TrialState
-from service.campaign.samplers import SamplerName
-from service.campaign.search import ArmStudy
-from service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.search_spaces import Space
+from spectune.search_spaces.domains import LogUniform
+from spectune.search_spaces.muon import MUON
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.samplers import SamplerName
+from spectune.service.campaign.search import ArmStudy
+from spectune.service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
 
 STEPS: Final = 90
 RUNGS: Final = (10, 30)

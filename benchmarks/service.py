@@ -30,12 +30,12 @@ from typing import Any
 import httpx
 
 from benchmarks.kept import keep
-from service.api.examples import SPECIFICATION as EXAMPLE
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import parse
-from service.data_directory import DataDirectory
-from service.ledger import ServiceLedger, entries
-from service.ledger.submissions import LEADER
+from spectune.service.api.examples import SPECIFICATION as EXAMPLE
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification import parse
+from spectune.service.data_directory import DataDirectory
+from spectune.service.ledger import ServiceLedger, entries
+from spectune.service.ledger.submissions import LEADER
 
 RATE = 50.0  # submissions a second
 REPORTS = 1000  # a second

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.kept import keep
-from service.ledger import ServiceLedger
+from spectune.service.ledger import ServiceLedger
 
 CAMPAIGN: Final[dict[str, Any]] = {
     "name": "start",

@@ -38,13 +38,13 @@ from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from benchmarks.kept import keep
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import parse
-from service.ledger import Ledger, entries
-from service.ledger.spool import Record
-from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
-from service.tracking.naming import metric_name
-from service.tracking.projector import Projector
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification import parse
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.spool import Record
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from spectune.service.tracking.naming import metric_name
+from spectune.service.tracking.projector import Projector
 from tests.fakes.mlflow_content import points_of, runs_of
 from tests.fakes.mlflow_server import PrivateMlflow
 from tests.fakes.postgres import PrivatePostgres, find_binaries

@@ -42,9 +42,9 @@ import psutil
 from mlflow import MlflowClient
 
 from benchmarks.kept import keep_lines
-from service.ledger import ServiceLedger
-from service.tracking.links import ATTACHMENTS
-from service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.ledger import ServiceLedger
+from spectune.service.tracking.links import ATTACHMENTS
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from tests.fakes.ill_mlflow import WAYS, IllMlflow
 from tests.fakes.mlflow_content import assert_equals_ledger
 from tests.integration.serving import Serving

@@ -24,20 +24,20 @@ spelling                  what an unknown name was meant to be
 
 from __future__ import annotations
 
-from optimizers.adamw import AdamWRule
-from optimizers.catalog import OPTIMIZERS, OptimizerEntry, build_optimizer
-from optimizers.gradient_descent import GradientDescentRule
-from optimizers.hyperparameters import Hyperparameter
-from optimizers.muon import Muon, MuonRule
-from optimizers.outliers import percentile_threshold, suppress_outliers
-from optimizers.parameter_groups import ParameterSplit, split
-from optimizers.polar import polar_factor
-from optimizers.polargrad import PolarGrad, PolarGradRule
-from optimizers.root import Root, RootRule
-from optimizers.solvers import SOLVERS
-from optimizers.spectral import SpectralRule, apply_update
-from optimizers.spectral_descent import SpectralDescent, SpectralDescentRule
-from optimizers.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers.adamw import AdamWRule
+from spectune.optimizers.catalog import OPTIMIZERS, OptimizerEntry, build_optimizer
+from spectune.optimizers.gradient_descent import GradientDescentRule
+from spectune.optimizers.hyperparameters import Hyperparameter
+from spectune.optimizers.muon import Muon, MuonRule
+from spectune.optimizers.outliers import percentile_threshold, suppress_outliers
+from spectune.optimizers.parameter_groups import ParameterSplit, split
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polargrad import PolarGrad, PolarGradRule
+from spectune.optimizers.root import Root, RootRule
+from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.spectral import SpectralRule, apply_update
+from spectune.optimizers.spectral_descent import SpectralDescent, SpectralDescentRule
+from spectune.optimizers.spectral_optimizer import SpectralOptimizer
 
 __all__ = [
     "OPTIMIZERS",

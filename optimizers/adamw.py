@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from optimizers.foreach import has_half_on_cpu
-from optimizers.hyperparameters import Hyperparameter, lr, table_of, weight_decay
-from optimizers.spectral import Hyperparameters, State
+from spectune.optimizers.foreach import has_half_on_cpu
+from spectune.optimizers.hyperparameters import Hyperparameter, lr, table_of, weight_decay
+from spectune.optimizers.spectral import Hyperparameters, State
 
 
 @dataclass(frozen=True)

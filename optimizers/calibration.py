@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import (
+from spectune.optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
     MAX_STEPS,
@@ -34,7 +34,7 @@ from optimizers.coefficients import (
     polar_express_triples,
     repeated,
 )
-from optimizers.matrix_views import matrices_of
+from spectune.optimizers.matrix_views import matrices_of
 
 VERSION: Final = 1  # of the fit: another objective or another search takes another number, and so other files
 LARGEST_ITERATE: Final = 1.3

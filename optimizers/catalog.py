@@ -11,16 +11,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
-from optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
-from optimizers.hyperparameters import Hyperparameter, check_values, plain, table_of
-from optimizers.muon import Muon
-from optimizers.parameter_groups import ParameterSplit, is_vector, split
-from optimizers.polargrad import PolarGrad
-from optimizers.root import Root
-from optimizers.spectral_descent import SpectralDescent
-from optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
-from optimizers.spelling import refuse_unknown
+from spectune.optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
+from spectune.optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
+from spectune.optimizers.hyperparameters import Hyperparameter, check_values, plain, table_of
+from spectune.optimizers.muon import Muon
+from spectune.optimizers.parameter_groups import ParameterSplit, is_vector, split
+from spectune.optimizers.polargrad import PolarGrad
+from spectune.optimizers.root import Root
+from spectune.optimizers.spectral_descent import SpectralDescent
+from spectune.optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
+from spectune.optimizers.spelling import refuse_unknown
 
 ADAMW_LR_RATIO: Final = 0.1
 """Beside updates of spectral norm one, as Jordan's Muon; updates as large as AdamW's take AdamW's own rate, 1."""

@@ -11,12 +11,12 @@ import math
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import exact_dtype
-from optimizers.coefficients import CLASSIC, DEFAULT_STEPS
-from optimizers.outliers import percentile_threshold
-from optimizers.polar import polar_factor
-from optimizers.polargrad import nuclear_norm_along
-from optimizers.solvers import Coefficients
+from spectune.optimizers.arithmetic import exact_dtype
+from spectune.optimizers.coefficients import CLASSIC, DEFAULT_STEPS
+from spectune.optimizers.outliers import percentile_threshold
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polargrad import nuclear_norm_along
+from spectune.optimizers.solvers import Coefficients
 
 
 def orthogonality_error(direction: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import exact_dtype
+from spectune.optimizers.arithmetic import exact_dtype
 
 
 def by_svd(matrix: Tensor, *, dtype: torch.dtype) -> Tensor:

@@ -14,8 +14,8 @@ from typing import Final
 
 from torch import Tensor
 
-from optimizers.hyperparameters import lr, table_of, weight_decay
-from optimizers.spectral import Hyperparameters, State
+from spectune.optimizers.hyperparameters import lr, table_of, weight_decay
+from spectune.optimizers.spectral import Hyperparameters, State
 
 
 @dataclass(frozen=True)

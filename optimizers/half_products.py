@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from optimizers.scratch import may_be_scratch, scratch
+from spectune.optimizers.scratch import may_be_scratch, scratch
 
 
 def has_bfloat16_instructions() -> bool:

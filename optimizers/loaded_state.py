@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optimizers.adamw import BESIDE_MATRICES
-from optimizers.matrix_views import VIEW_OPTIONS
+from spectune.optimizers.adamw import BESIDE_MATRICES
+from spectune.optimizers.matrix_views import VIEW_OPTIONS
 
 NOT_SUPPORTED: Final = {"amsgrad": True, "differentiable": True, "decoupled_weight_decay": False}
 """Options of torch's optimizers that would train otherwise here."""

@@ -20,8 +20,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optimizers.parameter_checks import is_distributed, local
-from optimizers.spectral import SpectralRule, State
+from spectune.optimizers.parameter_checks import is_distributed, local
+from spectune.optimizers.spectral import SpectralRule, State
 
 VIEW_OPTIONS: Final = ("flatten", "stacked", "split_sizes", "num_heads")
 MAX_KERNEL: Final = 7

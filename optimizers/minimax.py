@@ -10,7 +10,8 @@ step maps [l, u] onto [1 − E, 1 + E], the interval of the next one. This greed
 compositions of as many odd quintics (Amsel et al., arXiv 2505.16932, theorem 3.1), so the first k rows of a longer
 table are the best k, and one table serves every number of steps.
 
-`python -m optimizers.rebuild_coefficients` prints the table that `coefficients.MINIMAX` holds. Plain double arithmetic.
+`python -m spectune.optimizers.rebuild_coefficients` prints the table that `coefficients.MINIMAX` holds. Plain double
+arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 from functools import lru_cache
 from typing import Final
 
-from optimizers.coefficients import MINIMAX, MINIMAX_LOWEST, MINIMAX_SAFETY, Triple, made_safe, repeated
+from spectune.optimizers.coefficients import MINIMAX, MINIMAX_LOWEST, MINIMAX_SAFETY, Triple, made_safe, repeated
 
 PADE: Final[Triple] = (15 / 8, -10 / 8, 3 / 8)
 """The limit l, u -> 1: value 1 at 1, first and second derivative zero. It converges cubically by itself."""

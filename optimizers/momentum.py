@@ -13,9 +13,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.foreach import multiply_
-from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
-from optimizers.stacking import in_pieces, stack_into
+from spectune.optimizers.foreach import multiply_
+from spectune.optimizers.scratch import TEMPORARY, may_be_scratch, scratch
+from spectune.optimizers.stacking import in_pieces, stack_into
 
 STACKED_UP_TO: Final = 64 * 64
 """Entries up to which copying a matrix costs less than one more operation on it alone; measured on a CPU."""

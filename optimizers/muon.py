@@ -22,13 +22,13 @@ from typing import ClassVar, Final
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers import hyperparameters as declare
-from optimizers.hyperparameters import Hyperparameter, table_of
-from optimizers.momentum import average_, average_into
-from optimizers.solvers import Coefficients
-from optimizers.spectral import Hyperparameters, SpectralRule, State
-from optimizers.spectral_optimizer import SpectralOptimizer
-from optimizers.spelling import refuse_unknown
+from spectune.optimizers import hyperparameters as declare
+from spectune.optimizers.hyperparameters import Hyperparameter, table_of
+from spectune.optimizers.momentum import average_, average_into
+from spectune.optimizers.solvers import Coefficients
+from spectune.optimizers.spectral import Hyperparameters, SpectralRule, State
+from spectune.optimizers.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers.spelling import refuse_unknown
 
 
 def original_scale(rows: int, columns: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.scratch import may_keep
+from spectune.optimizers.scratch import may_keep
 
 
 def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float, out: Tensor | None = None) -> Tensor:

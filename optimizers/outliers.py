@@ -14,8 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.scratch import may_be_scratch, scratch
-from optimizers.spelling import refuse_unknown
+from spectune.optimizers.scratch import may_be_scratch, scratch
+from spectune.optimizers.spelling import refuse_unknown
 
 # `sampled` reads about an eighth of the entries, within these bounds. Of s independent draws the rank of the q-quantile
 # has a standard deviation of sqrt(q (1 − q) / s), so far is the share that is clipped from 1 − q: at q = 0.9 that is

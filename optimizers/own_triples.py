@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.half_products import baddbmm, bmm
-from optimizers.normalisation import normalised
+from spectune.optimizers.half_products import baddbmm, bmm
+from spectune.optimizers.normalisation import normalised
 
 
 def iterated_by_own(

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
-from optimizers.matrix_views import MAX_KERNEL, check_view
-from optimizers.output_heads import CONVOLUTIONS, LAYERS, RECURRENT, TABLES, is_linear, output_heads
+from spectune.optimizers.matrix_views import MAX_KERNEL, check_view
+from spectune.optimizers.output_heads import CONVOLUTIONS, LAYERS, RECURRENT, TABLES, is_linear, output_heads
 
 Group = Literal["matrices", "adamw"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizers.foreach import multiply_
-from optimizers.scratch import TEMPORARY, scratch
-from optimizers.stacking import CACHED_ENTRIES, in_pieces
+from spectune.optimizers.foreach import multiply_
+from spectune.optimizers.scratch import TEMPORARY, scratch
+from spectune.optimizers.stacking import CACHED_ENTRIES, in_pieces
 
 
 def write_(

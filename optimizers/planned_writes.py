@@ -14,10 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import without_autocast
-from optimizers.parameter_updates import write_
-from optimizers.scratch import may_be_scratch, scratch
-from optimizers.spectral import SpectralRule, State
+from spectune.optimizers.arithmetic import without_autocast
+from spectune.optimizers.parameter_updates import write_
+from spectune.optimizers.scratch import may_be_scratch, scratch
+from spectune.optimizers.spectral import SpectralRule, State
 
 KEPT_PLACES: Final = 16
 """Updates of one step that are copied to memory which is kept: 2 MiB each as stacks on a CPU are capped."""

@@ -49,8 +49,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import exact_dtype, without_autocast
-from optimizers.coefficients import (
+from spectune.optimizers.arithmetic import exact_dtype, without_autocast
+from spectune.optimizers.coefficients import (
     CLASSIC,
     DEFAULT_STEPS,
     MINIMAX_LOWEST,
@@ -59,13 +59,13 @@ from optimizers.coefficients import (
     polar_express_triples,
     repeated,
 )
-from optimizers.exact import by_svd
-from optimizers.minimax import minimax_triples
-from optimizers.own_triples import iterated_by_own
-from optimizers.qdwh import qdwh
-from optimizers.quintic import GRAM_FROM, Quintic, iterated
-from optimizers.solvers import DTYPES, SOLVERS, Coefficients, NotTensor, check_solver, read_triples
-from optimizers.zolotarev import zolo_pd
+from spectune.optimizers.exact import by_svd
+from spectune.optimizers.minimax import minimax_triples
+from spectune.optimizers.own_triples import iterated_by_own
+from spectune.optimizers.qdwh import qdwh
+from spectune.optimizers.quintic import GRAM_FROM, Quintic, iterated
+from spectune.optimizers.solvers import DTYPES, SOLVERS, Coefficients, NotTensor, check_solver, read_triples
+from spectune.optimizers.zolotarev import zolo_pd
 
 
 def polar_factor(

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers import hyperparameters as declare
-from optimizers.hyperparameters import Hyperparameter, table_of
-from optimizers.momentum import heavy_ball
-from optimizers.spectral import Hyperparameters, SpectralRule, State
-from optimizers.spectral_optimizer import SpectralOptimizer
-from optimizers.spelling import refuse_unknown
+from spectune.optimizers import hyperparameters as declare
+from spectune.optimizers.hyperparameters import Hyperparameter, table_of
+from spectune.optimizers.momentum import heavy_ball
+from spectune.optimizers.spectral import Hyperparameters, SpectralRule, State
+from spectune.optimizers.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers.spelling import refuse_unknown
 
 NUCLEAR_SCALES: Final = ("nuclear", "nuclear_mean")
 

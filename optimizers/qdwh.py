@@ -29,11 +29,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import exact_dtype
-from optimizers.coefficients import Triple
-from optimizers.minimax import optimal_quintic
-from optimizers.rational import LOWEST, check_lowest, dtype_of_solve, newton_schulz, polar_by, resolvent
-from optimizers.scratch import may_overwrite
+from spectune.optimizers.arithmetic import exact_dtype
+from spectune.optimizers.coefficients import Triple
+from spectune.optimizers.minimax import optimal_quintic
+from spectune.optimizers.rational import LOWEST, check_lowest, dtype_of_solve, newton_schulz, polar_by, resolvent
+from spectune.optimizers.scratch import may_overwrite
 
 Weights = tuple[float, float, float]
 

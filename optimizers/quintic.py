@@ -27,11 +27,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import Triple
-from optimizers.half_products import addmm, baddbmm, bmm, is_emulated, mm
-from optimizers.normalisation import normalised, schatten_8, squares_survived, unit
-from optimizers.scratch import TEMPORARY, may_be_scratch, scratch
-from optimizers.stacking import CACHED_ENTRIES
+from spectune.optimizers.coefficients import Triple
+from spectune.optimizers.half_products import addmm, baddbmm, bmm, is_emulated, mm
+from spectune.optimizers.normalisation import normalised, schatten_8, squares_survived, unit
+from spectune.optimizers.scratch import TEMPORARY, may_be_scratch, scratch
+from spectune.optimizers.stacking import CACHED_ENTRIES
 
 GRAM_FROM: Final = 1.5
 """n / m above which the Gram form takes fewer flops."""

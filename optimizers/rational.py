@@ -19,8 +19,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.normalisation import schatten_8, unit
-from optimizers.scratch import may_overwrite
+from spectune.optimizers.normalisation import schatten_8, unit
+from spectune.optimizers.scratch import may_overwrite
 
 LOWEST: Final[dict[torch.dtype, float]] = {torch.float32: 2e-7, torch.float64: 2e-13}
 """Default ℓ₀ by the dtype of the arithmetic: singular values from ℓ₀ s up converge, so κ up to 1e6 in float32 and 1e12

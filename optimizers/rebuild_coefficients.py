@@ -1,9 +1,9 @@
-"""Print the table `coefficients.MINIMAX`, derived anew: `python -m optimizers.rebuild_coefficients`."""
+"""Print the table `coefficients.MINIMAX`, derived anew: `python -m spectune.optimizers.rebuild_coefficients`."""
 
 from __future__ import annotations
 
-from optimizers.coefficients import MINIMAX, MINIMAX_LOWEST
-from optimizers.minimax import greedy_composition
+from spectune.optimizers.coefficients import MINIMAX, MINIMAX_LOWEST
+from spectune.optimizers.minimax import greedy_composition
 
 
 def minimax_table() -> str:

@@ -26,20 +26,20 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers import hyperparameters as declare
-from optimizers.calibration import calibrated_triples
-from optimizers.coefficients import adanewton_triple
-from optimizers.hyperparameters import Hyperparameter, table_of
-from optimizers.matrix_views import matrices_of
-from optimizers.momentum import heavy_ball, heavy_ball_, heavy_ball_into
-from optimizers.muon import match_rms_adamw_scale
-from optimizers.outliers import QUANTILES, suppress_outliers
-from optimizers.polar import polar_factor
-from optimizers.scratch import scratch
-from optimizers.spectral import Hyperparameters, SpectralRule, State
-from optimizers.spectral_optimizer import SPECTRAL, SpectralOptimizer
-from optimizers.spelling import refuse_unknown
-from optimizers.triple_fit import refitted
+from spectune.optimizers import hyperparameters as declare
+from spectune.optimizers.calibration import calibrated_triples
+from spectune.optimizers.coefficients import adanewton_triple
+from spectune.optimizers.hyperparameters import Hyperparameter, table_of
+from spectune.optimizers.matrix_views import matrices_of
+from spectune.optimizers.momentum import heavy_ball, heavy_ball_, heavy_ball_into
+from spectune.optimizers.muon import match_rms_adamw_scale
+from spectune.optimizers.outliers import QUANTILES, suppress_outliers
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.scratch import scratch
+from spectune.optimizers.spectral import Hyperparameters, SpectralRule, State
+from spectune.optimizers.spectral_optimizer import SPECTRAL, SpectralOptimizer
+from spectune.optimizers.spelling import refuse_unknown
+from spectune.optimizers.triple_fit import refitted
 
 COEFFICIENTS: Final = ("table", "calibrated", "online")
 

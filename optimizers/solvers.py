@@ -9,10 +9,10 @@ from typing import Final, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import MAX_STEPS, Triple
-from optimizers.own_triples import check_own_triples
-from optimizers.rational import check_lowest
-from optimizers.spelling import refuse_unknown
+from spectune.optimizers.coefficients import MAX_STEPS, Triple
+from spectune.optimizers.own_triples import check_own_triples
+from spectune.optimizers.rational import check_lowest
+from spectune.optimizers.spelling import refuse_unknown
 
 NotTensor: TypeAlias = Triple | Sequence[Triple] | str
 Coefficients: TypeAlias = NotTensor | Tensor

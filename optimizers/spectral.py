@@ -17,11 +17,11 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
-from optimizers.momentum import average
-from optimizers.polar import polar_factor
-from optimizers.solvers import SOLVERS, Coefficients, check_solver
-from optimizers.stacking import stack_into
+from spectune.optimizers.coefficients import MINIMAX_LOWEST_OF_MOMENTA
+from spectune.optimizers.momentum import average
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.solvers import SOLVERS, Coefficients, check_solver
+from spectune.optimizers.stacking import stack_into
 
 State: TypeAlias = dict[str, Tensor]
 Hyperparameters: TypeAlias = Mapping[str, Any]

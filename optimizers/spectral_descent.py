@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers import hyperparameters as declare
-from optimizers.hyperparameters import Hyperparameter, table_of
-from optimizers.spectral import Hyperparameters, SpectralRule, State
-from optimizers.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers import hyperparameters as declare
+from spectune.optimizers.hyperparameters import Hyperparameter, table_of
+from spectune.optimizers.spectral import Hyperparameters, SpectralRule, State
+from spectune.optimizers.spectral_optimizer import SpectralOptimizer
 
 
 @dataclass(frozen=True, kw_only=True)

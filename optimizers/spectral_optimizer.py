@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from optimizers import half_products
-from optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, begin_adamw, step_adamw
-from optimizers.hyperparameters import Hyperparameter, check_before_step, check_values, plain
-from optimizers.loaded_state import completed, refuse_entries, refuse_state, signature_defaults, step_tensor
-from optimizers.matrix_views import as_matrices, check_view
-from optimizers.parameter_checks import check_parameter, named, refuse_gradients
-from optimizers.planned_writes import PlannedWrite, hold, own_modes
-from optimizers.scratch import scratch
-from optimizers.spectral import SpectralRule, State
-from optimizers.spelling import refuse_unknown
-from optimizers.stacking import batches, merged, parted, stack_into, wide_shape
+from spectune.optimizers import half_products
+from spectune.optimizers.adamw import ADAMW_HYPERPARAMETERS, BESIDE_MATRICES, begin_adamw, step_adamw
+from spectune.optimizers.hyperparameters import Hyperparameter, check_before_step, check_values, plain
+from spectune.optimizers.loaded_state import completed, refuse_entries, refuse_state, signature_defaults, step_tensor
+from spectune.optimizers.matrix_views import as_matrices, check_view
+from spectune.optimizers.parameter_checks import check_parameter, named, refuse_gradients
+from spectune.optimizers.planned_writes import PlannedWrite, hold, own_modes
+from spectune.optimizers.scratch import scratch
+from spectune.optimizers.spectral import SpectralRule, State
+from spectune.optimizers.spelling import refuse_unknown
+from spectune.optimizers.stacking import batches, merged, parted, stack_into, wide_shape
 
 SPECTRAL: Final = "spectral"
 ADAMW: Final = "adamw"

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from optimizers.calibration import LARGEST_ITERATE, NUM_GRID_POINTS, PENALTY, gaussian_spectrum
-from optimizers.normalisation import normalised
+from spectune.optimizers.calibration import LARGEST_ITERATE, NUM_GRID_POINTS, PENALTY, gaussian_spectrum
+from spectune.optimizers.normalisation import normalised
 
 MIX: Final = (0.25, 0.75)  # one part momentum, three parts Gaussian, as ROOT's constants are said to be
 ITERATIONS: Final = 20  # from the classic triple; ten do from the fit before

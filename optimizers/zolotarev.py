@@ -25,8 +25,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from optimizers.arithmetic import exact_dtype
-from optimizers.rational import LOWEST, check_lowest, polar_by, resolvent
+from spectune.optimizers.arithmetic import exact_dtype
+from spectune.optimizers.rational import LOWEST, check_lowest, polar_by, resolvent
 
 ROUNDS: Final = 2
 MAX_DEGREE: Final = 8

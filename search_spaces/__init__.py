@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.catalog import DEFAULT_SPACES, default_space
-from search_spaces.domains import (
+from spectune.search_spaces.catalog import DEFAULT_SPACES, default_space
+from spectune.search_spaces.domains import (
     Choice,
     Domain,
     Fixed,
@@ -15,8 +15,8 @@ from search_spaces.domains import (
     When,
     ZeroOrLogUniform,
 )
-from search_spaces.parsing import parse_space
-from search_spaces.space import DomainError, Space, SpaceError
+from spectune.search_spaces.parsing import parse_space
+from spectune.search_spaces.space import DomainError, Space, SpaceError
 
 __all__ = [
     "DEFAULT_SPACES",

@@ -8,8 +8,8 @@ betas: the second from 0.95 (language models) to 0.999 (torch's default), the fi
 
 from __future__ import annotations
 
-from search_spaces.domains import Choice, LogUniform, ZeroOrLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import Choice, LogUniform, ZeroOrLogUniform
+from spectune.search_spaces.space import Space
 
 ADAMW = Space(
     {

@@ -5,15 +5,15 @@ On some presets of tasks the learning rates are others (`preset_rates.py`).
 
 from __future__ import annotations
 
-from search_spaces.adamw import ADAMW
-from search_spaces.domains import Fixed
-from search_spaces.muon import MUON
-from search_spaces.polargrad import POLARGRAD
-from search_spaces.preset_rates import PRESET_RATES
-from search_spaces.root import ROOT
-from search_spaces.sgd import SGD
-from search_spaces.space import Space, nearest_hint
-from search_spaces.spectral_descent import SPECTRAL_DESCENT
+from spectune.search_spaces.adamw import ADAMW
+from spectune.search_spaces.domains import Fixed
+from spectune.search_spaces.muon import MUON
+from spectune.search_spaces.polargrad import POLARGRAD
+from spectune.search_spaces.preset_rates import PRESET_RATES
+from spectune.search_spaces.root import ROOT
+from spectune.search_spaces.sgd import SGD
+from spectune.search_spaces.space import Space, nearest_hint
+from spectune.search_spaces.spectral_descent import SPECTRAL_DESCENT
 
 DEFAULT_SPACES: dict[str, Space] = {
     "muon": MUON,

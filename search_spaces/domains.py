@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from search_spaces.axes import Axis, Coordinate, OptionAxis, RealAxis, WholeAxis, equal_options
-from search_spaces.json_values import is_integer, is_number, is_same
+from spectune.search_spaces.axes import Axis, Coordinate, OptionAxis, RealAxis, WholeAxis, equal_options
+from spectune.search_spaces.json_values import is_integer, is_number, is_same
 
 Coordinates: TypeAlias = Mapping[str, Coordinate]
 

@@ -13,8 +13,8 @@ Not searched: ns_steps, eps and nesterov, which have not been seen to move the l
 
 from __future__ import annotations
 
-from search_spaces.domains import Fixed, LogUniform, OneMinusLogUniform, ZeroOrLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import Fixed, LogUniform, OneMinusLogUniform, ZeroOrLogUniform
+from spectune.search_spaces.space import Space
 
 MUON = Space(
     {

@@ -11,8 +11,8 @@ from typing import assert_never
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search_spaces.axes import Axis, OptionAxis, RealAxis, WholeAxis
-from search_spaces.space import Space
+from spectune.search_spaces.axes import Axis, OptionAxis, RealAxis, WholeAxis
+from spectune.search_spaces.space import Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

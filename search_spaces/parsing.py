@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search_spaces.domains import (
+from spectune.search_spaces.domains import (
     Choice,
     Domain,
     Fixed,
@@ -17,8 +17,8 @@ from search_spaces.domains import (
     When,
     ZeroOrLogUniform,
 )
-from search_spaces.json_values import is_integer, is_number, is_same, json_pointer
-from search_spaces.space import DomainError, Space, SpaceError, nearest_hint
+from spectune.search_spaces.json_values import is_integer, is_number, is_same, json_pointer
+from spectune.search_spaces.space import DomainError, Space, SpaceError, nearest_hint
 
 _MOST_OPTIONS = 1000  # without an order no sampler learns from more
 

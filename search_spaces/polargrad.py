@@ -13,8 +13,8 @@ embeddings at 0.6.
 
 from __future__ import annotations
 
-from search_spaces.domains import Fixed, LogUniform, OneMinusLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import Fixed, LogUniform, OneMinusLogUniform
+from spectune.search_spaces.space import Space
 
 POLARGRAD = Space(
     {

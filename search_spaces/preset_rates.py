@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from search_spaces.domains import LogUniform
+from spectune.search_spaces.domains import LogUniform
 
 PRESET_RATES: Final[Mapping[str, Mapping[str, LogUniform]]] = {
     "polargrad-6.1": {

@@ -16,8 +16,8 @@ asks for it with `coefficients: {choice: [table, online]}`, or `calibrated` afte
 
 from __future__ import annotations
 
-from search_spaces.domains import LogUniform, OneMinusLogUniform, Uniform, ZeroOrLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import LogUniform, OneMinusLogUniform, Uniform, ZeroOrLogUniform
+from spectune.search_spaces.space import Space
 
 ROOT = Space(
     {

@@ -8,7 +8,7 @@ is some hundred times AdamW's, so its decades lie as much lower.
 
 from __future__ import annotations
 
-from search_spaces.domains import LogUniform, ZeroOrLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import LogUniform, ZeroOrLogUniform
+from spectune.search_spaces.space import Space
 
 SGD = Space({"lr": LogUniform(1e-3, 1e1), "weight_decay": ZeroOrLogUniform(1e-5, 1e-2)})

@@ -12,9 +12,9 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from search_spaces.axes import Axis, Coordinate, decode_all
-from search_spaces.domains import Domain, Fixed, When
-from search_spaces.json_values import is_same, json_pointer
+from spectune.search_spaces.axes import Axis, Coordinate, decode_all
+from spectune.search_spaces.domains import Domain, Fixed, When
+from spectune.search_spaces.json_values import is_same, json_pointer
 
 
 class Space(Mapping[str, Domain]):

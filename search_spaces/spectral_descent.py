@@ -9,8 +9,8 @@ adamw_lr_ratio [0.05, 0.5]: as for Muon.
 
 from __future__ import annotations
 
-from search_spaces.domains import LogUniform, ZeroOrLogUniform
-from search_spaces.space import Space
+from spectune.search_spaces.domains import LogUniform, ZeroOrLogUniform
+from spectune.search_spaces.space import Space
 
 SPECTRAL_DESCENT = Space(
     {

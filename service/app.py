@@ -10,26 +10,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from service.campaign.catalog import installed_catalog
-from service.campaign.lifecycle import CampaignState
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.data_directory import DataDirectory
-from service.embedded import EmbeddedCampaign
-from service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
-from service.launchers.jobs_api import environment_token
-from service.launchers.marks import absolute_path
-from service.ledger import Ledger, ServiceLedger
-from service.ports import CampaignPages, LastingLauncher, Pages
-from service.reconciler import Reconciler
-from service.reconciler.admission import Capacity
-from service.settings import Settings
-from service.tracking import links
-from service.tracking.follower import Follower, is_behind
-from service.tracking.projection import Projection
-from service.tracking.projector import Projector
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.data_directory import DataDirectory
+from spectune.service.embedded import EmbeddedCampaign
+from spectune.service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
+from spectune.service.launchers.jobs_api import environment_token
+from spectune.service.launchers.marks import absolute_path
+from spectune.service.ledger import Ledger, ServiceLedger
+from spectune.service.ports import CampaignPages, LastingLauncher, Pages
+from spectune.service.reconciler import Reconciler
+from spectune.service.reconciler.admission import Capacity
+from spectune.service.settings import Settings
+from spectune.service.tracking import links
+from spectune.service.tracking.follower import Follower, is_behind
+from spectune.service.tracking.projection import Projection
+from spectune.service.tracking.projector import Projector
 
 if TYPE_CHECKING:
-    from service.api.context import Context
+    from spectune.service.api.context import Context
 
 TRACKING_LEASE_SECONDS = 300.0  # a window through a slow MLflow takes a minute; a restarted service keeps its name
 
@@ -82,8 +82,8 @@ def projectors(
         mlflow_uri: Another MLflow; None for the data directory's.
         address: Where people open MLflow.
     """
-    from service.tracking.attachments import MlflowAttachments
-    from service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
+    from spectune.service.tracking.attachments import MlflowAttachments
+    from spectune.service.tracking.mlflow_tracker import MlflowTracker  # two seconds of imports, not wanted before
 
     artifacts = data.mlflow_artifacts.as_uri() if mlflow_uri is None else None
     uri = mlflow_uri or data.mlflow_uri
@@ -109,9 +109,9 @@ def forget_told(ledger: Ledger, campaign_ids: Iterable[str]) -> None:
 def _documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
 ) -> dict[str, bytes]:
-    from service.campaign.specification import restore
-    from service.findings.bundle import write_bundle
-    from service.findings.documents import campaign_documents  # Plotly, torch and Optuna
+    from spectune.service.campaign.specification import restore
+    from spectune.service.findings.bundle import write_bundle
+    from spectune.service.findings.documents import campaign_documents  # Plotly, torch and Optuna
 
     documents = campaign_documents(campaign, trials, observations, catalog=installed_catalog())
     bundle = write_bundle(documents, restore(campaign.specification), trials, observations)
@@ -140,7 +140,7 @@ class LazyPages:
 
     @cached_property
     def _pages(self) -> Pages:
-        from service.tracking.pages import MlflowPages
+        from spectune.service.tracking.pages import MlflowPages
 
         return MlflowPages.connect(self._tracking_uri, address=self._address)
 
@@ -159,7 +159,7 @@ def mlflow_probe(tracking_uri: str) -> Callable[[], str | None]:
     """Make a check of an MLflow that is not ours."""
 
     def probe() -> str | None:
-        from service.tracking.reach import problem_with
+        from spectune.service.tracking.reach import problem_with
 
         return problem_with(tracking_uri)
 
@@ -216,9 +216,9 @@ def service_context(
     probes: Mapping[str, Callable[[], str | None]],
 ) -> Context:
     """Wire the API of a service."""
-    from service.api.context import Context  # FastAPI takes a second, which `spectune run` need not wait for
-    from service.api.probes import RecentAnswer
-    from service.findings.worker_output import read_output
+    from spectune.service.api.context import Context  # FastAPI takes a second, which `spectune run` need not wait for
+    from spectune.service.api.probes import RecentAnswer
+    from spectune.service.findings.worker_output import read_output
 
     def driver_log(campaign_id: str, attempt: int) -> bytes | None:
         log = data.driver_log(campaign_id, attempt)

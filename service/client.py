@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from service.errors import RequestError
+from spectune.service.errors import RequestError
 
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote
 
-from service.errors import DataDirectoryError
+from spectune.service.errors import DataDirectoryError
 
 _LOOKS = 20
 _LOOK_SECONDS = 0.025

@@ -16,14 +16,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Event, TrialRecord
-from service.data_directory import DataDirectory
-from service.driver.exit_codes import ExitCode
-from service.errors import CampaignBusyError, IllegalTransitionError
-from service.ledger import Ledger
-from service.ledger.recovery import import_earlier_spools
-from service.ports import DriverProcess, Launcher
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.records import CampaignRecord, Event, TrialRecord
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.errors import CampaignBusyError, IllegalTransitionError
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.recovery import import_earlier_spools
+from spectune.service.ports import DriverProcess, Launcher
 
 MAX_ATTEMPTS = 3
 RELAUNCH_SECONDS = 2.0  # times the attempts so far

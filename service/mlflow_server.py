@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from service.data_directory import DataDirectory
-from service.standing_process import StandingProcess, free_ports
+from spectune.service.data_directory import DataDirectory
+from spectune.service.standing_process import StandingProcess, free_ports
 
 _HIDDEN = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class MlflowServer:
         self._port = self._port or free_ports("http")["http"]
         data = self._data
         data.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-P", "-m", "service.tracking.store_file", str(data.mlflow_store)]
+        command = [sys.executable, "-P", "-m", "spectune.service.tracking.store_file", str(data.mlflow_store)]
         command += [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--workers", "1", "--backend-store-uri", data.mlflow_uri]
         command += ["--artifacts-destination", data.mlflow_artifacts.as_uri()]

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
+from spectune.service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
 
 
 class AttemptLedger(Protocol):
-    """What a driver's writer needs of the ledger; `service.ledger.Ledger` says what each method does."""
+    """What a driver's writer needs of the ledger; `spectune.service.ledger.Ledger` says what each method does."""
 
     def append(
         self,

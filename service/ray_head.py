@@ -13,12 +13,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from service.data_directory import DataDirectory
-from service.driver.environment import own_ray_environment
-from service.driver.temporary_folder import ray_folder
-from service.launchers.marks import kept_environment, kill_marked
-from service.standing_process import StandingProcess, free_ports
-from service.written_files import write_whole
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.environment import own_ray_environment
+from spectune.service.driver.temporary_folder import ray_folder
+from spectune.service.launchers.marks import kept_environment, kill_marked
+from spectune.service.standing_process import StandingProcess, free_ports
+from spectune.service.written_files import write_whole
 
 MARK = "SPECTUNE_RAY"
 OBJECT_STORE_BYTES = 200 * 1024**2  # verdicts and reports are small; data are memory-mapped files

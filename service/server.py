@@ -17,22 +17,22 @@ from typing import Protocol
 
 import uvicorn
 
-from service import app
-from service.api import create_application
-from service.api.connections import BoundedConnection
-from service.api.context import LOCAL_OWNER, Context
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.campaign.submission import LIVE
-from service.data_directory import DataDirectory
-from service.driver.temporary_folder import ray_folder
-from service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError
-from service.ledger import ServiceLedger
-from service.mlflow_server import MlflowServer
-from service.ports import LastingLauncher
-from service.ray_head import RayHead
-from service.reconciler import Reconciler
-from service.settings import Settings
-from service.web import add_pages
+from spectune.service import app
+from spectune.service.api import create_application
+from spectune.service.api.connections import BoundedConnection
+from spectune.service.api.context import LOCAL_OWNER, Context
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.submission import LIVE
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.temporary_folder import ray_folder
+from spectune.service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.mlflow_server import MlflowServer
+from spectune.service.ports import LastingLauncher
+from spectune.service.ray_head import RayHead
+from spectune.service.reconciler import Reconciler
+from spectune.service.settings import Settings
+from spectune.service.web import add_pages
 
 SUPERVISION_SECONDS = 5.0
 DRAIN_SECONDS = 5

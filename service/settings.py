@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.data_directory import Access
-from service.errors import SettingsError
+from spectune.service.data_directory import Access
+from spectune.service.errors import SettingsError
 
 _WHO_ASKS = {
     "SPECTUNE_RAY_ADDRESS": "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
     "SPECTUNE_MLFLOW_URI": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "SPECTUNE_MLFLOW_PAGES": "nothing: people log in",
 }
-OUR_PACKAGES = ("optimizers", "search_spaces", "service", "trainers")
+OUR_PACKAGE = "spectune"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _modules(text: str) -> tuple[str, ...]:
     for name in modules:
         if not all(part.isidentifier() for part in name.split(".")):
             raise SettingsError(f"SPECTUNE_TASK_MODULES: the name of a module is needed: got {name!r}")
-        if name.split(".")[0] in OUR_PACKAGES:
+        if name.split(".")[0] == OUR_PACKAGE:
             raise SettingsError(f"SPECTUNE_TASK_MODULES: this package is the service's own: got {name!r}")
     return modules
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from service.written_files import write_whole
+from spectune.service.written_files import write_whole
 
 STOP_SECONDS = 10.0
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from service.errors import OutputError
+from spectune.service.errors import OutputError
 
 _STREAMS = (1, 2)  # standard output and standard error, which a path such as /dev/stdout may name
 

@@ -24,7 +24,7 @@ def mlflow_server() -> Iterator[PrivateMlflow]:
     """An MLflow server; each test has campaigns of its own in it, and who kills it starts it again."""
     from mlflow import MlflowClient  # two seconds, of which other tests need know nothing
 
-    from service.tracking.mlflow_tracker import EXPERIMENT
+    from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 
     server = PrivateMlflow()
     MlflowClient(server.address).create_experiment(EXPERIMENT)  # by the server, which knows where its artifacts go

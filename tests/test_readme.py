@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service.campaign.specification import parse
-from service.campaign_file import read_document
+from spectune.service.campaign.specification import parse
+from spectune.service.campaign_file import read_document
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

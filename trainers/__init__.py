@@ -31,12 +31,12 @@ One line a file:
 
 from __future__ import annotations
 
-from trainers.checkpoints import CheckpointError
-from trainers.options import OptionError
-from trainers.schedules import Schedule, ScheduleOptionError
-from trainers.setting import TrialSetting
-from trainers.solo import Outcome, SoloTrial
-from trainers.tasks import TASKS, Task, TaskOptionError, task_from_options
+from spectune.trainers.checkpoints import CheckpointError
+from spectune.trainers.options import OptionError
+from spectune.trainers.schedules import Schedule, ScheduleOptionError
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.solo import Outcome, SoloTrial
+from spectune.trainers.tasks import TASKS, Task, TaskOptionError, task_from_options
 
 __all__ = [
     "TASKS",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from trainers.checkpoints import State
-from trainers.fusibility import fusion_problem
-from trainers.population import Population
-from trainers.setting import TrialSetting
-from trainers.solo import Outcome, SoloTrial, never
-from trainers.user_code import failure_text
+from spectune.trainers.checkpoints import State
+from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.population import Population
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.solo import Outcome, SoloTrial, never
+from spectune.trainers.user_code import failure_text
 
 
 class Cohort(Protocol):

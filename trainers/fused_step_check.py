@@ -24,12 +24,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainers.checkpoints import State
-from trainers.cohorts import Cohort
-from trainers.seeds import generator_for
-from trainers.setting import TrialSetting
-from trainers.solo import Outcome, SoloTrial
-from trainers.structure import structure_of
+from spectune.trainers.checkpoints import State
+from spectune.trainers.cohorts import Cohort
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.solo import Outcome, SoloTrial
+from spectune.trainers.structure import structure_of
 
 TOLERANCES: Final = {"fp64": 1e-12, "fp32": 1e-5, "bf16": 2**-8}
 ROUNDING: Final = {"fp64": 1e-15, "fp32": 2**-23, "bf16": 2**-9}

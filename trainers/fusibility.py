@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainers.seeds import generator_for
-from trainers.tasks.task import Batch, Task, place
-from trainers.user_code import checked_batch, checked_loss
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.task import Batch, Task, place
+from spectune.trainers.user_code import checked_batch, checked_loss
 
 TOLERANCE = 1e-3
 """By what a gradient may be off, in units of its norm; fp32 is a thousand times better where nothing is wrong."""

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainers.seeds import generator_for
+from spectune.trainers.seeds import generator_for
 
 
 @dataclass(frozen=True)

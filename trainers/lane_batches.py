@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainers.setting import TrialSetting
-from trainers.tasks.task import Batch, Task, batch_is_fixed, place
-from trainers.user_code import checked_batch
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.tasks.task import Batch, Task, batch_is_fixed, place
+from spectune.trainers.user_code import checked_batch
 
 
 class LaneBatches:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainers.lane_stack import LaneStack
-from trainers.lane_step import autocast
-from trainers.setting import TrialSetting
-from trainers.tasks.task import TRAINING_METRICS
-from trainers.user_code import UserCodeError, checked_metrics, failure_text
+from spectune.trainers.lane_stack import LaneStack
+from spectune.trainers.lane_step import autocast
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.tasks.task import TRAINING_METRICS
+from spectune.trainers.user_code import UserCodeError, checked_metrics, failure_text
 
 Evaluated = dict[str, float] | str
 """The metrics, or what is recorded of a failure to measure them."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.lane_stack import Bundle, LaneStack
-from trainers.schedules import Schedule
-from trainers.setting import TrialSetting
+from spectune.trainers.lane_stack import Bundle, LaneStack
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.setting import TrialSetting
 
 
 class LaneRates:

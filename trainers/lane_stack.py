@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from optimizers import AdamWRule, GradientDescentRule, SpectralOptimizer
-from optimizers.spectral_optimizer import ADAMW
+from spectune.optimizers import AdamWRule, GradientDescentRule, SpectralOptimizer
+from spectune.optimizers.spectral_optimizer import ADAMW
 
 State = dict[str, Tensor]
 

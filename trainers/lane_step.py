@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from trainers.fusibility import LossModule
-from trainers.gradient_noise import noise_of
-from trainers.lane_batches import LaneBatches
-from trainers.lane_rates import LaneRates
-from trainers.lane_stack import LaneStack
-from trainers.setting import TrialSetting
-from trainers.step_timing import StepTimer
-from trainers.tasks.task import Batch
+from spectune.trainers.fusibility import LossModule
+from spectune.trainers.gradient_noise import noise_of
+from spectune.trainers.lane_batches import LaneBatches
+from spectune.trainers.lane_rates import LaneRates
+from spectune.trainers.lane_stack import LaneStack
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.step_timing import StepTimer
+from spectune.trainers.tasks.task import Batch
 
 
 class LaneStep:

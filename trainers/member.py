@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.checkpoints import State
-from trainers.divergence import Watch
-from trainers.lane_stack import LaneStack
-from trainers.setting import TrialSetting
-from trainers.solo import INSPECT_EVERY, Outcome
-from trainers.step_timing import StepTimes
-from trainers.tasks.task import TRAINING_METRICS, items_per_step
+from spectune.trainers.checkpoints import State
+from spectune.trainers.divergence import Watch
+from spectune.trainers.lane_stack import LaneStack
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.solo import INSPECT_EVERY, Outcome
+from spectune.trainers.step_timing import StepTimes
+from spectune.trainers.tasks.task import TRAINING_METRICS, items_per_step
 
 
 @dataclass

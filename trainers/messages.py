@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from trainers.fused_step_check import FusionCheck
-from trainers.plan import Plan
-from trainers.setting import TrialSetting
+from spectune.trainers.fused_step_check import FusionCheck
+from spectune.trainers.plan import Plan
+from spectune.trainers.setting import TrialSetting
 
 
 class Ending(StrEnum):
     """How a member's stretch ended."""
 
     REACHED = "reached"  # the next report step
-    DIVERGED = "diverged"  # by the definition of `trainers.divergence`
+    DIVERGED = "diverged"  # by the definition of `spectune.trainers.divergence`
     FAILED = "failed"  # its code raised
     LOST = "lost"  # the code of its cohort raised, and which member is to blame is not known
     INTERRUPTED = "interrupted"  # the driver is stopping

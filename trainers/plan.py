@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from optimizers import build_optimizer
-from optimizers.catalog import SPECTRAL_CLASSES
-from trainers.fusibility import fusion_problem
-from trainers.population import Population
-from trainers.schedules import Schedule
-from trainers.seeds import generator_for
-from trainers.setting import PRECISIONS, TrialSetting
-from trainers.solo import SoloTrial
-from trainers.structure import known_bound
-from trainers.tasks.task import place
+from spectune.optimizers import build_optimizer
+from spectune.optimizers.catalog import SPECTRAL_CLASSES
+from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.population import Population
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.setting import PRECISIONS, TrialSetting
+from spectune.trainers.solo import SoloTrial
+from spectune.trainers.structure import known_bound
+from spectune.trainers.tasks.task import place
 
 GAIN = 1.1
 """What a doubling must gain per trial to count."""

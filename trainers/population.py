@@ -1,6 +1,6 @@
 """The population engine: many trials of one structure trained as one.
 
-Trial k is lane k of every tensor: weights W_k, momenta, hyperparameters as vectors. A step (`trainers.lane_step`) means
+Trial k is lane k of every tensor: weights W_k, momenta, hyperparameters as vectors. A step (`lane_step`) means
 what the solo engine means: the rules, the schedules, the definition of divergence and the reports are the same. Lanes
 see each other nowhere, so what one lane holds changes no bit of another. A lane that has reached its target or diverged
 leaves the work at once; one that is freed is filled by `admit`.
@@ -18,22 +18,22 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from optimizers import build_optimizer
-from trainers.checkpoints import State, copied
-from trainers.divergence import Watch
-from trainers.fusibility import LossModule
-from trainers.lane_evaluation import Evaluated, LaneEvaluation
-from trainers.lane_rates import LaneRates
-from trainers.lane_stack import LaneStack, bundles_of
-from trainers.lane_step import LaneStep
-from trainers.member import Member
-from trainers.seeds import generator_for
-from trainers.setting import PRECISIONS, TrialSetting
-from trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
-from trainers.spectra import spectra_of_lanes
-from trainers.step_timing import StepTimer, StepTimes
-from trainers.structure import is_out_of_memory, known_bound, remember_bound, structure_of
-from trainers.user_code import failure_text
+from spectune.optimizers import build_optimizer
+from spectune.trainers.checkpoints import State, copied
+from spectune.trainers.divergence import Watch
+from spectune.trainers.fusibility import LossModule
+from spectune.trainers.lane_evaluation import Evaluated, LaneEvaluation
+from spectune.trainers.lane_rates import LaneRates
+from spectune.trainers.lane_stack import LaneStack, bundles_of
+from spectune.trainers.lane_step import LaneStep
+from spectune.trainers.member import Member
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.setting import PRECISIONS, TrialSetting
+from spectune.trainers.solo import ASK_EVERY_SECONDS, INSPECT_EVERY, Outcome, never
+from spectune.trainers.spectra import spectra_of_lanes
+from spectune.trainers.step_timing import StepTimer, StepTimes
+from spectune.trainers.structure import is_out_of_memory, known_bound, remember_bound, structure_of
+from spectune.trainers.user_code import failure_text
 
 
 class Population:

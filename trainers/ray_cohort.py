@@ -13,9 +13,9 @@ import ray
 from ray import cloudpickle, tune
 from ray.exceptions import RayError
 
-from trainers.messages import Verdict
-from trainers.slot import BoardLostError, Slot, SlotOptions
-from trainers.worker_output import WorkerOutput
+from spectune.trainers.messages import Verdict
+from spectune.trainers.slot import BoardLostError, Slot, SlotOptions
+from spectune.trainers.worker_output import WorkerOutput
 
 
 class ActorVerdicts:

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from trainers.options import OptionError, unknown
+from spectune.trainers.options import OptionError, unknown
 
 TAKES: dict[str, tuple[str, ...]] = {
     "constant": (),

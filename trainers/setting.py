@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 
 import torch
 
-from trainers.checkpoints import CheckpointError
-from trainers.options import OptionError, unknown
-from trainers.schedules import Schedule
-from trainers.tasks.task import Task
+from spectune.trainers.checkpoints import CheckpointError
+from spectune.trainers.options import OptionError, unknown
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.tasks.task import Task
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """The dtype of the weights; bf16 keeps them in fp32 and computes losses under autocast."""
@@ -28,8 +28,8 @@ class TrialSetting:
 
     Attributes:
         task: What is trained.
-        optimizer: A key of `optimizers.OPTIMIZERS`.
-        hyperparameters: Keyword arguments of `optimizers.build_optimizer`.
+        optimizer: A key of `spectune.optimizers.OPTIMIZERS`.
+        hyperparameters: Keyword arguments of `spectune.optimizers.build_optimizer`.
         schedule: What each parameter group's initial lr is multiplied with, step by step.
         steps: The trial's whole length, which the schedule is stretched over.
         seed: The model's initialisation.

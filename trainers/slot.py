@@ -20,16 +20,16 @@ from typing import Protocol
 
 import torch
 
-from trainers import checkpoints
-from trainers.arithmetic import Arithmetic, Execution, execution_here, pin_arithmetic
-from trainers.cohorts import Cohort, cohort_for
-from trainers.compiler import leave_compiler_unloaded
-from trainers.fused_step_check import FusionCheck, FusionSampler
-from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
-from trainers.plan import Plan, make_plan
-from trainers.solo import Outcome
-from trainers.structure import structure_of
-from trainers.user_code import failure_text
+from spectune.trainers import checkpoints
+from spectune.trainers.arithmetic import Arithmetic, Execution, execution_here, pin_arithmetic
+from spectune.trainers.cohorts import Cohort, cohort_for
+from spectune.trainers.compiler import leave_compiler_unloaded
+from spectune.trainers.fused_step_check import FusionCheck, FusionSampler
+from spectune.trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.plan import Plan, make_plan
+from spectune.trainers.solo import Outcome
+from spectune.trainers.structure import structure_of
+from spectune.trainers.user_code import failure_text
 
 _log = logging.getLogger(__name__)
 

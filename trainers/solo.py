@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 
-from optimizers import build_optimizer
-from trainers.checkpoints import State, copied
-from trainers.divergence import Watch, rms
-from trainers.gradient_noise import noise_of
-from trainers.seeds import generator_for
-from trainers.setting import PRECISIONS, TrialSetting
-from trainers.spectra import spectra_of_model
-from trainers.step_timing import StepTimer, StepTimes
-from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, items_per_step, place
-from trainers.user_code import checked_batch, checked_loss, checked_metrics
+from spectune.optimizers import build_optimizer
+from spectune.trainers.checkpoints import State, copied
+from spectune.trainers.divergence import Watch, rms
+from spectune.trainers.gradient_noise import noise_of
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.setting import PRECISIONS, TrialSetting
+from spectune.trainers.spectra import spectra_of_model
+from spectune.trainers.step_timing import StepTimer, StepTimes
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, items_per_step, place
+from spectune.trainers.user_code import checked_batch, checked_loss, checked_metrics
 
 __all__ = ["Outcome", "SoloTrial", "TrialSetting", "never"]
 
@@ -107,7 +107,7 @@ class SoloTrial:
         """Evaluate now, and sum up the steps since the report before.
 
         Returns:
-            The task's metrics and those of `trainers.spectra`. `loss` is the mean over the steps since the report
+            The task's metrics and those of `spectra`. `loss` is the mean over the steps since the report
             before; it and the times are left out where no step was taken. A diverged trial is not evaluated: its own
             metrics are NaN.
         """

@@ -18,10 +18,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from optimizers import PolarGradRule, RootRule, SpectralRule
-from optimizers.diagnostics import clipped_fraction, nuclear_norm, orthogonality_error, update_rms
-from trainers.lane_rates import LaneRates
-from trainers.lane_stack import LaneStack, Rule, bundles_of
+from spectune.optimizers import PolarGradRule, RootRule, SpectralRule
+from spectune.optimizers.diagnostics import clipped_fraction, nuclear_norm, orthogonality_error, update_rms
+from spectune.trainers.lane_rates import LaneRates
+from spectune.trainers.lane_stack import LaneStack, Rule, bundles_of
 
 SPECTRAL_METRICS: Final = tuple(
     f"spectral/{name}" for name in ("orthogonality_error", "update_rms", "nuclear_norm", "clipped_fraction")

@@ -6,8 +6,8 @@ from collections.abc import Hashable
 
 import torch
 
-from optimizers import OPTIMIZERS
-from trainers.setting import TrialSetting
+from spectune.optimizers import OPTIMIZERS
+from spectune.trainers.setting import TrialSetting
 
 _most_lanes: dict[Hashable, int] = {}
 """Where more were tried in this process and did not fit."""

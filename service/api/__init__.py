@@ -1,5 +1,5 @@
 """The service over HTTP, `/v1`: resources and verbs as `docs/openapi.json` describes them."""
 
-from service.api.application import create_application
+from spectune.service.api.application import create_application
 
 __all__ = ["create_application"]

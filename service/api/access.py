@@ -19,9 +19,9 @@ from contextlib import suppress
 
 from fastapi import Request
 
-from service.api.context import LOCAL_OWNER, Caller, context_of
-from service.errors import AccessError
-from service.ledger.access import Role
+from spectune.service.api.context import LOCAL_OWNER, Caller, context_of
+from spectune.service.errors import AccessError
+from spectune.service.ledger.access import Role
 
 KEY_COOKIE = "spectune_key"
 TOKEN_HEADER = "X-CSRF-Token"

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search_spaces.json_values import json_pointer
-from search_spaces.space import nearest_hint
-from service.api.bodies import JsonBody
-from service.api.context import Context
-from service.campaign.catalog import Catalog
-from service.campaign.specification import Specification, parse
-from service.errors import Problem, SpecificationError
-from service.settings import OUR_PACKAGES, Settings
+from spectune.search_spaces.json_values import json_pointer
+from spectune.search_spaces.space import nearest_hint
+from spectune.service.api.bodies import JsonBody
+from spectune.service.api.context import Context
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.specification import Specification, parse
+from spectune.service.errors import Problem, SpecificationError
+from spectune.service.settings import OUR_PACKAGE, Settings
 
 HIGHEST_PRIORITY = 1000
 
@@ -78,7 +78,7 @@ def _module_problems(name: Any, settings: Settings) -> list[Problem]:
     if not isinstance(name, str) or ":" not in name:
         return []
     module = name.partition(":")[0]
-    if module.split(".")[0] in OUR_PACKAGES:
+    if module.split(".")[0] == OUR_PACKAGE:
         return [Problem("/task/name", "this package is the service's own")]
     if module not in settings.task_modules:
         return [Problem("/task/name", "this module is not on the service's list of task modules")]

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.api.schemas import Attempt, BestSummary, Campaign, FrontPoint, Point, Progress, Report, Standing, Trial
-from service.campaign.best import BestPoint, campaign_ranking
-from service.campaign.leaderboard import ArmStanding, PointStanding
-from service.campaign.lifecycle import CampaignState
-from service.campaign.numbers import metrics_to_json, to_json
-from service.campaign.pareto import ParetoPoint
-from service.campaign.progress import campaign_progress
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.submission import AttemptRecord, Submission, Summary
+from spectune.service.api.schemas import (
+    Attempt,
+    BestSummary,
+    Campaign,
+    FrontPoint,
+    Point,
+    Progress,
+    Report,
+    Standing,
+    Trial,
+)
+from spectune.service.campaign.best import BestPoint, campaign_ranking
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.numbers import metrics_to_json, to_json
+from spectune.service.campaign.pareto import ParetoPoint
+from spectune.service.campaign.progress import campaign_progress
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.submission import AttemptRecord, Submission, Summary
 
 _LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "set-aside", "tracking")
 _WAITING = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.PAUSING, CampaignState.CANCELLING)

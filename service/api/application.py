@@ -9,10 +9,10 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.api import campaigns, catalogue, events, operations, preview, report, tracking, trials
-from service.api.context import Context
-from service.api.metrics import LedgerCollector, RequestTimes
-from service.api.problems import Problem, add_handlers
+from spectune.service.api import campaigns, catalogue, events, operations, preview, report, tracking, trials
+from spectune.service.api.context import Context
+from spectune.service.api.metrics import LedgerCollector, RequestTimes
+from spectune.service.api.problems import Problem, add_handlers
 
 ROUTES = (
     *campaigns.ROUTES,

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
-from search_spaces.json_values import json_pointer
-from service.campaign.problem_list import json_problems
-from service.errors import BodyError, Problem, SpecificationError
+from spectune.search_spaces.json_values import json_pointer
+from spectune.service.campaign.problem_list import json_problems
+from spectune.service.errors import BodyError, Problem, SpecificationError
 
 MAX_BYTES = 1024**2
 TIMEOUT_SECONDS = 20.0

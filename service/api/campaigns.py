@@ -7,23 +7,23 @@ from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
 
-from service.api.admission import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
-from service.api.answers import attempt_document, campaign_document
-from service.api.bodies import Body, JsonBody
-from service.api.context import caller_of, context_of
-from service.api.cursors import decode, encode
-from service.api.examples import SPECIFICATION
-from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
-from service.campaign import naming
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.campaign.specification import parse
-from service.campaign.submission import Submission
-from service.errors import BodyError, CampaignNotFoundError, Problem, SpecificationError
-from service.ledger.access import Role
-from service.ledger.pages import CampaignOrder, campaign_key
-from service.ledger.set_aside import SPOOL
-from service.ledger.submissions import IdempotencyKey
+from spectune.service.api.admission import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
+from spectune.service.api.answers import attempt_document, campaign_document
+from spectune.service.api.bodies import Body, JsonBody
+from spectune.service.api.context import caller_of, context_of
+from spectune.service.api.cursors import decode, encode
+from spectune.service.api.examples import SPECIFICATION
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
+from spectune.service.campaign import naming
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.specification import parse
+from spectune.service.campaign.submission import Submission
+from spectune.service.errors import BodyError, CampaignNotFoundError, Problem, SpecificationError
+from spectune.service.ledger.access import Role
+from spectune.service.ledger.pages import CampaignOrder, campaign_key
+from spectune.service.ledger.set_aside import SPOOL
+from spectune.service.ledger.submissions import IdempotencyKey
 
 _AT_REST = (CampaignState.QUEUED, CampaignState.PAUSED)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")

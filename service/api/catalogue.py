@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import AfterValidator
 
-from optimizers.catalog import OPTIMIZERS
-from optimizers.hyperparameters import Hyperparameter
-from search_spaces import DEFAULT_SPACES, default_space
-from service.api.routing import Route
-from service.api.schemas import Catalogue
-from service.ledger.access import Role
-from trainers.options import unknown
-from trainers.tasks import PRESETS, TASKS, task_schema
+from spectune.optimizers.catalog import OPTIMIZERS
+from spectune.optimizers.hyperparameters import Hyperparameter
+from spectune.search_spaces import DEFAULT_SPACES, default_space
+from spectune.service.api.routing import Route
+from spectune.service.api.schemas import Catalogue
+from spectune.service.ledger.access import Role
+from spectune.trainers.options import unknown
+from spectune.trainers.tasks import PRESETS, TASKS, task_schema
 
 _TYPES = {"float": "number", "integer": "integer", "boolean": "boolean", "choice": "string", "betas": "array"}
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.api.problems import RETRY_SECONDS, problem_response
+from spectune.service.api.problems import RETRY_SECONDS, problem_response
 
 _CLOSING_SECONDS = 2.0
 _KERNEL_BYTES = 128 * 1024  # else it keeps megabytes for each client that does not read, and hides which one does

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from service.api.standings import Standings, Summaries
-from service.campaign.catalog import Catalog
-from service.ledger import ServiceLedger
-from service.ledger.access import KeyRecord, Role
-from service.ports import Pages
-from service.settings import Settings
+from spectune.service.api.standings import Standings, Summaries
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import KeyRecord, Role
+from spectune.service.ports import Pages
+from spectune.service.settings import Settings
 
 LOCAL_OWNER = "local"
 

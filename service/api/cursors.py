@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from service.errors import Problem, SpecificationError
+from spectune.service.errors import Problem, SpecificationError
 
 Key = tuple[Any, ...]
 

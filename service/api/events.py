@@ -18,13 +18,13 @@ import anyio
 from fastapi import Header, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from service.api.campaigns import find
-from service.api.routing import CAMPAIGN, Route
-from service.campaign.numbers import metrics_to_json
-from service.campaign.records import Event, Observation
-from service.errors import CampaignNotFoundError, LedgerError, Problem, SpecificationError
-from service.ledger import ServiceLedger
-from service.ledger.access import Role
+from spectune.service.api.campaigns import find
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.campaign.numbers import metrics_to_json
+from spectune.service.campaign.records import Event, Observation
+from spectune.service.errors import CampaignNotFoundError, LedgerError, Problem, SpecificationError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import Role
 
 POLL_SECONDS = 0.5
 PING_SECONDS = 15

@@ -1,4 +1,4 @@
-"""Writes the OpenAPI document: `python -m service.api.openapi > docs/openapi.json`."""
+"""Writes the OpenAPI document: `python -m spectune.service.api.openapi > docs/openapi.json`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from service.api.application import create_application
-from service.api.context import Context
-from service.campaign.catalog import installed_catalog
-from service.ledger import ServiceLedger
-from service.settings import Settings
+from spectune.service.api.application import create_application
+from spectune.service.api.context import Context
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.ledger import ServiceLedger
+from spectune.service.settings import Settings
 
 
 def document() -> dict[str, Any]:

@@ -8,12 +8,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.api.context import context_of
-from service.api.problems import RETRY_SECONDS, problem_response
-from service.api.routing import Route
-from service.api.schemas import Health
-from service.errors import LedgerError
-from service.ledger.access import Role
+from spectune.service.api.context import context_of
+from spectune.service.api.problems import RETRY_SECONDS, problem_response
+from spectune.service.api.routing import Route
+from spectune.service.api.schemas import Health
+from spectune.service.errors import LedgerError
+from spectune.service.ledger.access import Role
 
 
 def healthz() -> Health:

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, params
 from fastapi.exceptions import RequestValidationError
 
-from search_spaces.space import nearest_hint
+from spectune.search_spaces.space import nearest_hint
 
 
 class KnownParameters:

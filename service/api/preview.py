@@ -12,17 +12,17 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from service.api.admission import read_submission
-from service.api.bodies import Body
-from service.api.context import caller_of, context_of
-from service.api.examples import SPECIFICATION
-from service.api.routing import Route
-from service.campaign.progress import planned_trials
-from service.campaign.samplers import ADAPTIVE_SAMPLERS
-from service.campaign.search import arm_study
-from service.campaign.specification import Specification
-from service.ledger import ServiceLedger
-from service.ledger.access import Role
+from spectune.service.api.admission import read_submission
+from spectune.service.api.bodies import Body
+from spectune.service.api.context import caller_of, context_of
+from spectune.service.api.examples import SPECIFICATION
+from spectune.service.api.routing import Route
+from spectune.service.campaign.progress import planned_trials
+from spectune.service.campaign.samplers import ADAPTIVE_SAMPLERS
+from spectune.service.campaign.search import arm_study
+from spectune.service.campaign.specification import Specification
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import Role
 
 _MOST_LOOKED_AT = 50  # of the caller's latest campaigns
 _MOST_SHOWN = 256  # points of an arm

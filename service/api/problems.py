@@ -16,9 +16,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from search_spaces.json_values import json_pointer
-from service.api.examples import PROBLEM
-from service.errors import (
+from spectune.search_spaces.json_values import json_pointer
+from spectune.service.api.examples import PROBLEM
+from spectune.service.errors import (
     AccessError,
     BodyError,
     CampaignNotFoundError,

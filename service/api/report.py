@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from service.api.campaigns import find
-from service.api.context import context_of
-from service.api.routing import CAMPAIGN, Route
-from service.campaign.records import TrialRecord
-from service.campaign.specification import Specification, restore
-from service.ledger.access import Role
+from spectune.service.api.campaigns import find
+from spectune.service.api.context import context_of
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.specification import Specification, restore
+from spectune.service.ledger.access import Role
 
 if TYPE_CHECKING:
-    from service.campaign.report import Report
+    from spectune.service.campaign.report import Report
 
 
 def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Specification, list[TrialRecord]]:
@@ -24,7 +24,7 @@ def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Sp
     Raises:
         CampaignNotFoundError: There is no such campaign for the caller.
     """
-    from service.campaign.report import make_report  # Optuna
+    from spectune.service.campaign.report import make_report  # Optuna
 
     context, campaign = context_of(request), find(request, campaign_id).campaign
     specification = restore(campaign.specification)
@@ -39,7 +39,7 @@ def read_report(request: Request, campaign_id: str) -> Response:
     headers = {"ETag": f'"{find(request, campaign_id).campaign.sequence}"', "Vary": "Accept"}
     report, specification, trials = make_campaign_report(request, campaign_id)
     if "text/html" in request.headers.get("Accept", ""):
-        from service.findings.page import report_page  # Plotly
+        from spectune.service.findings.page import report_page  # Plotly
 
         headers |= {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
         return HTMLResponse(report_page(report, specification, trials), headers=headers)
@@ -48,8 +48,8 @@ def read_report(request: Request, campaign_id: str) -> Response:
 
 def read_bundle(request: Request, campaign_id: str) -> Response:
     """Read the campaign as one zip file: specification, environment, seeds, curves and report, with checksums."""
-    from service.findings.bundle import write_bundle
-    from service.findings.documents import campaign_documents  # torch, Optuna and Plotly
+    from spectune.service.findings.bundle import write_bundle
+    from spectune.service.findings.documents import campaign_documents  # torch, Optuna and Plotly
 
     context, submission = context_of(request), find(request, campaign_id)
     campaign = submission.campaign

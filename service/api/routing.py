@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, params
 from pydantic import BaseModel
 
-from service.api.access import Gate
-from service.api.parameters import KnownParameters
-from service.api.problems import MEDIA_TYPE
-from service.ledger.access import Role
+from spectune.service.api.access import Gate
+from spectune.service.api.parameters import KnownParameters
+from spectune.service.api.problems import MEDIA_TYPE
+from spectune.service.ledger.access import Role
 
 CAMPAIGN = "/v1/campaigns/{campaign_id:identifier}"
 _REFUSALS = {

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.examples import CAMPAIGN
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import Phase
+from spectune.service.api.examples import CAMPAIGN
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.records import Phase
 
 Number = float | str
 _NUMBER = "a number, or one of the strings NaN, Infinity and -Infinity"

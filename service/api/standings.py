@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from service.campaign.leaderboard import ArmStanding
-from service.campaign.live_leaderboard import LiveLeaderboard
-from service.campaign.records import CampaignRecord
-from service.campaign.submission import Submission, Summary
-from service.ledger import ServiceLedger
+from spectune.service.campaign.leaderboard import ArmStanding
+from spectune.service.campaign.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.submission import Submission, Summary
+from spectune.service.ledger import ServiceLedger
 
 _MOST_TRIALS = 100_000  # of all leaderboards together: some fifty megabytes
 _MOST_SUMMARIES = 4096

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from service.api.campaigns import find
-from service.api.context import context_of
-from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import CampaignTracking, TrialTracking
-from service.api.trials import TrialNumber
-from service.errors import TrackingError
-from service.ledger.access import Role
-from service.tracking.links import MLFLOW
+from spectune.service.api.campaigns import find
+from spectune.service.api.context import context_of
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.api.schemas import CampaignTracking, TrialTracking
+from spectune.service.api.trials import TrialNumber
+from spectune.service.errors import TrackingError
+from spectune.service.ledger.access import Role
+from spectune.service.tracking.links import MLFLOW
 
 
 def read_campaign_tracking(request: Request, campaign_id: str) -> CampaignTracking:

@@ -8,26 +8,32 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from service.api.answers import front_document, point_document, report_document, standing_document, trial_document
-from service.api.campaigns import find
-from service.api.context import context_of
-from service.api.cursors import decode, encode
-from service.api.routing import CAMPAIGN, Route
-from service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
-from service.campaign.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
-from service.campaign.clean_text import clean_text
-from service.campaign.comparability import lacking_sentence
-from service.campaign.leaderboard import ArmStanding
-from service.campaign.lifecycle import TrialState
-from service.campaign.pareto import campaign_front
-from service.campaign.progress import Tally
-from service.campaign.records import Phase
-from service.campaign.specification import restore
-from service.campaign.submission import Submission
-from service.errors import Problem, SpecificationError
-from service.ledger import ServiceLedger
-from service.ledger.access import Role
-from service.ledger.pages import TrialOrder, trial_key
+from spectune.service.api.answers import (
+    front_document,
+    point_document,
+    report_document,
+    standing_document,
+    trial_document,
+)
+from spectune.service.api.campaigns import find
+from spectune.service.api.context import context_of
+from spectune.service.api.cursors import decode, encode
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
+from spectune.service.campaign.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.comparability import lacking_sentence
+from spectune.service.campaign.leaderboard import ArmStanding
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.pareto import campaign_front
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import Phase
+from spectune.service.campaign.specification import restore
+from spectune.service.campaign.submission import Submission
+from spectune.service.errors import Problem, SpecificationError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import Role
+from spectune.service.ledger.pages import TrialOrder, trial_key
 
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 _CURSOR_TYPES: dict[str, tuple[type, ...]] = {"number": (int,)}

@@ -38,11 +38,19 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from search_spaces import Space
-from search_spaces.axes import Coordinate
-from search_spaces.optuna_domains import distributions
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode, SeedHistory, final_values, mean, mean_reports, point_outcome, worst_finite
+from spectune.search_spaces import Space
+from spectune.search_spaces.axes import Coordinate
+from spectune.search_spaces.optuna_domains import distributions
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import (
+    Mode,
+    SeedHistory,
+    final_values,
+    mean,
+    mean_reports,
+    point_outcome,
+    worst_finite,
+)
 
 NUM_STARTUP = 10  # points that must have ended before TPE or a Gaussian process models anything; those are random
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces import DEFAULT_SPACES, Space, SpaceError, default_space, parse_space
-from search_spaces.json_values import is_number, json_pointer
-from service.campaign.catalog import Catalog, Hyperparameter
-from service.campaign.problem_list import ProblemList
-from service.campaign.sections import ArmSection
+from spectune.search_spaces import DEFAULT_SPACES, Space, SpaceError, default_space, parse_space
+from spectune.search_spaces.json_values import is_number, json_pointer
+from spectune.service.campaign.catalog import Catalog, Hyperparameter
+from spectune.service.campaign.problem_list import ProblemList
+from spectune.service.campaign.sections import ArmSection
 
 _MOST_ARMS = 64
 _EXCLUSIVE = ("adamw_lr", "adamw_lr_ratio")  # the same rate, absolute and relative to lr

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.campaign.comparability import lacking_sentence
-from service.campaign.leaderboard import ArmStanding, PointStanding, place_of
-from service.campaign.numbers import interval_text, to_json
-from service.campaign.outcomes import Mode
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord, Phase
+from spectune.service.campaign.comparability import lacking_sentence
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding, place_of
+from spectune.service.campaign.numbers import interval_text, to_json
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord, Phase
 
 TWO_OBJECTIVES = "with two objectives no point is simply the best"
 NONE_COMPLETED = "no point has completed"

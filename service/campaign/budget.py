@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.campaign.outcomes import Mode
-from service.campaign.sections import BudgetSection
-from service.campaign.specification import Specification
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.sections import BudgetSection
+from spectune.service.campaign.specification import Specification
 
 
 class Limit(StrEnum):

@@ -83,12 +83,12 @@ def installed_catalog() -> Catalog:
     """Make the catalog of what is installed; imports torch."""
     import torch
 
-    from optimizers.catalog import OPTIMIZERS
-    from trainers.options import OptionError
-    from trainers.schedules import Schedule
-    from trainers.tasks import TASKS, TaskOptions, task_from_options
-    from trainers.tasks.own import is_own, rehearse
-    from trainers.user_code import OperatorInterrupt, running_user_code, told
+    from spectune.optimizers.catalog import OPTIMIZERS
+    from spectune.trainers.options import OptionError
+    from spectune.trainers.schedules import Schedule
+    from spectune.trainers.tasks import TASKS, TaskOptions, task_from_options
+    from spectune.trainers.tasks.own import is_own, rehearse
+    from spectune.trainers.user_code import OperatorInterrupt, running_user_code, told
 
     def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
         try:

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord, TrialRecord
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord, TrialRecord
 
 LEAST_SHARE: Final = 0.5
 """Of the device seconds of the arm that had most; turns keep them within a report of each worker."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from service.campaign.budget import Exhausted
-from service.campaign.comparability import comparability, group_of
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.campaign.records import TrialRecord
+from spectune.service.campaign.budget import Exhausted
+from spectune.service.campaign.comparability import comparability, group_of
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.records import TrialRecord
 
 
 def conclusion(

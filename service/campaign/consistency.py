@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from search_spaces import Space
-from search_spaces.json_values import json_pointer
-from service.campaign.points import fingerprint
-from service.campaign.problem_list import ProblemList
-from service.campaign.samplers import ADAPTIVE_SAMPLERS, points_problem, space_problem
-from service.campaign.sections import (
+from spectune.search_spaces import Space
+from spectune.search_spaces.json_values import json_pointer
+from spectune.service.campaign.points import fingerprint
+from spectune.service.campaign.problem_list import ProblemList
+from spectune.service.campaign.samplers import ADAPTIVE_SAMPLERS, points_problem, space_problem
+from spectune.service.campaign.sections import (
     ArmSection,
     BudgetSection,
     FinalsSection,

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search_spaces.axes import Coordinate
-from service.campaign.adaptive import Ask, is_told, order_of_end
-from service.campaign.outcomes import point_outcome
+from spectune.search_spaces.axes import Coordinate
+from spectune.service.campaign.adaptive import Ask, is_told, order_of_end
+from spectune.service.campaign.outcomes import point_outcome
 
 if TYPE_CHECKING:
     from cmaes import CMA

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.campaign.records import TrialRecord
-from service.campaign.specification import Specification
+from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.specification import Specification
 
 
 def machine_name(execution: Mapping[str, Any]) -> str:

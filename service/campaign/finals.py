@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from service.campaign import naming
-from service.campaign.leaderboard import leaderboard
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import Phase, TrialRecord
-from service.campaign.specification import Specification
+from spectune.service.campaign import naming
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import Phase, TrialRecord
+from spectune.service.campaign.specification import Specification
 
 
 @dataclass(frozen=True)

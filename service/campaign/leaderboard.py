@@ -16,10 +16,10 @@ from itertools import groupby
 from statistics import stdev
 from typing import Any, TypeAlias
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode, SeedHistory, final_values, mean, point_outcome
-from service.campaign.records import Phase, TrialOutcome, TrialRecord
-from service.campaign.verdicts import interval_half_width
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import Mode, SeedHistory, final_values, mean, point_outcome
+from spectune.service.campaign.records import Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.verdicts import interval_half_width
 
 Ranked: TypeAlias = TrialRecord | TrialOutcome
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeVar, assert_never
 
-from service.errors import IllegalTransitionError
+from spectune.service.errors import IllegalTransitionError
 
 
 class CampaignState(StrEnum):

@@ -9,10 +9,10 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from service.campaign.leaderboard import ArmStanding, PointStanding, Ranked, place_of, point_standing
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode
-from service.campaign.records import Phase
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding, Ranked, place_of, point_standing
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.records import Phase
 
 
 class LiveLeaderboard:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from search_spaces import Space, When
-from service.campaign.sections import ArmSection
+from spectune.search_spaces import Space, When
+from spectune.service.campaign.sections import ArmSection
 
 DEFAULT_SOLVERS: Final[Mapping[str, str]] = {
     "muon": "newton_schulz",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, TypeAlias
 
-from service.campaign.lifecycle import TrialState
+from spectune.service.campaign.lifecycle import TrialState
 
 Mode: TypeAlias = Literal["minimize", "maximize"]
 

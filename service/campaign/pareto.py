@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from service.campaign.leaderboard import ArmStanding, PointStanding
-from service.campaign.outcomes import mean
-from service.campaign.records import Observation, TrialRecord
-from service.campaign.specification import Specification
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding
+from spectune.service.campaign.outcomes import mean
+from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.campaign.specification import Specification
 
 _STEP_TIME = "step_time_seconds"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from search_spaces.axes import Coordinate
+from spectune.search_spaces.axes import Coordinate
 
 
 class Origin(StrEnum):

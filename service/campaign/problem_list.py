@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from search_spaces.json_values import LARGEST_INTEGER, json_pointer
-from search_spaces.space import nearest_hint
-from service.campaign.sections import Section
-from service.errors import Problem
+from spectune.search_spaces.json_values import LARGEST_INTEGER, json_pointer
+from spectune.search_spaces.space import nearest_hint
+from spectune.service.campaign.sections import Section
+from spectune.service.errors import Problem
 
 DEEPEST = 32
 _LONGEST_TOLD = 200

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
-from service.campaign.records import CampaignRecord, TrialRecord
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER, CampaignState, TrialState
+from spectune.service.campaign.records import CampaignRecord, TrialRecord
 
 ALL_ENDED = "all_trials_ended"  # the reason of a campaign that has succeeded with nothing left to do
 

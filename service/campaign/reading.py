@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from search_spaces.json_values import is_number, json_pointer
-from service.campaign.arms import read_arms
-from service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
-from service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
-from service.campaign.made_explicit import completed_arms
-from service.campaign.problem_list import ProblemList, json_problems
-from service.campaign.sections import (
+from spectune.search_spaces.json_values import is_number, json_pointer
+from spectune.service.campaign.arms import read_arms
+from spectune.service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
+from spectune.service.campaign.consistency import check_amounts, check_objectives, check_resources, check_search
+from spectune.service.campaign.made_explicit import completed_arms
+from spectune.service.campaign.problem_list import ProblemList, json_problems
+from spectune.service.campaign.sections import (
     ARITHMETICS,
     PRECISIONS,
     ArmSection,
@@ -31,8 +31,8 @@ from service.campaign.sections import (
     StoppingSection,
     TaskSection,
 )
-from service.campaign.unsearched import check_no_domains, explain_options
-from service.errors import SpecificationError
+from spectune.service.campaign.unsearched import check_no_domains, explain_options
+from spectune.service.errors import SpecificationError
 
 _NEEDED = ("name", "task", "objective", "arms", "search")
 DEFAULTS: Mapping[str, Any] = {

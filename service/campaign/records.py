@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
 
 
 class Phase(StrEnum):

@@ -13,9 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode
-from service.campaign.records import Phase, TrialRecord
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.records import Phase, TrialRecord
 
 _TAIL = 0.025
 

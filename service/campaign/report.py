@@ -13,21 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.campaign.best import BestPoint, campaign_ranking
-from service.campaign.catalog import Catalog
-from service.campaign.comparability import comparability, group_of
-from service.campaign.executions import arithmetic_notes
-from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
-from service.campaign.lifecycle import TrialState
-from service.campaign.numbers import plain_json
-from service.campaign.pareto import ParetoPoint, campaign_front
-from service.campaign.progress import campaign_progress, tally
-from service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
-from service.campaign.regret import StopRegret, stop_regret
-from service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
-from service.campaign.specification import Specification
-from service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
-from service.campaign.verdicts import Verdict, interval_half_width, verdicts
+from spectune.service.campaign.best import BestPoint, campaign_ranking
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.comparability import comparability, group_of
+from spectune.service.campaign.executions import arithmetic_notes
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.numbers import plain_json
+from spectune.service.campaign.pareto import ParetoPoint, campaign_front
+from spectune.service.campaign.progress import campaign_progress, tally
+from spectune.service.campaign.records import CampaignRecord, Observation, Phase, TrialRecord
+from spectune.service.campaign.regret import StopRegret, stop_regret
+from spectune.service.campaign.sensitivity import Basin, Completed, Edge, basins, edges, importances
+from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.tuning_curve import TuningCurve, tuning_curve, why_no_band
+from spectune.service.campaign.verdicts import Verdict, interval_half_width, verdicts
 
 
 @dataclass(frozen=True)

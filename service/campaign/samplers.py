@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from search_spaces import Space, When
-from search_spaces.axes import Coordinate, OptionAxis, RealAxis
-from service.campaign.adaptive import (
+from spectune.search_spaces import Space, When
+from spectune.search_spaces.axes import Coordinate, OptionAxis, RealAxis
+from spectune.service.campaign.adaptive import (
     NUM_STARTUP,
     Ask,
     gp_coordinates,
@@ -16,7 +16,7 @@ from service.campaign.adaptive import (
     nsga2_population,
     tpe_coordinates,
 )
-from service.campaign.evolution import cmaes_coordinates, cmaes_population
+from spectune.service.campaign.evolution import cmaes_coordinates, cmaes_population
 
 SamplerName: TypeAlias = Literal["random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Space
+from spectune.search_spaces import Space
 
 _RANDOM_STREAM, _SOBOL_STREAM, _GRID_STREAM = 0, 2, 3  # 1 is adaptive.py's
 

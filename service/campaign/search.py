@@ -17,15 +17,15 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-from search_spaces import Space
-from search_spaces.axes import Coordinate
-from service.campaign.adaptive import Ask, is_told
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode, SeedHistory, point_outcome
-from service.campaign.points import Origin, Point, fingerprint
-from service.campaign.samplers import ADAPTIVE_SAMPLERS, SamplerName
-from service.campaign.sampling import random_units, shuffled_grid, sobol_units
-from service.campaign.specification import Specification
+from spectune.search_spaces import Space
+from spectune.search_spaces.axes import Coordinate
+from spectune.service.campaign.adaptive import Ask, is_told
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import Mode, SeedHistory, point_outcome
+from spectune.service.campaign.points import Origin, Point, fingerprint
+from spectune.service.campaign.samplers import ADAPTIVE_SAMPLERS, SamplerName
+from spectune.service.campaign.sampling import random_units, shuffled_grid, sobol_units
+from spectune.service.campaign.specification import Specification
 
 _OPEN_SHARE = 8  # an adaptive sampler has at most this part of its points open
 _MAX_REPEATS = 10  # points an adaptive sampler may repeat in one ask before the point is drawn at random instead

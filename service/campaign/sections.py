@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_spaces import Space, parse_space
-from service.campaign.outcomes import Mode
-from service.campaign.samplers import SamplerName
+from spectune.search_spaces import Space, parse_space
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.samplers import SamplerName
 
 PRECISIONS = ("fp32", "bf16", "fp64")
-ARITHMETICS = ("fastest", "portable")  # `trainers.arithmetic.Arithmetic`, which is not imported here: it needs torch
+ARITHMETICS = (
+    "fastest",
+    "portable",
+)  # `trainers.arithmetic.Arithmetic`, which is not imported here: it needs torch
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"

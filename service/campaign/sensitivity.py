@@ -21,7 +21,7 @@ from typing import Any
 
 import optuna
 
-from search_spaces import (
+from spectune.search_spaces import (
     Integer,
     LogInteger,
     LogUniform,
@@ -31,10 +31,10 @@ from search_spaces import (
     When,
     ZeroOrLogUniform,
 )
-from search_spaces.axes import Coordinate
-from search_spaces.json_values import is_number
-from search_spaces.optuna_domains import distributions
-from service.campaign.outcomes import Mode
+from spectune.search_spaces.axes import Coordinate
+from spectune.search_spaces.json_values import is_number
+from spectune.search_spaces.optuna_domains import distributions
+from spectune.service.campaign.outcomes import Mode
 
 BASIN_SHARE = 0.1  # of the distance from the best to the median
 EDGE_SHARE = 0.05  # of the searched range

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search_spaces import Choice, Fixed, LogInteger, LogUniform, When
-from search_spaces.json_values import json_pointer
-from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.made_explicit import completed_arms
-from service.campaign.progress import planned_trials
-from service.campaign.reading import DEFAULTS, read_sections
-from service.campaign.samplers import ADAPTIVE_SAMPLERS
-from service.campaign.sections import (
+from spectune.search_spaces import Choice, Fixed, LogInteger, LogUniform, When
+from spectune.search_spaces.json_values import json_pointer
+from spectune.service.campaign.catalog import Catalog, installed_catalog
+from spectune.service.campaign.made_explicit import completed_arms
+from spectune.service.campaign.progress import planned_trials
+from spectune.service.campaign.reading import DEFAULTS, read_sections
+from spectune.service.campaign.samplers import ADAPTIVE_SAMPLERS
+from spectune.service.campaign.sections import (
     ArmSection,
     BudgetSection,
     FinalsSection,
@@ -30,7 +30,7 @@ from service.campaign.sections import (
     StoppingSection,
     TaskSection,
 )
-from service.errors import Problem
+from spectune.service.errors import Problem
 
 _TELLING_AUDIT = 10
 

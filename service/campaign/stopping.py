@@ -33,8 +33,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import Mode
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import Mode
 
 _Rank: TypeAlias = tuple[bool, float, int]  # not finite, the value with small better, the trial
 

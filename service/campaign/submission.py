@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.campaign.leaderboard import ArmStanding
-from service.campaign.lifecycle import CampaignState
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord
+from spectune.service.campaign.leaderboard import ArmStanding
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord
 
 LIVE = tuple(each for each in CampaignState if not each.is_terminal and each is not CampaignState.PAUSED)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_spaces import Space
-from search_spaces.axes import RealAxis
-from service.campaign.outcomes import Mode
-from service.campaign.samplers import SamplerName
+from spectune.search_spaces import Space
+from spectune.search_spaces.axes import RealAxis
+from spectune.service.campaign.outcomes import Mode
+from spectune.service.campaign.samplers import SamplerName
 
 CONFIDENCE = 0.95
 _FEWEST = 4  # points below which a band would be open everywhere

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.json_values import json_pointer
-from search_spaces.parsing import looks_like_domain
-from service.campaign.problem_list import ProblemList
+from spectune.search_spaces.json_values import json_pointer
+from spectune.search_spaces.parsing import looks_like_domain
+from spectune.service.campaign.problem_list import ProblemList
 
 _WHAT = {"task": "options of a task cannot be searched yet", "schedule": "a schedule cannot be searched yet"}
 _WHERE = "only an optimizer's hyperparameters can, in the space of an arm"

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from service.campaign.outcomes import Mode
+from spectune.service.campaign.outcomes import Mode
 
 LEVEL = 0.05
 POWER = 0.8

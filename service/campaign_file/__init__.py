@@ -1,6 +1,6 @@
 """Campaign files, read and written: JSON if the text begins with `{`, else YAML 1.2."""
 
-from service.campaign_file.document import parse_document, read_document
-from service.campaign_file.yaml_text import write_yaml
+from spectune.service.campaign_file.document import parse_document, read_document
+from spectune.service.campaign_file.yaml_text import write_yaml
 
 __all__ = ["parse_document", "read_document", "write_yaml"]

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from service.campaign_file.json_text import read_json
-from service.campaign_file.refusal import TextError
-from service.campaign_file.yaml_text import read_yaml
-from service.errors import Problem, SpecificationError
+from spectune.service.campaign_file.json_text import read_json
+from spectune.service.campaign_file.refusal import TextError
+from spectune.service.campaign_file.yaml_text import read_yaml
+from spectune.service.errors import Problem, SpecificationError
 
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from service.campaign_file.refusal import TextError, at_line, joined_surrogates
+from spectune.service.campaign_file.refusal import TextError, at_line, joined_surrogates
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]|-?(?:NaN|Infinity)', re.DOTALL)
 

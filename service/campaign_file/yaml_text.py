@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
-from service.campaign_file.refusal import TextError, at_line, joined_surrogates
+from spectune.service.campaign_file.refusal import TextError, at_line, joined_surrogates
 
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(

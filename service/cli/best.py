@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from service.campaign.leaderboard import leaderboard
-from service.campaign.progress import tally
-from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
-from service.cli.stored import CampaignArgument, read_stored
-from service.errors import NothingToShowError
-from service.findings.best import best_text
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.progress import tally
+from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
+from spectune.service.cli.stored import CampaignArgument, read_stored
+from spectune.service.errors import NothingToShowError
+from spectune.service.findings.best import best_text
 
 ArmOption = Annotated[str | None, typer.Option("--arm", help="The arm whose best is wanted; by default the best arm.")]
 

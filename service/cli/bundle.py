@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from service.campaign.best import own_best
-from service.campaign.leaderboard import leaderboard
-from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
-from service.cli.stored import CampaignArgument, read_stored
-from service.findings.bundle import Bundle, BundledTrial, write_bundle
-from service.written_files import write_output
+from spectune.service.campaign.best import own_best
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
+from spectune.service.cli.stored import CampaignArgument, read_stored
+from spectune.service.findings.bundle import Bundle, BundledTrial, write_bundle
+from spectune.service.written_files import write_output
 
 
 def bundle(
@@ -21,8 +21,8 @@ def bundle(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Write a campaign into one file: specification, environment, seeds, curves and report, with checksums."""
-    from service.campaign.catalog import installed_catalog
-    from service.findings.documents import campaign_documents  # torch, Optuna and Plotly
+    from spectune.service.campaign.catalog import installed_catalog
+    from spectune.service.findings.documents import campaign_documents  # torch, Optuna and Plotly
 
     stored = read_stored(data_dir, campaign)
     documents = campaign_documents(stored.record, stored.trials, stored.observations, catalog=installed_catalog())

@@ -31,9 +31,9 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write documents as .bin shards with a manifest; `corpus: DIR` in a campaign trains on them."""
-    from trainers.data.corpus_build import build_corpus  # torch takes seconds, and only this verb needs it
-    from trainers.data.documents import num_bytes, tokenizer_from
-    from trainers.data.text import CorpusError
+    from spectune.trainers.data.corpus_build import build_corpus  # torch takes seconds, and only this verb needs it
+    from spectune.trainers.data.documents import num_bytes, tokenizer_from
+    from spectune.trainers.data.text import CorpusError
 
     if not 0.0 < validation_share < 1.0:
         raise typer.BadParameter(f"above 0 and below 1: got {validation_share}", param_hint="--validation-share")

@@ -12,9 +12,9 @@ from typing import Annotated, TextIO
 import typer
 from rich.console import Console
 
-from service.cli import best, bundle, calibrate, remote, replay, report, run, serve, sync
-from service.cli.corpus import corpus
-from service.errors import (
+from spectune.service.cli import best, bundle, calibrate, remote, replay, report, run, serve, sync
+from spectune.service.cli.corpus import corpus
+from spectune.service.errors import (
     BundleError,
     CampaignNotFoundError,
     DataDirectoryError,

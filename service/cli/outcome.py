@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.campaign.best import Ranking, campaign_ranking, own_best
-from service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.numbers import interval_text, number_text, plain_json
-from service.campaign.pareto import ParetoPoint, campaign_front
-from service.campaign.progress import campaign_progress, tally
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.report import final_verdicts
-from service.campaign.specification import Specification
-from service.campaign_file import write_yaml
-from service.cli.consoles import print_table
-from service.data_directory import DataDirectory
-from service.findings.best import shares_of
-from service.findings.verdict_lines import verdict_lines
-from service.ports import CampaignPages
-from service.tracking import links
+from spectune.service.campaign.best import Ranking, campaign_ranking, own_best
+from spectune.service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.numbers import interval_text, number_text, plain_json
+from spectune.service.campaign.pareto import ParetoPoint, campaign_front
+from spectune.service.campaign.progress import campaign_progress, tally
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.report import final_verdicts
+from spectune.service.campaign.specification import Specification
+from spectune.service.campaign_file import write_yaml
+from spectune.service.cli.consoles import print_table
+from spectune.service.data_directory import DataDirectory
+from spectune.service.findings.best import shares_of
+from spectune.service.findings.verdict_lines import verdict_lines
+from spectune.service.ports import CampaignPages
+from spectune.service.tracking import links
 
 
 def outcome_document(

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.campaign.clean_text import clean_text
-from service.campaign.numbers import from_json, interval_text
-from service.campaign.progress import duration_text, untold_text
-from service.campaign_file import read_document
-from service.cli.consoles import output_console, print_table
-from service.cli.stored import read_stored
-from service.client import Client
-from service.data_directory import DataDirectory
-from service.findings.worker_output import read_output
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.numbers import from_json, interval_text
+from spectune.service.campaign.progress import duration_text, untold_text
+from spectune.service.campaign_file import read_document
+from spectune.service.cli.consoles import output_console, print_table
+from spectune.service.cli.stored import read_stored
+from spectune.service.client import Client
+from spectune.service.data_directory import DataDirectory
+from spectune.service.findings.worker_output import read_output
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
 _TEXT_WIDTH = 14  # of a column of words on a narrow terminal

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from service.campaign.executions import machine_name
-from service.campaign.numbers import to_json
-from service.cli.bundle import best_trials
-from service.errors import BundleError, NothingToShowError
-from service.findings.bundle import Bundle, read_bundle
+from spectune.service.campaign.executions import machine_name
+from spectune.service.campaign.numbers import to_json
+from spectune.service.cli.bundle import best_trials
+from spectune.service.errors import BundleError, NothingToShowError
+from spectune.service.findings.bundle import Bundle, read_bundle
 
 if TYPE_CHECKING:
-    from service.driver.replay import Replayed
+    from spectune.service.driver.replay import Replayed
 
 TOLERANCE = 0.01
 EXIT_NOT_REPRODUCED = 1
@@ -44,7 +44,7 @@ def replay(
     On a processor with the same instructions the values come out to the last bit. On another one this says how far
     they lie apart, and which differences between arms are smaller than that.
     """
-    from service.driver.replay import replay_trials
+    from spectune.service.driver.replay import replay_trials
 
     try:
         found = read_bundle(file.read_bytes())

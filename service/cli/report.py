@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.campaign.numbers import interval_text
-from service.cli.consoles import output_console, print_table
-from service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
-from service.cli.stored import CampaignArgument, StoredCampaign, read_stored
-from service.findings.best import best_line
-from service.findings.verdict_lines import verdict_lines
-from service.written_files import write_output
+from spectune.service.campaign.numbers import interval_text
+from spectune.service.cli.consoles import output_console, print_table
+from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
+from spectune.service.cli.stored import CampaignArgument, StoredCampaign, read_stored
+from spectune.service.findings.best import best_line
+from spectune.service.findings.verdict_lines import verdict_lines
+from spectune.service.written_files import write_output
 
 if TYPE_CHECKING:
-    from service.campaign.report import ArmReport, Report
+    from spectune.service.campaign.report import ArmReport, Report
 
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write one HTML file with figures here; it needs no net.")
@@ -47,8 +47,8 @@ def report(
 
 def report_on(stored: StoredCampaign) -> Report:
     """Make the report of a stored campaign; imports torch and Optuna."""
-    from service.campaign.catalog import installed_catalog
-    from service.campaign.report import make_report
+    from spectune.service.campaign.catalog import installed_catalog
+    from spectune.service.campaign.report import make_report
 
     return make_report(
         stored.specification, stored.record, stored.trials, stored.observations, catalog=installed_catalog()
@@ -127,7 +127,7 @@ def _pareto_lines(report: Report) -> list[str]:
 
 
 def _write_page(path: Path, stored: StoredCampaign, made: Report) -> None:
-    from service.findings.page import report_page
+    from spectune.service.findings.page import report_page
 
     page = report_page(made, stored.specification, stored.trials)
     write_output(path, page.encode(), name="the page")

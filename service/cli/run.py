@@ -14,29 +14,29 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service.app import embedded_campaign, embedded_launcher, embedded_pages, embedded_projection
-from service.campaign import naming
-from service.campaign.catalog import installed_catalog
-from service.campaign.lifecycle import CampaignState
-from service.campaign.records import CampaignRecord, Observation
-from service.campaign.report import bound_warnings
-from service.campaign.specification import Specification, foreseen_resources, is_portable_foreseen, parse
-from service.campaign_file import read_document
-from service.cli.consoles import output_console
-from service.cli.interrupts import Interrupts
-from service.cli.outcome import outcome_document, show_outcome, show_tracking
-from service.cli.plans import achieved_line, fusion_lines, plan_line
-from service.cli.progress import ProgressDisplay
-from service.data_directory import DataDirectory
-from service.driver.cluster_address import require_cluster
-from service.driver.temporary_folder import ray_folder
-from service.embedded import EmbeddedCampaign, settle_orphans
-from service.errors import DataDirectoryError, LedgerError, TrackingError
-from service.launchers import SubprocessLauncher
-from service.ledger import Ledger
-from service.ledger.reading import read_ledger
-from service.settings import Settings
-from service.tracking.projection import Projection
+from spectune.service.app import embedded_campaign, embedded_launcher, embedded_pages, embedded_projection
+from spectune.service.campaign import naming
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.records import CampaignRecord, Observation
+from spectune.service.campaign.report import bound_warnings
+from spectune.service.campaign.specification import Specification, foreseen_resources, is_portable_foreseen, parse
+from spectune.service.campaign_file import read_document
+from spectune.service.cli.consoles import output_console
+from spectune.service.cli.interrupts import Interrupts
+from spectune.service.cli.outcome import outcome_document, show_outcome, show_tracking
+from spectune.service.cli.plans import achieved_line, fusion_lines, plan_line
+from spectune.service.cli.progress import ProgressDisplay
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.cluster_address import require_cluster
+from spectune.service.driver.temporary_folder import ray_folder
+from spectune.service.embedded import EmbeddedCampaign, settle_orphans
+from spectune.service.errors import DataDirectoryError, LedgerError, TrackingError
+from spectune.service.launchers import SubprocessLauncher
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.reading import read_ledger
+from spectune.service.settings import Settings
+from spectune.service.tracking.projection import Projection
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_INTERRUPTED = 130

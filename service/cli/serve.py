@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
-from service.data_directory import DataDirectory
-from service.errors import DataDirectoryError, SettingsError
-from service.ledger import ServiceLedger
-from service.ledger.access import Role
-from service.ledger.reading import read_ledger
-from service.logs import set_up_logs
-from service.settings import Settings
+from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import DataDirectoryError, SettingsError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import Role
+from spectune.service.ledger.reading import read_ledger
+from spectune.service.logs import set_up_logs
+from spectune.service.settings import Settings
 
 _LONGEST_OWNER = 60
 
@@ -38,7 +38,7 @@ def serve(
     stop_campaigns: Annotated[bool, typer.Option("--stop-campaigns", help="Pause campaigns at the end.")] = False,
 ) -> None:
     """Serve campaigns over HTTP; SIGTERM ends the service, and campaigns go on."""
-    from service.server import serve as run_service  # torch takes seconds, and other verbs need none of it
+    from spectune.service.server import serve as run_service  # torch takes seconds, and other verbs need none of it
 
     set_up_logs()
     with _writing(data_dir) as (data, settings):
@@ -64,7 +64,7 @@ def create_key(
     """Make a key; it is shown this once."""
     if not owner.isprintable() or not 1 <= len(owner.strip()) <= _LONGEST_OWNER:
         raise SettingsError(f"--owner: a name of 1 to {_LONGEST_OWNER} characters is needed: got {owner!r}")
-    from service.app import service_ledger
+    from spectune.service.app import service_ledger
 
     with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if first and ledger.has_keys():
@@ -97,7 +97,7 @@ def revoke_key(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a key useless."""
-    from service.app import service_ledger
+    from spectune.service.app import service_ledger
 
     with _writing(data_dir) as place, service_ledger(*place) as ledger:
         if not ledger.revoke_key(key_id):

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from search_spaces.space import nearest_hint
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.specification import Specification, restore
-from service.data_directory import DataDirectory
-from service.errors import CampaignNotFoundError, DataDirectoryError, LedgerError
-from service.ledger import Ledger
-from service.ledger.reading import read_ledger
+from spectune.search_spaces.space import nearest_hint
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification import Specification, restore
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, LedgerError
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.reading import read_ledger
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its id, as `run` printed it last.")]
 

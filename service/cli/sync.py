@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from search_spaces.space import nearest_hint
-from service.campaign.records import CampaignRecord
-from service.cli.run import DEFAULT_DATA_DIR, DataDirOption
-from service.data_directory import DataDirectory
-from service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
-from service.ledger import ServiceLedger
-from service.settings import Settings
-from service.tracking import links
-from service.tracking.projector import Projector
+from spectune.search_spaces.space import nearest_hint
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.settings import Settings
+from spectune.service.tracking import links
+from spectune.service.tracking.projector import Projector
 
 _SHOWN = 20
 
@@ -34,7 +34,7 @@ def sync(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Bring MLflow up to date with the ledger: the data directory's own, or that of SPECTUNE_MLFLOW_URI."""
-    from service import app  # torch takes seconds, and other verbs need none of it
+    from spectune.service import app  # torch takes seconds, and other verbs need none of it
 
     settings = Settings.from_environment()
     data = _existing(data_dir, settings)
@@ -59,7 +59,7 @@ def sync(
 def _refuse_unreachable(mlflow_uri: str | None) -> None:
     """Say what is wrong with another MLflow before waiting for it."""
     if mlflow_uri is not None and mlflow_uri.startswith("http"):
-        from service.tracking.reach import problem_with
+        from spectune.service.tracking.reach import problem_with
 
         problem = problem_with(mlflow_uri)
         if problem is not None:

@@ -1,4 +1,4 @@
-"""One attempt of one campaign as a process: `python -m service.driver --data-dir D --campaign C --attempt N`.
+"""One attempt of one campaign as a process: `python -m spectune.service.driver --data-dir D --campaign C --attempt N`.
 
 The process ends with an `ExitCode`. It stops cleanly on SIGINT (cancel) and SIGTERM (pause), and pauses when its
 standard input closes, which is how it notices that its owner is gone. With `--exit-file` it needs no owner: it goes on,
@@ -23,29 +23,29 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.campaign.clean_text import clean_text
-from service.campaign.lifecycle import CampaignEvent
-from service.campaign.sections import ResourcesSection
-from service.campaign.specification import parse, restore
-from service.data_directory import DataDirectory
-from service.driver.cluster import ray_for
-from service.driver.environment import portable_environment
-from service.driver.exit_codes import ExitCode
-from service.driver.stops import StopKind, StopRequests
-from service.errors import ClusterAwayError, FencedError, SpecificationError
-from service.ledger import Ledger
-from service.settings import Settings
-from service.written_files import write_whole
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification import parse, restore
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.cluster import ray_for
+from spectune.service.driver.environment import portable_environment
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.driver.stops import StopKind, StopRequests
+from spectune.service.errors import ClusterAwayError, FencedError, SpecificationError
+from spectune.service.ledger import Ledger
+from spectune.service.settings import Settings
+from spectune.service.written_files import write_whole
 
 if TYPE_CHECKING:
-    from service.driver.attempt import Attempt
+    from spectune.service.driver.attempt import Attempt
 
-_log = logging.getLogger("service.driver")
+_log = logging.getLogger("spectune.service.driver")
 
 
 def main() -> int:
     """Run the attempt named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m service.driver", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m spectune.service.driver", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--campaign", required=True)
     parser.add_argument("--attempt", type=int, required=True)
@@ -151,7 +151,7 @@ def _attempt(
     requests: StopRequests[Attempt],
     ray_stack: ExitStack,
 ) -> ExitCode:
-    from service.driver.attempt import Attempt  # loaded while Ray started
+    from spectune.service.driver.attempt import Attempt  # loaded while Ray started
 
     attempt = Attempt(
         ledger,
@@ -179,7 +179,7 @@ def _move_in(arguments: argparse.Namespace) -> None:
 
 def _load() -> None:
     """Load what an attempt needs; of this, starting Ray loads only modules that wait for no other (decision 0307)."""
-    importlib.import_module("service.driver.attempt")
+    importlib.import_module("spectune.service.driver.attempt")
 
 
 def _open_ledger(arguments: argparse.Namespace) -> Ledger:

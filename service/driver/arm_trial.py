@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import SeedHistory
-from service.campaign.records import Phase, TrialRecord
-from trainers.messages import Ending, MemberReport
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import SeedHistory
+from spectune.service.campaign.records import Phase, TrialRecord
+from spectune.trainers.messages import Ending, MemberReport
 
 if TYPE_CHECKING:
-    from service.driver.arms import Arm
+    from spectune.service.driver.arms import Arm
 
 
 @dataclass(eq=False)

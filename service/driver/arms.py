@@ -12,16 +12,23 @@ from enum import StrEnum
 from functools import partial
 from typing import assert_never
 
-from service.campaign import naming
-from service.campaign.finals import extra_trials
-from service.campaign.lifecycle import TrialEvent, next_trial_state
-from service.campaign.outcomes import SeedHistory
-from service.campaign.points import Point
-from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.search import NoPoint, arm_study
-from service.campaign.specification import Specification
-from service.campaign.stopping import Hyperband, Median, RungDecision, RungVerdict, StoppingRule, SuccessiveHalving
-from service.driver.arm_trial import ArmTrial, history_of, record_of, restored
+from spectune.service.campaign import naming
+from spectune.service.campaign.finals import extra_trials
+from spectune.service.campaign.lifecycle import TrialEvent, next_trial_state
+from spectune.service.campaign.outcomes import SeedHistory
+from spectune.service.campaign.points import Point
+from spectune.service.campaign.records import Observation, Phase, TrialRecord
+from spectune.service.campaign.search import NoPoint, arm_study
+from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.stopping import (
+    Hyperband,
+    Median,
+    RungDecision,
+    RungVerdict,
+    StoppingRule,
+    SuccessiveHalving,
+)
+from spectune.service.driver.arm_trial import ArmTrial, history_of, record_of, restored
 
 
 class Fate(StrEnum):

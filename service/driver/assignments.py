@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from service.campaign.made_explicit import completed_config
-from service.campaign.specification import Specification
-from service.driver.arm_trial import ArmTrial
-from trainers.messages import Assignment
-from trainers.schedules import Schedule
-from trainers.setting import TrialSetting
-from trainers.tasks import task_from_options
+from spectune.service.campaign.made_explicit import completed_config
+from spectune.service.campaign.specification import Specification
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.trainers.messages import Assignment
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.tasks import task_from_options
 
 
 class MakeAssignment(Protocol):

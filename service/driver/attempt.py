@@ -8,30 +8,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
-from service.campaign.conclusion import conclusion
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.campaign.sections import ResourcesSection
-from service.campaign.specification import Specification
-from service.data_directory import Access, DataDirectory
-from service.driver.arms import Arm, make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.capacity import CapacityWait, waited_seconds
-from service.driver.cluster import living_machines
-from service.driver.conductor import ActorBoard, Conductor
-from service.driver.dispatcher import Dispatcher
-from service.driver.exit_codes import ExitCode
-from service.driver.lanes import Lanes
-from service.driver.stops import StopKind
-from service.driver.tune_driver import run_slots
-from service.driver.verdicts import start_board
-from service.driver.writer import Writer
-from service.errors import FencedError, ServiceError
-from service.ledger import Ledger
-from service.ledger.recovery import import_earlier_spools
-from service.ledger.spool import Spool
-from trainers.arithmetic import Arithmetic
-from trainers.slot import SlotOptions
+from spectune.service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
+from spectune.service.campaign.conclusion import conclusion
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification import Specification
+from spectune.service.data_directory import Access, DataDirectory
+from spectune.service.driver.arms import Arm, make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.capacity import CapacityWait, waited_seconds
+from spectune.service.driver.cluster import living_machines
+from spectune.service.driver.conductor import ActorBoard, Conductor
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.stops import StopKind
+from spectune.service.driver.tune_driver import run_slots
+from spectune.service.driver.verdicts import start_board
+from spectune.service.driver.writer import Writer
+from spectune.service.errors import FencedError, ServiceError
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.recovery import import_earlier_spools
+from spectune.service.ledger.spool import Spool
+from spectune.trainers.arithmetic import Arithmetic
+from spectune.trainers.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
 CHECKPOINT_SECONDS = 10.0

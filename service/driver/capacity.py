@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from service.campaign.records import Event
-from service.campaign.sections import ResourcesSection
-from service.errors import LedgerError
+from spectune.service.campaign.records import Event
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.errors import LedgerError
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 1.0

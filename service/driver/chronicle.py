@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.driver.arm_trial import ArmTrial
-from service.driver.decision import SlotState
-from service.ledger import entries
-from service.ledger.spool import Record
-from trainers.fused_step_check import FusionCheck
-from trainers.messages import MemberReport
-from trainers.plan import Plan
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.service.driver.decision import SlotState
+from spectune.service.ledger import entries
+from spectune.service.ledger.spool import Record
+from spectune.trainers.fused_step_check import FusionCheck
+from spectune.trainers.messages import MemberReport
+from spectune.trainers.plan import Plan
 
 
 class Chronicle:

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from service.errors import SettingsError
+from spectune.service.errors import SettingsError
 
 CONNECT_SECONDS = 5.0
 _FOUND_BY_RAY = "auto"  # the Ray that was started on this machine last, which may have ended since

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 from ray import cloudpickle
 
-from service.driver.decision import Decision
-from service.driver.dispatcher import Dispatcher
-from service.driver.stops import StopKind
-from service.driver.writer import Writer
-from service.ledger.spool import Spool
-from trainers.arithmetic import Execution
-from trainers.messages import SlotReport, Verdict
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.stops import StopKind
+from spectune.service.driver.writer import Writer
+from spectune.service.ledger.spool import Spool
+from spectune.trainers.arithmetic import Execution
+from spectune.trainers.messages import SlotReport, Verdict
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
 _CHECK_SECONDS = 1.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.driver.arm_trial import ArmTrial
-from service.ledger.spool import Record
-from trainers.arithmetic import Execution
-from trainers.messages import Verdict
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.service.ledger.spool import Record
+from spectune.trainers.arithmetic import Execution
+from spectune.trainers.messages import Verdict
 
 
 @dataclass

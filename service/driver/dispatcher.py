@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from service.campaign.budget import Exhausted
-from service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
-from service.campaign.records import Observation, TrialRecord
-from service.driver.arm_trial import ArmTrial, with_objectives
-from service.driver.arms import Arm, Fate
-from service.driver.assignments import MakeAssignment
-from service.driver.chronicle import Chronicle
-from service.driver.decision import Decision, SlotState
-from service.driver.failures import Failures
-from service.driver.lanes import Lanes
-from service.driver.lessons import Lessons
-from service.driver.moves import Moves
-from service.driver.seating import HEAD_START_SECONDS, Seating
-from service.driver.stops import StopKind
-from service.driver.turns import Turns
-from service.ledger.spool import Record
-from trainers.arithmetic import Execution
-from trainers.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.service.campaign.budget import Exhausted
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
+from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.driver.arm_trial import ArmTrial, with_objectives
+from spectune.service.driver.arms import Arm, Fate
+from spectune.service.driver.assignments import MakeAssignment
+from spectune.service.driver.chronicle import Chronicle
+from spectune.service.driver.decision import Decision, SlotState
+from spectune.service.driver.failures import Failures
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.lessons import Lessons
+from spectune.service.driver.moves import Moves
+from spectune.service.driver.seating import HEAD_START_SECONDS, Seating
+from spectune.service.driver.stops import StopKind
+from spectune.service.driver.turns import Turns
+from spectune.service.ledger.spool import Record
+from spectune.trainers.arithmetic import Execution
+from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 
 class Dispatcher:

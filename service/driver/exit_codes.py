@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit status of `python -m service.driver`."""
+    """The exit status of `python -m spectune.service.driver`."""
 
     DONE = 0  # the campaign reached its end, SUCCEEDED or FAILED
     CANCELLED = 10

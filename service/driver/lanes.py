@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from service.driver.arm_trial import ArmTrial
-from service.driver.arms import Arm
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.service.driver.arms import Arm
 
 MOST_MEMBERS: Final = 256
 """More gains nothing measurable: one step of a cohort of 256 takes long beside what it costs to start it."""

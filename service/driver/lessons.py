@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from service.driver.arm_trial import ArmTrial
-from service.driver.chronicle import Chronicle
-from service.driver.decision import SlotState
-from service.driver.failures import Failures, is_out_of_memory
-from service.driver.lanes import Lanes
-from service.ledger.spool import Record
-from trainers.messages import Ending, MemberReport, SlotReport
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.service.driver.chronicle import Chronicle
+from spectune.service.driver.decision import SlotState
+from spectune.service.driver.failures import Failures, is_out_of_memory
+from spectune.service.driver.lanes import Lanes
+from spectune.service.ledger.spool import Record
+from spectune.trainers.messages import Ending, MemberReport, SlotReport
 
 
 class Lessons:

@@ -5,14 +5,14 @@ Each move changes the trial, its arm and who waits for a slot, and gives the rec
 
 from __future__ import annotations
 
-from service.campaign.lifecycle import TrialEvent
-from service.driver.arm_trial import ArmTrial
-from service.driver.chronicle import Chronicle
-from service.driver.decision import SlotState
-from service.driver.failures import Failures
-from service.driver.lanes import Lanes
-from service.driver.seating import Seating
-from service.ledger.spool import Record
+from spectune.service.campaign.lifecycle import TrialEvent
+from spectune.service.driver.arm_trial import ArmTrial
+from spectune.service.driver.chronicle import Chronicle
+from spectune.service.driver.decision import SlotState
+from spectune.service.driver.failures import Failures
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.seating import Seating
+from spectune.service.ledger.spool import Record
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
 

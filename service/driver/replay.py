@@ -1,4 +1,6 @@
-"""Trains trials of a bundle once more as a worker does, in a process of its own: `python -m service.driver.replay`.
+"""Train trials of a bundle once more as a worker does, in a process of its own.
+
+Started as `python -m spectune.service.driver.replay`.
 
 The process begins with the variables of the campaign's arithmetic, pins its products and its threads as a worker slot
 does, and trains each trial with the engine that trained it in the campaign. On a processor with the same instructions
@@ -21,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.campaign.numbers import from_json, to_json
-from service.driver.environment import portable_environment, worker_environment
-from service.errors import BundleError
-from service.findings.bundle import Bundle, BundledTrial, read_bundle
+from spectune.service.campaign.numbers import from_json, to_json
+from spectune.service.driver.environment import portable_environment, worker_environment
+from spectune.service.errors import BundleError
+from spectune.service.findings.bundle import Bundle, BundledTrial, read_bundle
 
 PORTABLE_INSTRUCTIONS: Final = "AVX2"
 _MOST_TOGETHER: Final = 64
@@ -40,7 +42,7 @@ class Replayed:
         expected: Its last objective then.
         deviation: |value - expected| / |expected|; 0 if both are NaN.
         largest: The largest such deviation along the curve.
-        execution: On what it was computed now: `trainers.arithmetic.Execution` as JSON values.
+        execution: On what it was computed now: `spectune.trainers.arithmetic.Execution` as JSON values.
         failure: The traceback of its code; empty if it did not fail.
     """
 
@@ -86,7 +88,16 @@ def _by_arithmetic(bundle: Bundle, trials: Sequence[BundledTrial]) -> dict[bool,
 
 def _train_elsewhere(file: Path, numbers: Sequence[int], *, is_portable: bool) -> Iterator[dict[str, Any]]:
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "service.driver.replay", "--bundle", str(file), "--to", str(writing)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "spectune.service.driver.replay",
+        "--bundle",
+        str(file),
+        "--to",
+        str(writing),
+    ]
     command += ["--portable"] if is_portable else []
     environment = os.environ | worker_environment() | (portable_environment() if is_portable else {})
     with (
@@ -134,7 +145,7 @@ def _deviation(value: float, expected: float) -> float:
 
 def main() -> None:
     """Train the trials whose numbers come from standard input."""
-    parser = argparse.ArgumentParser(prog="python -m service.driver.replay", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m spectune.service.driver.replay", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--to", type=int, required=True)
     parser.add_argument("--portable", action="store_true")
@@ -146,8 +157,8 @@ def main() -> None:
 
 
 def _train(bundle: Bundle, trials: Sequence[BundledTrial], is_portable: bool) -> Iterator[dict[str, Any]]:
-    from trainers.arithmetic import Arithmetic, execution_here
-    from trainers.slot import prepare_process
+    from spectune.trainers.arithmetic import Arithmetic, execution_here
+    from spectune.trainers.slot import prepare_process
 
     resources = bundle.specification.resources
     arithmetic = Arithmetic.PORTABLE if is_portable else Arithmetic.FASTEST
@@ -176,9 +187,9 @@ def _train_group(
     bundle: Bundle, group: Sequence[BundledTrial], *, is_alone: bool
 ) -> Iterator[tuple[int, dict[int, float], str]]:
     """Train trials to the ends of their curves; yields the number, the objective by step and the failure of each."""
-    from service.driver.assignments import AssignmentMaker
-    from trainers.cohorts import cohort_for
-    from trainers.solo import Outcome
+    from spectune.service.driver.assignments import AssignmentMaker
+    from spectune.trainers.cohorts import cohort_for
+    from spectune.trainers.solo import Outcome
 
     maker, metric = AssignmentMaker(bundle.specification), bundle.specification.objective.metric
     arms = [arm.name for arm in bundle.specification.arms]

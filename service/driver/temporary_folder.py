@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-from service.errors import SettingsError
+from spectune.service.errors import SettingsError
 
 LONGEST_PATH: Final = 28  # and a name of eleven in it for the Ray head of a service
 _SHORT: Final = "/tmp"

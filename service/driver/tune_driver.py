@@ -20,9 +20,9 @@ from ray import tune
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
-from service.driver.conductor import Conductor
-from trainers.ray_cohort import CohortSlot, placement
-from trainers.slot import SlotOptions
+from spectune.service.driver.conductor import Conductor
+from spectune.trainers.ray_cohort import CohortSlot, placement
+from spectune.trainers.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
 SETTLE_SECONDS = 1.0

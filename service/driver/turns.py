@@ -22,11 +22,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from service.driver.arms import Arm
-from service.driver.assignments import MakeAssignment
-from service.driver.decision import SlotState
-from service.driver.lanes import Lanes
-from trainers.messages import SlotReport, Verdict
+from spectune.service.driver.arms import Arm
+from spectune.service.driver.assignments import MakeAssignment
+from spectune.service.driver.decision import SlotState
+from spectune.service.driver.lanes import Lanes
+from spectune.trainers.messages import SlotReport, Verdict
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them
 SLACK_SECONDS = 0.1  # what is less apart trains side by side

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from service.errors import LedgerError
-from service.ledger.spool import Record
-from service.ports import AttemptLedger
+from spectune.service.errors import LedgerError
+from spectune.service.ledger.spool import Record
+from spectune.service.ports import AttemptLedger
 
 BATCH_SECONDS = 0.25
 HEARTBEAT_SECONDS = 5.0

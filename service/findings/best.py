@@ -6,16 +6,16 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES, BestPoint, campaign_ranking, own_best
-from service.campaign.comparability import Comparability, comparability, group_of
-from service.campaign.leaderboard import ArmStanding
-from service.campaign.lifecycle import CampaignState
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord, TrialRecord
-from service.campaign.report import Report
-from service.campaign.specification import Specification
-from service.campaign_file import write_yaml
-from service.errors import NothingToShowError
+from spectune.service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES, BestPoint, campaign_ranking, own_best
+from spectune.service.campaign.comparability import Comparability, comparability, group_of
+from spectune.service.campaign.leaderboard import ArmStanding
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord, TrialRecord
+from spectune.service.campaign.report import Report
+from spectune.service.campaign.specification import Specification
+from spectune.service.campaign_file import write_yaml
+from spectune.service.errors import NothingToShowError
 
 
 def best_text(
@@ -87,16 +87,16 @@ def python_lines(optimizer: str, config: Mapping[str, Any]) -> list[str]:
         optimizer: Its name in the catalogue.
         config: Its hyperparameters.
     """
-    from optimizers.catalog import SPECTRAL_CLASSES  # torch
+    from spectune.optimizers.catalog import SPECTRAL_CLASSES  # torch
 
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
     whole = f"optimizer = build_optimizer(model, {optimizer!r}{_keywords(given)})"
     if optimizer not in SPECTRAL_CLASSES:
-        return ["from optimizers import build_optimizer", whole]
+        return ["from spectune.optimizers import build_optimizer", whole]
     kind = SPECTRAL_CLASSES[optimizer]
     own = {name: value for name, value in given.items() if name in kind.hyperparameters}
     return [
-        f"from optimizers import {kind.__name__}, build_optimizer",
+        f"from spectune.optimizers import {kind.__name__}, build_optimizer",
         f"{whole}  # the whole model, AdamW beside the matrices",
         f"optimizer = {kind.__name__}(matrices{_keywords(own)})  # a list of matrices alone",
     ]

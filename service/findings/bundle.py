@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.numbers import from_json, metrics_from_json, metrics_to_json, to_json
-from service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
-from service.campaign.specification import Specification, restore
-from service.campaign_file import parse_document
-from service.errors import BundleError
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.numbers import from_json, metrics_from_json, metrics_to_json, to_json
+from spectune.service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.specification import Specification, restore
+from spectune.service.campaign_file import parse_document
+from spectune.service.errors import BundleError
 
 FORMAT: Final = 1
 _MANIFEST, _TRIALS, _CAMPAIGN = "manifest.json", "trials.jsonl", "campaign.yaml"

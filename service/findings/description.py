@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from service.campaign.report import ArmReport, Report
-from service.campaign.specification import Specification
-from service.findings.tables import ARM_COLUMNS, arm_row, configuration
-from service.findings.verdict_lines import verdict_lines
+from spectune.service.campaign.report import ArmReport, Report
+from spectune.service.campaign.specification import Specification
+from spectune.service.findings.tables import ARM_COLUMNS, arm_row, configuration
+from spectune.service.findings.verdict_lines import verdict_lines
 
 _MOST_ARMS: Final = 20
 _MOST_VERDICTS: Final = 5

@@ -16,17 +16,17 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
-from service.campaign.catalog import Catalog
-from service.campaign.leaderboard import leaderboard
-from service.campaign.progress import tally
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.campaign.report import make_report
-from service.campaign.specification import restore
-from service.campaign_file import write_yaml
-from service.errors import NothingToShowError
-from service.findings.best import best_text
-from service.findings.description import description
-from service.findings.page import report_page
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.progress import tally
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.report import make_report
+from spectune.service.campaign.specification import restore
+from spectune.service.campaign_file import write_yaml
+from spectune.service.errors import NothingToShowError
+from spectune.service.findings.best import best_text
+from spectune.service.findings.description import description
+from spectune.service.findings.page import report_page
 
 _log = logging.getLogger(__name__)
 

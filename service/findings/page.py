@@ -14,14 +14,14 @@ from functools import cache
 
 import plotly.graph_objects as go
 
-from service.campaign.records import TrialRecord
-from service.campaign.report import Report
-from service.campaign.specification import Specification
-from service.findings.best import best_line
-from service.findings.figures import learning_rate_figure, report_figures
-from service.findings.plotly_script import plotly_script
-from service.findings.tables import report_tables
-from service.findings.verdict_lines import verdict_lines
+from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.report import Report
+from spectune.service.campaign.specification import Specification
+from spectune.service.findings.best import best_line
+from spectune.service.findings.figures import learning_rate_figure, report_figures
+from spectune.service.findings.plotly_script import plotly_script
+from spectune.service.findings.tables import report_tables
+from spectune.service.findings.verdict_lines import verdict_lines
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from service.campaign.leaderboard import PointStanding
-from service.campaign.numbers import interval_text, number_text
-from service.campaign.report import ArmReport, Report
-from service.campaign.sensitivity import Basin
+from spectune.service.campaign.leaderboard import PointStanding
+from spectune.service.campaign.numbers import interval_text, number_text
+from spectune.service.campaign.report import ArmReport, Report
+from spectune.service.campaign.sensitivity import Basin
 
 _NONE = "–"
 

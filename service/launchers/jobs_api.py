@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from service.errors import LauncherError
+from spectune.service.errors import LauncherError
 
 TIMEOUT_SECONDS = 20.0  # the first job of a head takes seconds
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 
-from service.data_directory import DataDirectory
+from spectune.service.data_directory import DataDirectory
 
 MARK = "SPECTUNE_ATTEMPT"
 _VANISH_SECONDS = 3.0

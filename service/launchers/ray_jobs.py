@@ -14,11 +14,11 @@ from contextlib import suppress
 
 import httpx
 
-from service.data_directory import DataDirectory
-from service.driver.environment import job_environment
-from service.errors import LauncherError
-from service.launchers.jobs_api import ENDED, JobsApi
-from service.launchers.marks import MARK, attempt_mark, kill_marked, marked, process_name
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.environment import job_environment
+from spectune.service.errors import LauncherError
+from spectune.service.launchers.jobs_api import ENDED, JobsApi
+from spectune.service.launchers.marks import MARK, attempt_mark, kill_marked, marked, process_name
 
 _STOPPED = -2  # what a process ends with that was interrupted
 _KILLED = -9
@@ -68,7 +68,7 @@ class RayJobDriver:
 
 
 class RayJobLauncher:
-    """Starts `python -m service.driver` as a Ray job.
+    """Starts `python -m spectune.service.driver` as a Ray job.
 
     Args:
         api: The cluster's Jobs API.
@@ -159,7 +159,7 @@ class RayJobLauncher:
         arguments = ["--data-dir", str(self._data.root), "--campaign", campaign_id, "--attempt", str(attempt)]
         arguments += ["--exit-file", str(self._data.driver_exit(campaign_id, attempt))]
         arguments += ["--in-cluster-of-cpus", str(self._num_cpus)]
-        command = shlex.join([self._python, "-P", "-m", "service.driver", *arguments])
+        command = shlex.join([self._python, "-P", "-m", "spectune.service.driver", *arguments])
         return f"exec {command} >> {shlex.quote(str(self._data.driver_log(campaign_id, attempt)))} 2>&1"
 
 

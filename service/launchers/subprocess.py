@@ -19,10 +19,10 @@ from typing import IO
 
 import psutil
 
-from service.campaign.sections import ResourcesSection
-from service.data_directory import DataDirectory
-from service.driver.environment import driver_environment
-from service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.environment import driver_environment
+from spectune.service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name
 
 KILLED = -9
 _FIRST = 1  # the attempt that a driver may stand by for
@@ -128,7 +128,7 @@ class AdoptedDriver:
 
 
 class SubprocessLauncher:
-    """Starts `python -m service.driver` with the interpreter that runs now.
+    """Starts `python -m spectune.service.driver` with the interpreter that runs now.
 
     Args:
         data: The data directory that owner and driver share.
@@ -191,7 +191,7 @@ class SubprocessLauncher:
         mark = self._mark(campaign_id, attempt)
         # A folder named like one of our packages in the user's working directory must not shadow it: -P keeps the
         # directory off the driver's path, and Ray puts the driver's own onto its workers' path.
-        command = [sys.executable, "-P", "-m", "service.driver", "--data-dir", str(self._data.root)]
+        command = [sys.executable, "-P", "-m", "spectune.service.driver", "--data-dir", str(self._data.root)]
         command += ["--campaign", campaign_id, "--attempt", str(attempt), *options]
         process = subprocess.Popen(
             command,
@@ -210,7 +210,7 @@ class SubprocessLauncher:
         mark = self._mark(campaign_id, attempt)
         for process in marked(mark):
             with suppress(psutil.Error):
-                if "service.driver" in process.cmdline():
+                if "spectune.service.driver" in process.cmdline():
                     return AdoptedDriver(process, mark, self._data, campaign_id, attempt)
         return None
 

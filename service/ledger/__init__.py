@@ -1,8 +1,8 @@
 """The ledger: the one truth about campaigns, in SQLite or PostgreSQL."""
 
-from service.ledger.access import AccessLedger
-from service.ledger.ledger import Ledger
-from service.ledger.pages import PagedLedger
+from spectune.service.ledger.access import AccessLedger
+from spectune.service.ledger.ledger import Ledger
+from spectune.service.ledger.pages import PagedLedger
 
 
 class ServiceLedger(PagedLedger, AccessLedger):

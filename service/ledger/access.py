@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from sqlalchemy import func, insert, select, update
 
-from service.ledger.ledger import Ledger
-from service.ledger.tables import api_keys
+from spectune.service.ledger.ledger import Ledger
+from spectune.service.ledger.tables import api_keys
 
 _PREFIX = "spk"
 _NOBODY = hashlib.sha256(b"").hexdigest()

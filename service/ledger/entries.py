@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, select, update
 
-from service.campaign.clean_text import clean_text
-from service.campaign.lifecycle import TrialState
-from service.campaign.numbers import from_json, kind_of, metrics_to_json
-from service.ledger.record_shapes import RecordError, check_record
-from service.ledger.spool import Record
-from service.ledger.tables import events, observations, trials
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.numbers import from_json, kind_of, metrics_to_json
+from spectune.service.ledger.record_shapes import RecordError, check_record
+from spectune.service.ledger.spool import Record
+from spectune.service.ledger.tables import events, observations, trials
 
 _MUTABLE: Final = (
     "state",

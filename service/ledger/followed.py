@@ -13,12 +13,12 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, delete, insert, s
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialRecord
-from service.errors import CampaignNotFoundError, LedgerError
-from service.ledger import rows
-from service.ledger.engine import address, connect_engine
-from service.ledger.set_aside import add_dead_letter
-from service.ledger.tables import campaigns, cursors, dead_letters, events, observations, trials
+from spectune.service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialRecord
+from spectune.service.errors import CampaignNotFoundError, LedgerError
+from spectune.service.ledger import rows
+from spectune.service.ledger.engine import address, connect_engine
+from spectune.service.ledger.set_aside import add_dead_letter
+from spectune.service.ledger.tables import campaigns, cursors, dead_letters, events, observations, trials
 
 _MAX_LISTED = 500
 """Numbers in a statement; of more, their span is read."""

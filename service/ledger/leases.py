@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from service.errors import LeadershipError
-from service.ledger.ledger import Ledger
-from service.ledger.statements import insert_or_ignore
-from service.ledger.tables import leases
+from spectune.service.errors import LeadershipError
+from spectune.service.ledger.ledger import Ledger
+from spectune.service.ledger.statements import insert_or_ignore
+from spectune.service.ledger.tables import leases
 
 
 class LeaseLedger(Ledger):

@@ -13,15 +13,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from service.campaign.clean_text import clean_text
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
-from service.errors import FencedError
-from service.ledger import entries
-from service.ledger.engine import database_clock
-from service.ledger.followed import FollowedLedger
-from service.ledger.set_aside import enter_or_set_aside
-from service.ledger.spool import Record
-from service.ledger.tables import attempts, campaigns, events, observations, stop_requests, trials
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
+from spectune.service.errors import FencedError
+from spectune.service.ledger import entries
+from spectune.service.ledger.engine import database_clock
+from spectune.service.ledger.followed import FollowedLedger
+from spectune.service.ledger.set_aside import enter_or_set_aside
+from spectune.service.ledger.spool import Record
+from spectune.service.ledger.tables import attempts, campaigns, events, observations, stop_requests, trials
 
 
 class Ledger(FollowedLedger):

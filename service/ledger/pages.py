@@ -7,16 +7,25 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, case, func, or_, select
 
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
-from service.campaign.submission import Submission, Summary
-from service.errors import TrialNotFoundError
-from service.ledger import rows
-from service.ledger.set_aside import SPOOL
-from service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
-from service.ledger.summaries import phase_of_trial, read_summaries, read_tallies
-from service.ledger.tables import attempts, campaigns, cursors, dead_letters, events, observations, submissions, trials
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.submission import Submission, Summary
+from spectune.service.errors import TrialNotFoundError
+from spectune.service.ledger import rows
+from spectune.service.ledger.set_aside import SPOOL
+from spectune.service.ledger.submissions import SUBMITTED, SubmissionLedger, read_submission
+from spectune.service.ledger.summaries import phase_of_trial, read_summaries, read_tallies
+from spectune.service.ledger.tables import (
+    attempts,
+    campaigns,
+    cursors,
+    dead_letters,
+    events,
+    observations,
+    submissions,
+    trials,
+)
 
 CampaignOrder = Literal["created_at", "-created_at", "priority", "-priority"]
 TrialOrder = Literal["number", "objective", "-objective"]

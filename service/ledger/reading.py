@@ -26,9 +26,9 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from service.errors import LedgerError
-from service.ledger.engine import BUSY_TIMEOUT_SECONDS, is_up_to_date
-from service.ledger.ledger import Ledger
+from spectune.service.errors import LedgerError
+from spectune.service.ledger.engine import BUSY_TIMEOUT_SECONDS, is_up_to_date
+from spectune.service.ledger.ledger import Ledger
 
 _TRIES = 5
 _Read = TypeVar("_Read")

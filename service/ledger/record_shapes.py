@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from service.campaign.clean_text import clean_text
-from service.campaign.lifecycle import TrialState
-from service.ledger.spool import DAMAGED
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.ledger.spool import DAMAGED
 
 _LARGEST_INTEGER: Final = 2**31 - 1
 _LARGEST_TIME: Final = 2**53

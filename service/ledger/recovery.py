@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from service.ledger.ledger import Ledger
-from service.ledger.spool import read
+from spectune.service.ledger.ledger import Ledger
+from spectune.service.ledger.spool import read
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from service.campaign.lifecycle import (
+from spectune.service.campaign.lifecycle import (
     TRIAL_TRANSITIONS,
     CampaignState,
     TrialEvent,
@@ -14,9 +14,9 @@ from service.campaign.lifecycle import (
     has_failures,
     next_trial_state,
 )
-from service.errors import NothingFailedError
-from service.ledger import entries
-from service.ledger.tables import campaigns, trials
+from spectune.service.errors import NothingFailedError
+from spectune.service.ledger import entries
+from spectune.service.ledger.tables import campaigns, trials
 
 
 def reopen_trials(connection: Connection, campaign: Any, *, state: CampaignState, at: int) -> None:

@@ -15,11 +15,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from service.campaign.clean_text import clean_text
-from service.campaign.records import Refusal
-from service.ledger import entries
-from service.ledger.statements import insert_or_ignore
-from service.ledger.tables import dead_letters, events
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.records import Refusal
+from spectune.service.ledger import entries
+from spectune.service.ledger.statements import insert_or_ignore
+from spectune.service.ledger.tables import dead_letters, events
 
 SPOOL: Final = "spool"
 _OF_THE_RECORD: Final = (DataError, IntegrityError, ProgrammingError)

@@ -8,21 +8,21 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from service.campaign.clean_text import clean_text
-from service.campaign.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
-from service.campaign.submission import LIVE, AttemptRecord, Submission
-from service.errors import (
+from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.submission import LIVE, AttemptRecord, Submission
+from spectune.service.errors import (
     CampaignNotFoundError,
     IdempotencyError,
     IllegalTransitionError,
     StaleVersionError,
     TrialNotFoundError,
 )
-from service.ledger import rows
-from service.ledger.leases import LeaseLedger
-from service.ledger.retries import reopen_trials
-from service.ledger.statements import insert_or_ignore
-from service.ledger.tables import (
+from spectune.service.ledger import rows
+from spectune.service.ledger.leases import LeaseLedger
+from spectune.service.ledger.retries import reopen_trials
+from spectune.service.ledger.statements import insert_or_ignore
+from spectune.service.ledger.tables import (
     attempts,
     campaigns,
     cursors,

@@ -14,13 +14,13 @@ from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select, tuple_
 
-from service.campaign.leaderboard import ArmStanding, leaderboard
-from service.campaign.lifecycle import STOPPED_BY_USER, TrialState
-from service.campaign.progress import Tally
-from service.campaign.records import CampaignRecord, Phase, TrialOutcome
-from service.campaign.submission import Summary
-from service.ledger import rows
-from service.ledger.tables import trials
+from spectune.service.campaign.leaderboard import ArmStanding, leaderboard
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER, TrialState
+from spectune.service.campaign.progress import Tally
+from spectune.service.campaign.records import CampaignRecord, Phase, TrialOutcome
+from spectune.service.campaign.submission import Summary
+from spectune.service.ledger import rows
+from spectune.service.ledger.tables import trials
 
 _ROUNDING = 1e-9
 _TELL_NOTHING = (TrialState.FAILED, TrialState.LOST, TrialState.CANCELLED)  # of a point, as `outcomes.py` has it

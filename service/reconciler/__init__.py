@@ -1,5 +1,5 @@
 """The reconciler: compares what was asked for with what runs, and repairs the difference."""
 
-from service.reconciler.loop import Reconciler
+from spectune.service.reconciler.loop import Reconciler
 
 __all__ = ["Reconciler"]

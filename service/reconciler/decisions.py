@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from service.campaign.lifecycle import CampaignState
-from service.campaign.submission import Submission
-from service.driver.exit_codes import ExitCode
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.submission import Submission
+from spectune.service.driver.exit_codes import ExitCode
 
 MAX_FAILURES = 3
 STOP_SECONDS = 30.0  # a driver that was asked to stop has so long

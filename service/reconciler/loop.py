@@ -12,22 +12,22 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.campaign.submission import Submission
-from service.data_directory import DataDirectory
-from service.embedded import settle
-from service.errors import (
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.submission import Submission
+from spectune.service.data_directory import DataDirectory
+from spectune.service.embedded import settle
+from spectune.service.errors import (
     CampaignNotFoundError,
     IllegalTransitionError,
     LauncherError,
     LeadershipError,
     ServiceError,
 )
-from service.ledger import ServiceLedger
-from service.ledger.submissions import LEADER
-from service.ports import LastingDriver, LastingLauncher
-from service.reconciler.admission import Admission, Capacity, admit
-from service.reconciler.decisions import (
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.submissions import LEADER
+from spectune.service.ports import LastingDriver, LastingLauncher
+from spectune.service.reconciler.admission import Admission, Capacity, admit
+from spectune.service.reconciler.decisions import (
     STOP_SECONDS,
     Action,
     Conclusion,
@@ -37,7 +37,7 @@ from service.reconciler.decisions import (
     action_for,
     conclude,
 )
-from service.reconciler.trouble import Trouble
+from spectune.service.reconciler.trouble import Trouble
 
 TICK_SECONDS = 2.0
 SHORTEST_SECONDS = 0.2

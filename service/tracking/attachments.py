@@ -15,11 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.ports import FollowedLedger
-from service.tracking import links
-from service.tracking.mlflow_tracker import EXPERIMENT
-from service.tracking.pages import MlflowPages
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.ports import FollowedLedger
+from spectune.service.tracking import links
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.tracking.pages import MlflowPages
 
 DESCRIPTION: Final = "description.md"
 """The document that is the run's description, too; by its beginning it is told from a person's."""

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from service.campaign.records import CampaignRecord
-from service.tracking.breaker import Breaker
-from service.tracking.links import ATTACHMENTS, MLFLOW
-from service.tracking.projector import Projector
-from service.tracking.rest import rest_seconds
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.tracking.breaker import Breaker
+from spectune.service.tracking.links import ATTACHMENTS, MLFLOW
+from spectune.service.tracking.projector import Projector
+from spectune.service.tracking.rest import rest_seconds
 
 LOOK_SECONDS = 1.0
 _MOST_FAILURES = 3  # of one round

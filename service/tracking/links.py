@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
-from service.data_directory import DataDirectory
+from spectune.service.data_directory import DataDirectory
 
 MLFLOW = "mlflow"  # the tracker's name, under which the ledger keeps its cursor
 ATTACHMENTS = "mlflow-attachments"  # and that of the documents beside a campaign's run

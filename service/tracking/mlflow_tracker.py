@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
-from service.campaign.records import CampaignRecord, Refusal, TrialNews
-from service.tracking import links
-from service.tracking.naming import metric_name
-from service.tracking.runs import RunNews, campaign_news, trial_news
-from service.tracking.served_runs import KnownRun, ServedRuns
-from service.tracking.views import view, view_key
+from spectune.service.campaign.records import CampaignRecord, Refusal, TrialNews
+from spectune.service.tracking import links
+from spectune.service.tracking.naming import metric_name
+from spectune.service.tracking.runs import RunNews, campaign_news, trial_news
+from spectune.service.tracking.served_runs import KnownRun, ServedRuns
+from spectune.service.tracking.views import view, view_key
 
 EXPERIMENT = "spectune"
 
@@ -73,7 +73,7 @@ class MlflowTracker:
         for name, level in _LEVELS.items():
             logging.getLogger(name).setLevel(level)
         if tracking_uri.startswith(("sqlite:", "sqlite+")):
-            from service.tracking.stored_runs import StoredRuns  # the database's models take half a second
+            from spectune.service.tracking.stored_runs import StoredRuns  # the database's models take half a second
 
             return cls(StoredRuns.connect(tracking_uri), address=address, artifact_location=artifact_location)
         return cls(ServedRuns.connect(tracking_uri), address=address, artifact_location=artifact_location)

@@ -14,15 +14,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-from service.campaign.records import CampaignRecord
-from service.errors import TrackingError
-from service.ports import CampaignPages
-from service.tracking import links
-from service.tracking.mlflow_tracker import EXPERIMENT
-from service.tracking.naming import metric_name
-from service.tracking.reach import problem_with
-from service.tracking.store_file import make_whole
-from service.tracking.views import VIEW_TAG, view_key
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.errors import TrackingError
+from spectune.service.ports import CampaignPages
+from spectune.service.tracking import links
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.tracking.naming import metric_name
+from spectune.service.tracking.reach import problem_with
+from spectune.service.tracking.store_file import make_whole
+from spectune.service.tracking.views import VIEW_TAG, view_key
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from service.errors import TrackingError
-from service.tracking.breaker import Breaker
-from service.tracking.projector import Projector
-from service.tracking.rest import rest_seconds
+from spectune.service.errors import TrackingError
+from spectune.service.tracking.breaker import Breaker
+from spectune.service.tracking.projector import Projector
+from spectune.service.tracking.rest import rest_seconds
 
 RETRY_SECONDS = 1.0
 PROJECTION_TRIES = 5  # at the end

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from service.campaign.best import campaign_ranking
-from service.campaign.leaderboard import leaderboard, place_of
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.progress import tally
-from service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
-from service.ports import Attachments, FollowedLedger, Tracker
+from spectune.service.campaign.best import campaign_ranking
+from spectune.service.campaign.leaderboard import leaderboard, place_of
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.progress import tally
+from spectune.service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
+from spectune.service.ports import Attachments, FollowedLedger, Tracker
 
 BATCH = 20_000
 SHORTEST_BATCH = 20

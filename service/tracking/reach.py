@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 
 _PATIENCE_SECONDS = 3
 _ENDPOINT = "/api/2.0/mlflow/experiments/get-by-name"

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, assert_never
 
-from service.campaign import naming
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Observation, TrialNews, TrialRecord
-from service.tracking.naming import LOG_LR, metric_name
-from service.tracking.views import COLOUR_TAG, colour
+from spectune.service.campaign import naming
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialNews, TrialRecord
+from spectune.service.tracking.naming import LOG_LR, metric_name
+from spectune.service.tracking.views import COLOUR_TAG, colour
 
 PARENT_RUN_TAG: Final = "mlflow.parentRunId"
 _MAX_VALUE: Final = 5000  # characters, within every limit of MLflow's

@@ -4,7 +4,7 @@ MLflow makes its tables in some fifty migrations, none of which bears to be inte
 another name and renamed; an older one is brought up to date as a copy, which is renamed; and one that cannot be opened
 is set aside under a name that says why, and made anew: all of it is in the ledger, from which it is told again.
 
-    python -m service.tracking.store_file FILE COMMAND...    makes the store whole, then becomes the command
+    python -m spectune.service.tracking.store_file FILE COMMAND...    makes the store whole, then becomes the command
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from service.errors import TrackingError
+from spectune.service.errors import TrackingError
 
 _ADDRESS: Final = "sqlite+pysqlite:///"
 _BUSY_SECONDS: Final = 30.0

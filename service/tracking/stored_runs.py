@@ -32,10 +32,10 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, literal, tuple_,
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import OperationalError
 
-from service.campaign.records import Refusal
-from service.tracking.runs import Point, RunNews
-from service.tracking.served_runs import KnownRun, ServedRuns
-from service.tracking.store_file import make_whole
+from spectune.service.campaign.records import Refusal
+from spectune.service.tracking.runs import Point, RunNews
+from spectune.service.tracking.served_runs import KnownRun, ServedRuns
+from spectune.service.tracking.store_file import make_whole
 
 _ANALYSED_AFTER: Final = 1000  # new runs
 _LARGEST: Final = 1.7976931348623157e308

@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from service.campaign.records import CampaignRecord
-from service.tracking.naming import LOG_LR, metric_name
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.tracking.naming import LOG_LR, metric_name
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
 COLOUR_TAG: Final = "mlflow.runColor"

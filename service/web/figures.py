@@ -10,10 +10,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import Observation, Phase, TrialRecord
-from service.campaign.specification import Specification
-from service.findings.figures import colour_of, learning_rate_figure, titled
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import Observation, Phase, TrialRecord
+from spectune.service.campaign.specification import Specification
+from spectune.service.findings.figures import colour_of, learning_rate_figure, titled
 
 _COLUMNS = 3
 _ROW_PIXELS = 220

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Query, Request, Response
 from markupsafe import Markup
 
-from service.api import tracking
-from service.api.answers import campaign_document
-from service.api.campaigns import find, list_campaigns
-from service.api.context import caller_of, context_of
-from service.api.report import make_campaign_report
-from service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
-from service.campaign.comparability import lacking_sentence
-from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState, has_failures
-from service.campaign.progress import untold_text
-from service.campaign.records import TrialRecord
-from service.campaign.specification import restore
-from service.ledger.access import Role
-from service.ledger.pages import TrialOrder
-from service.tracking.links import MLFLOW
-from service.web.rendering import render
+from spectune.service.api import tracking
+from spectune.service.api.answers import campaign_document
+from spectune.service.api.campaigns import find, list_campaigns
+from spectune.service.api.context import caller_of, context_of
+from spectune.service.api.report import make_campaign_report
+from spectune.service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
+from spectune.service.campaign.comparability import lacking_sentence
+from spectune.service.campaign.lifecycle import (
+    CAMPAIGN_TRANSITIONS,
+    CampaignEvent,
+    CampaignState,
+    TrialState,
+    has_failures,
+)
+from spectune.service.campaign.progress import untold_text
+from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.specification import restore
+from spectune.service.ledger.access import Role
+from spectune.service.ledger.pages import TrialOrder
+from spectune.service.tracking.links import MLFLOW
+from spectune.service.web.rendering import render
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,7 +79,9 @@ def standing_part(request: Request, campaign_id: str) -> Response:
 
 def figures_part(request: Request, campaign_id: str) -> Response:
     """Draw how a campaign goes."""
-    from service.web.figures import campaign_figures  # Plotly, which the service need not wait for when it starts
+    from spectune.service.web.figures import (
+        campaign_figures,  # Plotly, which the service need not wait for when it starts
+    )
 
     context, campaign = context_of(request), find(request, campaign_id).campaign
     specification = restore(campaign.specification)
@@ -91,9 +99,9 @@ def figures_part(request: Request, campaign_id: str) -> Response:
 
 def findings_part(request: Request, campaign_id: str) -> Response:
     """Show the report: verdicts, tables, tuning curves, importances, and what nothing dominates."""
-    from service.findings.figures import report_figures  # Plotly and Optuna
-    from service.findings.page import report_lines
-    from service.findings.tables import report_tables
+    from spectune.service.findings.figures import report_figures  # Plotly and Optuna
+    from spectune.service.findings.page import report_lines
+    from spectune.service.findings.tables import report_tables
 
     report, _, _ = make_campaign_report(request, campaign_id)
     tables = Markup(report_tables(report))  # written and escaped there
@@ -135,7 +143,7 @@ def log_part(request: Request, campaign_id: str) -> Response:
 
 def trial_page(request: Request, campaign_id: str, number: TrialNumber) -> Response:
     """Show one trial: its hyperparameters, its end, and every metric by step."""
-    from service.web.figures import trial_figure  # Plotly
+    from spectune.service.web.figures import trial_figure  # Plotly
 
     campaign = find(request, campaign_id).campaign
     trial = read_trial(request, campaign_id, number)

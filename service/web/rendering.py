@@ -12,9 +12,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from service.api.access import KEY_COOKIE, token_of
-from service.campaign.numbers import from_json, interval_text, number_text
-from service.campaign.progress import duration_text
+from spectune.service.api.access import KEY_COOKIE, token_of
+from spectune.service.campaign.numbers import from_json, interval_text, number_text
+from spectune.service.campaign.progress import duration_text
 
 # Plotly writes styles into its elements, and compiles the program that draws parallel coordinates.
 _POLICY = (
@@ -74,7 +74,7 @@ def _document(value: Any) -> str:
 @cache
 def _templates() -> Environment:
     made = Environment(
-        loader=PackageLoader("service.web"),
+        loader=PackageLoader("spectune.service.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

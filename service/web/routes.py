@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from service.api.access import Gate
-from service.errors import (
+from spectune.service.api.access import Gate
+from spectune.service.errors import (
     AccessError,
     BodyError,
     CampaignNotFoundError,
@@ -23,10 +23,10 @@ from service.errors import (
     SpecificationError,
     TrialNotFoundError,
 )
-from service.findings.plotly_script import plotly_script
-from service.ledger.access import Role
-from service.web import pages, sessions, submission
-from service.web.rendering import render
+from spectune.service.findings.plotly_script import plotly_script
+from spectune.service.ledger.access import Role
+from spectune.service.web import pages, sessions, submission
+from spectune.service.web.rendering import render
 
 _CAMPAIGN = "/campaigns/{campaign_id:identifier}"
 _TRIAL = _CAMPAIGN + "/trials/{number:int}"
@@ -72,7 +72,7 @@ def _refusal(request: Request, error: ServiceError) -> Response:
 
 @cache
 def _asset(name: str) -> bytes:
-    return files("service.web").joinpath("static", name).read_bytes()
+    return files("spectune.service.web").joinpath("static", name).read_bytes()
 
 
 @cache

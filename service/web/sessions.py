@@ -8,10 +8,10 @@ from urllib.parse import parse_qs
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
-from service.api.access import KEY_COOKIE, refuse_other_sites
-from service.api.bodies import read_bytes
-from service.api.context import context_of
-from service.web.rendering import HEADERS, render
+from spectune.service.api.access import KEY_COOKIE, refuse_other_sites
+from spectune.service.api.bodies import read_bytes
+from spectune.service.api.context import context_of
+from spectune.service.web.rendering import HEADERS, render
 
 _A_MONTH = 30 * 24 * 3600
 

@@ -7,13 +7,13 @@ import secrets
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.bodies import JsonBody, checked_body
-from service.api.campaigns import submit
-from service.api.preview import preview
-from service.campaign_file import parse_document
-from service.errors import SpecificationError
-from service.web.rendering import render
-from service.web.sessions import read_form
+from spectune.service.api.bodies import JsonBody, checked_body
+from spectune.service.api.campaigns import submit
+from spectune.service.api.preview import preview
+from spectune.service.campaign_file import parse_document
+from spectune.service.errors import SpecificationError
+from spectune.service.web.rendering import render
+from spectune.service.web.sessions import read_form
 
 EXAMPLE = """\
 name: muon-or-adamw

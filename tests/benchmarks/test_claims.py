@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.claims import METHODS, Method, attention, factorization, gradient_descent, quadratic_descent
-from trainers.seeds import generator_for
-from trainers.tasks import LinearAttention
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import LinearAttention
 
 
 def test_the_closed_form_counts_the_steps_that_gradient_descent_takes() -> None:

@@ -8,9 +8,9 @@ from torch.nn.utils import parameters_to_vector
 
 from benchmarks.fusion import CASES, PLAIN, SOLO, Case, contenders, measure, memory, memory_ratio, plain_loop, planned
 from benchmarks.peak_memory import peak_bytes
-from trainers import SoloTrial
-from trainers.seeds import generator_for
-from trainers.tasks import MatrixCompletion
+from spectune.trainers import SoloTrial
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import MatrixCompletion
 
 TINY = Case("matrix_completion", {"rows": 8, "columns": 6, "rank": 2})
 

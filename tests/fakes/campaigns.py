@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import parse
-from service.ledger import Ledger, ServiceLedger, entries
-from service.ledger.spool import Record
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification import parse
+from spectune.service.ledger import Ledger, ServiceLedger, entries
+from spectune.service.ledger.spool import Record
 
 STEPS, EVERY = 200, 20
 PRODUCED_AT = 1_700_000_000_000

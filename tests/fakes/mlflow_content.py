@@ -8,8 +8,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from service.ledger import Ledger, ServiceLedger
-from service.tracking.naming import SUMMARY, metric_name
+from spectune.service.ledger import Ledger, ServiceLedger
+from spectune.service.tracking.naming import SUMMARY, metric_name
 
 
 def runs_of(client: MlflowClient, experiment: str, campaign_id: str) -> list[Run]:

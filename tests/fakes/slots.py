@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.campaign.budget import SpendingLimit
-from service.campaign.specification import Specification, parse
-from service.driver.arms import make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.decision import Decision
-from service.driver.dispatcher import Dispatcher
-from service.driver.lanes import Lanes
-from service.driver.stops import StopKind
-from service.ledger.spool import Record
-from trainers.fused_step_check import FusionCheck
-from trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
-from trainers.plan import Plan
+from spectune.service.campaign.budget import SpendingLimit
+from spectune.service.campaign.specification import Specification, parse
+from spectune.service.driver.arms import make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.stops import StopKind
+from spectune.service.ledger.spool import Record
+from spectune.trainers.fused_step_check import FusionCheck
+from spectune.trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.plan import Plan
 
 STEPS = 90
 

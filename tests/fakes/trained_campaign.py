@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import parse
-from service.data_directory import DataDirectory
-from service.driver.assignments import AssignmentMaker
-from service.ledger import Ledger, entries
-from service.ledger.spool import Record
-from trainers.arithmetic import Arithmetic, execution_here
-from trainers.cohorts import cohort_for
-from trainers.slot import prepare_process
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification import parse
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.spool import Record
+from spectune.trainers.arithmetic import Arithmetic, execution_here
+from spectune.trainers.cohorts import cohort_for
+from spectune.trainers.slot import prepare_process
 
 DOCUMENT: dict[str, Any] = {
     "name": "trained",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainers.messages import Verdict
+from spectune.trainers.messages import Verdict
 
 
 class ScriptedVerdicts:

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import yaml
 
-from service.data_directory import DataDirectory
-from service.ledger import Ledger
+from spectune.service.data_directory import DataDirectory
+from spectune.service.ledger import Ledger
 from tests.fakes.mlflow_server import place_empty_store
 
 SPECTUNE = str(Path(sys.executable).parent / "spectune")
@@ -54,16 +54,24 @@ class Outcome:
         return answer
 
 
+def place_modules_named_like_ours(folder: Path) -> None:
+    """Place a user's modules in a folder, each of which raises when it is imported."""
+    for name in ("optimizers", "trainers"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "__init__.py").write_text("raise AssertionError('this is the user's')", encoding="utf-8")
+    for name in ("service", "search_spaces", "benchmarks", "tests"):
+        (folder / f"{name}.py").write_text("raise AssertionError('this is the user's')", encoding="utf-8")
+
+
 class Run:
     """A run of `spectune run --json` in progress.
 
-    It starts in a folder that holds folders named like our packages: a user's own, which must not be taken for ours.
+    It starts in a folder of a user's, which is on PYTHONPATH too and holds modules named like our folders.
     It may go on with a campaign that is paused there, and have environment variables of its own.
     """
 
     def __init__(self, document: dict[str, Any], folder: Path, *, resume: str | None = None, **variables: str) -> None:
-        for name in ("optimizers", "search_spaces", "service", "trainers"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        place_modules_named_like_ours(folder)
         campaign = folder / "campaign.yaml"
         campaign.write_text(yaml.safe_dump(document), encoding="utf-8")
         self.data = DataDirectory(folder / "data")
@@ -78,7 +86,7 @@ class Run:
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)} | variables,
         )
 
     def descendants(self) -> list[psutil.Process]:
@@ -90,7 +98,7 @@ class Run:
 
     def driver(self) -> psutil.Process | None:
         """Find the driver's process."""
-        return next((each for each in self.descendants() if "service.driver" in _command(each)), None)
+        return next((each for each in self.descendants() if "spectune.service.driver" in _command(each)), None)
 
     def workers(self) -> list[psutil.Process]:
         """Find the processes that train."""

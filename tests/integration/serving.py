@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import psutil
 
-from service.client import Client
-from service.data_directory import DataDirectory
-from service.launchers.marks import MARK, kill_marked
-from service.ray_head import MARK as RAY_MARK
+from spectune.service.client import Client
+from spectune.service.data_directory import DataDirectory
+from spectune.service.launchers.marks import MARK, kill_marked
+from spectune.service.ray_head import MARK as RAY_MARK
 from tests.fakes.mlflow_server import place_empty_store
 from tests.integration.conftest import SPECTUNE
 
@@ -120,7 +120,7 @@ class Serving:
 def is_driver(process: psutil.Process) -> bool:
     """Tell whether a process is a driver itself, and not the shell or the supervisor of one."""
     try:
-        return process.cmdline()[1:4] == ["-P", "-m", "service.driver"]
+        return process.cmdline()[1:4] == ["-P", "-m", "spectune.service.driver"]
     except psutil.Error:
         return False
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import psutil
 
-from service.campaign.catalog import installed_catalog
-from service.campaign.records import Observation, TrialRecord
-from service.campaign.report import make_report
-from service.campaign.specification import parse
-from service.ledger import Ledger
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.campaign.report import make_report
+from spectune.service.campaign.specification import parse
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Outcome, Run
 
 INJECTED = Path(__file__).parent / "injected"

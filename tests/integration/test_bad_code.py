@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger import Ledger
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import SPECTUNE, Outcome, Run
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 import torch
 from torch import nn
-from trainers.tasks import TaskOptions, option
+from spectune.trainers.tasks import TaskOptions, option
 
 
 @dataclass(frozen=True)

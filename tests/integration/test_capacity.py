@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.records import CampaignRecord
-from service.driver.capacity import WAITING
-from service.ledger import Ledger
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.driver.capacity import WAITING
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Run
 from tests.integration.two_nodes import TwoNodes
 

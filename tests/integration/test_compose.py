@@ -18,8 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from service.client import Client
-from service.standing_process import free_ports
+from spectune.service.client import Client
+from spectune.service.standing_process import free_ports
 from tests.fakes.postgres import USER, PrivatePostgres, find_binaries
 from tests.integration.conftest import DOCUMENT
 

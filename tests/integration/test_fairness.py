@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import Ledger
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger import Ledger
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import Outcome, Run
 from tests.integration.surviving import (
     INJECTED,

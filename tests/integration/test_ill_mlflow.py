@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 
-from service.ledger import ServiceLedger
-from service.tracking.links import ATTACHMENTS
-from service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.ledger import ServiceLedger
+from spectune.service.tracking.links import ATTACHMENTS
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from tests.fakes.ill_mlflow import WAYS, IllMlflow
 from tests.fakes.mlflow_content import assert_equals_ledger
 from tests.integration.conftest import DOCUMENT

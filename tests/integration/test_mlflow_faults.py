@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from service.ledger import Ledger
-from service.tracking.follower import Follower
-from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
-from service.tracking.projector import Projector
+from spectune.service.ledger import Ledger
+from spectune.service.tracking.follower import Follower
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from spectune.service.tracking.projector import Projector
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.faulty_proxy import Fault, FaultyProxy
 from tests.fakes.mlflow_content import assert_equals_ledger, runs_of
@@ -178,7 +178,7 @@ def test_a_server_whose_file_is_written_beside_it_while_others_write_through_it(
     server: PrivateMlflow, ledger: Ledger, campaign_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service writes the file of the server that it starts, where people make runs of their own meanwhile."""
-    monkeypatch.setattr("service.tracking.projector.BATCH", 5)  # a transaction for every five reports
+    monkeypatch.setattr("spectune.service.tracking.projector.BATCH", 5)  # a transaction for every five reports
     client, theirs = MlflowClient(server.address), []
     experiment = client.create_experiment(campaign_id)
     following = follower(ledger, server.store)

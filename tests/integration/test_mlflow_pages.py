@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from service.campaign.catalog import installed_catalog
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.findings.documents import campaign_documents
-from service.ledger import Ledger
-from service.ports import CampaignPages
-from service.tracking.attachments import MlflowAttachments
-from service.tracking.mlflow_tracker import MlflowTracker
-from service.tracking.pages import MlflowPages
-from service.tracking.projector import Projector
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.findings.documents import campaign_documents
+from spectune.service.ledger import Ledger
+from spectune.service.ports import CampaignPages
+from spectune.service.tracking.attachments import MlflowAttachments
+from spectune.service.tracking.mlflow_tracker import MlflowTracker
+from spectune.service.tracking.pages import MlflowPages
+from spectune.service.tracking.projector import Projector
 from tests.fakes.campaigns import enter_campaign, value
 from tests.fakes.chromium import browser, keep_picture
 from tests.fakes.mlflow_server import PrivateMlflow

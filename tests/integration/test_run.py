@@ -12,11 +12,11 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from service.campaign.records import Observation, TrialRecord
-from service.findings.bundle import read_bundle
-from service.ledger import Ledger
-from service.tracking.mlflow_tracker import EXPERIMENT
-from service.tracking.naming import SUMMARY, metric_name
+from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.findings.bundle import read_bundle
+from spectune.service.ledger import Ledger
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.tracking.naming import SUMMARY, metric_name
 from tests.integration.conftest import DOCUMENT, SPECTUNE, Outcome, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]

@@ -79,7 +79,7 @@ def test_a_campaign_writes_no_secret_of_its_environment(tmp_path: Path, ray_fold
     assert told_in(ray_folder) == []
     outcome = run.finish()
     assert outcome.exit_status == 0, outcome.stderr
-    assert any("service.driver" in each for each in arguments)
+    assert any("spectune.service.driver" in each for each in arguments)
     assert not [each for each in arguments if SECRET in each]
     kept_back = ("SPECTUNE_API_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     assert not held_by_driver.keys() & set(kept_back)

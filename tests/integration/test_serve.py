@@ -22,9 +22,9 @@ import httpx
 import pytest
 import yaml
 
-from service.campaign.lifecycle import STOPPED_BY_USER
-from service.client import Client
-from service.errors import RequestError
+from spectune.service.campaign.lifecycle import STOPPED_BY_USER
+from spectune.service.client import Client
+from spectune.service.errors import RequestError
 from tests.integration.conftest import DOCUMENT, SPECTUNE
 from tests.integration.serving import DEADLINE_SECONDS, Serving, wait_for
 

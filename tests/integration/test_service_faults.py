@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.ledger import ServiceLedger
+from spectune.service.ledger import ServiceLedger
 from tests.fakes.postgres import PrivatePostgres, find_binaries
 from tests.integration.serving import Serving, wait_for
 from tests.integration.test_serve import ENDLESS, document

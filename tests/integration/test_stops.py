@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from service.ledger import Ledger
+from spectune.service.ledger import Ledger
 from tests.integration.conftest import Run
 from tests.integration.surviving import VANISH_SECONDS, assert_gone, document
 

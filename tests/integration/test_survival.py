@@ -12,9 +12,9 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from service.campaign.lifecycle import CampaignState
-from service.ledger import Ledger
-from service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.ledger import Ledger
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from tests.integration.conftest import DOCUMENT, Run
 from tests.integration.test_run import assert_mlflow_equals_ledger, in_ledger
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, Root
-from optimizers.calibration import (
+from spectune.optimizers import Muon, Root
+from spectune.optimizers.calibration import (
     calibrate,
     calibration_loss,
     gaussian_spectrum,
     momenta_of_shape,
     record_momenta,
 )
-from optimizers.coefficients import CLASSIC, ROOT_TRIPLES
-from optimizers.polar import polar_factor
+from spectune.optimizers.coefficients import CLASSIC, ROOT_TRIPLES
+from spectune.optimizers.polar import polar_factor
 from tests.optimizers.references import decaying, gaussian, polar_reference
 
 

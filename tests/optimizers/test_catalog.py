@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-import optimizers
-from optimizers import (
+from spectune import optimizers
+from spectune.optimizers import (
     OPTIMIZERS,
     GradientDescentRule,
     Muon,
@@ -19,8 +19,8 @@ from optimizers import (
     apply_update,
     build_optimizer,
 )
-from optimizers.catalog import BESIDE, SPECTRAL_CLASSES
-from search_spaces import DEFAULT_SPACES
+from spectune.optimizers.catalog import BESIDE, SPECTRAL_CLASSES
+from spectune.search_spaces import DEFAULT_SPACES
 
 NOT_SEARCHED = {"self", "params", "maximize", "foreach", "capturable", "differentiable", "ns_coefficients"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optimizers import diagnostics
-from optimizers.polar import polar_factor
+from spectune.optimizers import diagnostics
+from spectune.optimizers.polar import polar_factor
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
 
 DIAGNOSTICS = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent, build_optimizer, split
-from optimizers.matrix_views import matrices_of
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, build_optimizer, split
+from spectune.optimizers.matrix_views import matrices_of
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent, spectral
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, spectral
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

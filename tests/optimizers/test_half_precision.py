@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import AdamWRule, Muon, PolarGrad, Root, SpectralDescent, apply_update
-from optimizers.foreach import multiply_
+from spectune.optimizers import AdamWRule, Muon, PolarGrad, Root, SpectralDescent, apply_update
+from spectune.optimizers.foreach import multiply_
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

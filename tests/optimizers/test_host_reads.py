@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.polar import polar_factor
-from optimizers.solvers import SOLVERS
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.solvers import SOLVERS
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (7, 5)]
 STEPS = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

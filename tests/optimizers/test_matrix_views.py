@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.calibration import record_momenta
-from optimizers.matrix_views import matrices_of
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.calibration import record_momenta
+from spectune.optimizers.matrix_views import matrices_of
 from tests.optimizers.references import gaussian
 
 RULES = {

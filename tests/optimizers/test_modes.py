@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.polar import polar_factor
-from optimizers.scratch import may_keep, scratch
-from optimizers.solvers import SOLVERS
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.scratch import may_keep, scratch
+from spectune.optimizers.solvers import SOLVERS
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

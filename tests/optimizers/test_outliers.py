@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.outliers import (
+from spectune.optimizers.outliers import (
     clip_outliers,
     percentile_threshold,
     sample_size,
@@ -15,7 +15,7 @@ from optimizers.outliers import (
     soft_threshold,
     suppress_outliers,
 )
-from optimizers.polar import polar_factor
+from spectune.optimizers.polar import polar_factor
 from tests.optimizers.references import gaussian, quantile_reference
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
-from optimizers import build_optimizer, split
+from spectune.optimizers import build_optimizer, split
 
 
 class Model(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optimizers import polar_factor
-from optimizers.coefficients import CLASSIC
+from spectune.optimizers import polar_factor
+from spectune.optimizers.coefficients import CLASSIC
 from tests.optimizers.references import gaussian, newton_schulz_reference, polar_reference
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optimizers import Muon, build_optimizer
-from optimizers.parameter_groups import split
+from spectune.optimizers import Muon, build_optimizer
+from spectune.optimizers.parameter_groups import split
 
 
 class Block(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizers import polar
-from optimizers.coefficients import (
+from spectune.optimizers import polar
+from spectune.optimizers.coefficients import (
     CLASSIC,
     POLAR_EXPRESS,
     POLAR_EXPRESS_SAFETY,
@@ -17,10 +17,10 @@ from optimizers.coefficients import (
     adanewton_triple,
     polar_express_triples,
 )
-from optimizers.diagnostics import polar_error
-from optimizers.minimax import minimax_triples
-from optimizers.polar import polar_factor
-from optimizers.solvers import SOLVERS
+from spectune.optimizers.diagnostics import polar_error
+from spectune.optimizers.minimax import minimax_triples
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from optimizers.coefficients import CLASSIC, polar_express_triples
-from optimizers.diagnostics import polar_error
-from optimizers.minimax import minimax_triples
-from optimizers.muon import MuonRule
-from optimizers.polar import polar_factor
-from optimizers.polargrad import PolarGradRule
-from optimizers.qdwh import qdwh_schedule
-from optimizers.quintic import segments
-from optimizers.solvers import SOLVERS
-from optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
+from spectune.optimizers.coefficients import CLASSIC, polar_express_triples
+from spectune.optimizers.diagnostics import polar_error
+from spectune.optimizers.minimax import minimax_triples
+from spectune.optimizers.muon import MuonRule
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polargrad import PolarGradRule
+from spectune.optimizers.qdwh import qdwh_schedule
+from spectune.optimizers.quintic import segments
+from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
 
 RATIONAL = pytest.mark.parametrize("solver", ["qdwh", "zolo_pd"])

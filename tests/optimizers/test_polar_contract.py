@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.coefficients import (
+from spectune.optimizers.coefficients import (
     CLASSIC,
 )
-from optimizers.polar import polar_factor
-from optimizers.quintic import CACHED_ENTRIES
-from optimizers.solvers import SOLVERS
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.quintic import CACHED_ENTRIES
+from spectune.optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizers.coefficients import (
+from spectune.optimizers.coefficients import (
     CLASSIC,
     polar_express_triples,
 )
-from optimizers.minimax import minimax_triples
-from optimizers.polar import polar_factor
-from optimizers.solvers import SOLVERS
+from spectune.optimizers.minimax import minimax_triples
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.polar import polar_factor
-from optimizers.polargrad import nuclear_norm_along
-from optimizers.rational import LOWEST
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polargrad import nuclear_norm_along
+from spectune.optimizers.rational import LOWEST
 from tests.optimizers.references import gaussian, polar_reference
 from tests.optimizers.test_polar_accuracy import RATIONAL, with_spectrum
 

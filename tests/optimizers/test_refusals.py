@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, Root
+from spectune.optimizers import Muon, Root
 from tests.optimizers.test_torch_contract import CLASSES, every_class, farthest, give_gradients, parameters
 
 

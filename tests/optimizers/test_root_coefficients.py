@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Root, RootRule, build_optimizer
-from optimizers.calibration import calibrate, calibrated_triples
+from spectune.optimizers import Root, RootRule, build_optimizer
+from spectune.optimizers.calibration import calibrate, calibrated_triples
 from tests.optimizers.references import decaying, gaussian, newton_schulz_reference
 
 PLAIN = {"momentum": 0.9, "ns_steps": 5, "eps": 1e-7, "percentile": 0.9}
@@ -136,7 +136,7 @@ def test_an_illegal_mode_is_refused_with_its_value(options, message):
 RESUME = """
 import sys, torch
 from torch import nn
-from optimizers import Root
+from spectune.optimizers import Root
 saved = torch.load(sys.argv[1], weights_only=True)
 params = [nn.Parameter(value) for value in saved["params"]]
 optimizer = Root(params)

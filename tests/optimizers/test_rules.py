@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from optimizers.adamw import AdamWRule
-from optimizers.coefficients import CLASSIC
-from optimizers.gradient_descent import GradientDescentRule
-from optimizers.muon import SCALES, MuonRule
-from optimizers.polargrad import PolarGradRule
-from optimizers.root import RootRule
-from optimizers.spectral import apply_update
-from optimizers.spectral_descent import SpectralDescentRule
+from spectune.optimizers.adamw import AdamWRule
+from spectune.optimizers.coefficients import CLASSIC
+from spectune.optimizers.gradient_descent import GradientDescentRule
+from spectune.optimizers.muon import SCALES, MuonRule
+from spectune.optimizers.polargrad import PolarGradRule
+from spectune.optimizers.root import RootRule
+from spectune.optimizers.spectral import apply_update
+from spectune.optimizers.spectral_descent import SpectralDescentRule
 from tests.optimizers.references import (
     gaussian,
     newton_schulz_reference,

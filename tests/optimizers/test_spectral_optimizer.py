@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent, apply_update
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, apply_update
 from tests.optimizers.references import gaussian
 
 CLASSES = {"muon": Muon, "polargrad": PolarGrad, "root": Root, "spectral descent": SpectralDescent}

@@ -8,12 +8,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent
-from optimizers.momentum import STACKED_UP_TO, average, average_, average_into, heavy_ball, heavy_ball_, heavy_ball_into
-from optimizers.muon import MuonRule
-from optimizers.polargrad import PolarGradRule
-from optimizers.root import RootRule
-from optimizers.stacking import MAX_PADDING, MERGES, batches, merged, parted, wide_shape
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.momentum import (
+    STACKED_UP_TO,
+    average,
+    average_,
+    average_into,
+    heavy_ball,
+    heavy_ball_,
+    heavy_ball_into,
+)
+from spectune.optimizers.muon import MuonRule
+from spectune.optimizers.polargrad import PolarGradRule
+from spectune.optimizers.root import RootRule
+from spectune.optimizers.stacking import MAX_PADDING, MERGES, batches, merged, parted, wide_shape
 from tests.optimizers.references import gaussian
 
 KINDS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers import Muon, PolarGrad, Root, SpectralDescent, half_products
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, half_products
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]
@@ -94,7 +94,7 @@ def test_muon_by_default_stays_beside_torch_muon_in_every_dtype_on_every_process
 
 RESUME = """
 import sys, torch
-import optimizers
+from spectune import spectune.optimizers
 from torch import nn
 saved = torch.load(sys.argv[1], weights_only=True)
 params = [nn.Parameter(value) for value in saved["params"]]

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizers.calibration import calibrate, calibration_loss, gaussian_spectrum
-from optimizers.coefficients import CLASSIC, ROOT_TRIPLES
-from optimizers.triple_fit import _residuals, fitted, refitted
+from spectune.optimizers.calibration import calibrate, calibration_loss, gaussian_spectrum
+from spectune.optimizers.coefficients import CLASSIC, ROOT_TRIPLES
+from spectune.optimizers.triple_fit import _residuals, fitted, refitted
 from tests.optimizers.references import decaying
 
 

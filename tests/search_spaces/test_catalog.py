@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces import DEFAULT_SPACES, Space, default_space, parse_space
+from spectune.search_spaces import DEFAULT_SPACES, Space, default_space, parse_space
 
 
 @pytest.mark.parametrize("space", DEFAULT_SPACES.values(), ids=DEFAULT_SPACES)

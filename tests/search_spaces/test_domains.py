@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import (
+from spectune.search_spaces import (
     Choice,
     Domain,
     Fixed,

@@ -7,8 +7,17 @@ import warnings
 import optuna
 import pytest
 
-from search_spaces import DEFAULT_SPACES, Choice, Integer, LogInteger, OneMinusLogUniform, Space, When, ZeroOrLogUniform
-from search_spaces.optuna_domains import distributions
+from spectune.search_spaces import (
+    DEFAULT_SPACES,
+    Choice,
+    Integer,
+    LogInteger,
+    OneMinusLogUniform,
+    Space,
+    When,
+    ZeroOrLogUniform,
+)
+from spectune.search_spaces.optuna_domains import distributions
 
 SPACE = Space(
     {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces import Choice, Integer, LogUniform, SpaceError, When, parse_space
+from spectune.search_spaces import Choice, Integer, LogUniform, SpaceError, When, parse_space
 
 
 def test_a_whole_space_is_read() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces import DEFAULT_SPACES, Fixed, default_space
-from search_spaces.preset_rates import PRESET_RATES
-from trainers.tasks import PRESETS
+from spectune.search_spaces import DEFAULT_SPACES, Fixed, default_space
+from spectune.search_spaces.preset_rates import PRESET_RATES
+from spectune.trainers.tasks import PRESETS
 
 CASES = [(preset, optimizer) for preset, rates in PRESET_RATES.items() for optimizer in rates]
 

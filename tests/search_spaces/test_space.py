@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces import (
+from spectune.search_spaces import (
     Choice,
     Fixed,
     Integer,

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.campaign_file import parse_document, read_document, write_yaml
-from service.errors import SpecificationError
+from spectune.service.campaign_file import parse_document, read_document, write_yaml
+from spectune.service.errors import SpecificationError
 
 
 def refusal(text: str) -> str:

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from service.api.application import ROUTES
-from service.campaign.lifecycle import CampaignEvent
-from service.cli import main, remote
-from service.client import Client
-from service.errors import RequestError
-from service.settings import Settings
+from spectune.service.api.application import ROUTES
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.cli import main, remote
+from spectune.service.client import Client
+from spectune.service.errors import RequestError
+from spectune.service.settings import Settings
 from tests.service.api.conftest import Bench, document, make_bench
 
 # What people ask with a browser or a monitoring system, and what `events` and `tracking` of other tests cover.

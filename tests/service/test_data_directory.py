@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.data_directory import Access, DataDirectory
-from service.errors import DataDirectoryError
-from service.ledger import Ledger
+from spectune.service.data_directory import Access, DataDirectory
+from spectune.service.errors import DataDirectoryError
+from spectune.service.ledger import Ledger
 
 MODES = {Access.OWNER: (0o700, 0o600), Access.GROUP: (0o770, 0o660), Access.ALL: (0o755, 0o644)}
 
@@ -77,8 +77,8 @@ def test_a_link_in_the_data_directory_is_not_followed_to_change_permissions(tmp_
 
 def test_processes_that_write_at_once_leave_nothing_open(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom service.data_directory import Access, DataDirectory\n"
-        "from service.ledger import Ledger\n"
+        "import sys\nfrom pathlib import Path\nfrom spectune.service.data_directory import Access, DataDirectory\n"
+        "from spectune.service.ledger import Ledger\n"
         "data = DataDirectory.at(Path(sys.argv[1]))\n"
         "with data.writing(Access.OWNER), data.locked(), Ledger.at(data.ledger) as ledger:\n"
         "    data.owner_lock(sys.argv[2]).parent.mkdir(parents=True)\n"

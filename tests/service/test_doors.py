@@ -18,21 +18,21 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.specification import Specification, restore
-from service.cli.bundle import best_trials
-from service.cli.main import application
-from service.cli.outcome import outcome_document, show_outcome
-from service.cli.progress import ProgressDisplay
-from service.client import Client
-from service.data_directory import DataDirectory
-from service.findings.bundle import read_bundle
-from service.ledger import entries
-from service.settings import Settings
-from service.tracking.links import MLFLOW
-from service.tracking.projector import Projector
-from service.web import add_pages
+from spectune.service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification import Specification, restore
+from spectune.service.cli.bundle import best_trials
+from spectune.service.cli.main import application
+from spectune.service.cli.outcome import outcome_document, show_outcome
+from spectune.service.cli.progress import ProgressDisplay
+from spectune.service.client import Client
+from spectune.service.data_directory import DataDirectory
+from spectune.service.findings.bundle import read_bundle
+from spectune.service.ledger import entries
+from spectune.service.settings import Settings
+from spectune.service.tracking.links import MLFLOW
+from spectune.service.tracking.projector import Projector
+from spectune.service.web import add_pages
 from tests.fakes.tracker import FakeTracker
 from tests.service.api.conftest import Bench, make_bench
 from tests.service.api.test_tracking import FakePages
@@ -225,7 +225,7 @@ def doors(awkward: Awkward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         client = Client("http://testserver")
         client._http.close()
         client._http = bench.client
-        monkeypatch.setattr("service.cli.remote._client", lambda _: client)
+        monkeypatch.setattr("spectune.service.cli.remote._client", lambda _: client)
         monkeypatch.setattr(bench.client, "close", lambda: None)
         yield Doors(bench, DataDirectory(tmp_path), enter(bench, awkward))
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.data_directory import DataDirectory
-from service.driver.exit_codes import ExitCode
-from service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, STOP_SECONDS, EmbeddedCampaign, settle_orphans
-from service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
-from service.ledger import Ledger, entries
-from service.ledger.spool import Spool
-from service.tracking import projection
-from service.tracking.projection import Projection
-from service.tracking.projector import Projector
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, STOP_SECONDS, EmbeddedCampaign, settle_orphans
+from spectune.service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.spool import Spool
+from spectune.service.tracking import projection
+from spectune.service.tracking.projection import Projection
+from spectune.service.tracking.projector import Projector
 from tests.fakes.tracker import FakeTracker
 
 KILLED = -9

@@ -6,8 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-from service import errors
-from service.errors import ServiceError
+from spectune.service import errors
+from spectune.service.errors import ServiceError
 
 SERVICE = Path(errors.__file__).parent
 _CONFIGURES = ("setLevel", "basicConfig", "Lock", "RLock", "Condition")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.data_directory import DataDirectory
-from service.errors import DataDirectoryError, SettingsError
-from service.ledger import ServiceLedger
-from service.ledger.access import Role
-from service.server import check_door, is_loopback
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import DataDirectoryError, SettingsError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.ledger.access import Role
+from spectune.service.server import check_door, is_loopback
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True)])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import SettingsError
-from service.settings import Settings
+from spectune.service.errors import SettingsError
+from spectune.service.settings import Settings
 
 
 def test_without_variables_everything_is_our_own() -> None:
@@ -47,7 +47,7 @@ def test_the_address_of_mlflow_holds_no_password_and_a_refusal_does_not_show_it(
         ("SPECTUNE_CPUS", "two"),
         ("SPECTUNE_MAX_RUNNING", "-1"),
         ("SPECTUNE_TASK_MODULES", "os; rm"),
-        ("SPECTUNE_TASK_MODULES", "service.cli"),
+        ("SPECTUNE_TASK_MODULES", "spectune.service.cli"),
         ("SPECTUNE_CORPORA", "relative/folder"),
         ("SPECTUNE_MLFLOW_URI", "mlflow:5000"),
         ("SPECTUNE_MLFLOW_PAGES", "http://mlflow/#/x"),

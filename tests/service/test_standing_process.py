@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.standing_process import StandingProcess
+from spectune.service.standing_process import StandingProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 

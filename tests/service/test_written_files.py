@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service import written_files
-from service.errors import OutputError
-from service.written_files import write_output, write_whole
+from spectune.service import written_files
+from spectune.service.errors import OutputError
+from spectune.service.written_files import write_output, write_whole
 
 NEW = b"new \x00 content"
 
@@ -70,7 +70,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_standard_output_is_written_to_after_what_was_printed(path: str, kind: str, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom service.written_files import write_output\n"
+        "from pathlib import Path\nfrom spectune.service.written_files import write_output\n"
         f"print('before')\nwrite_output(Path({path!r}), b'content\\n', name='the page')\nprint('after')\n"
     )
     if kind == "pipe":

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from spectune.trainers import Schedule, TrialSetting, task_from_options
+from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
-from trainers import Schedule, TrialSetting, task_from_options
-from trainers.tasks import Task
 
 WORDS = ["the", "gradient", "and", "its", "polar", "factor", "is", "orthogonal", "when", "momentum", "has", "steps"]
 

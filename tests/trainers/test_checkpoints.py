@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from trainers import checkpoints
-from trainers.checkpoints import CheckpointError
+from spectune.trainers import checkpoints
+from spectune.trainers.checkpoints import CheckpointError
 
 STATE: dict[str, Any] = {
     "step": 7,

@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 
-from optimizers import build_optimizer
-from trainers.compiler import leave_compiler_unloaded
+from spectune.optimizers import build_optimizer
+from spectune.trainers.compiler import leave_compiler_unloaded
 
 _MAKES_AN_OPTIMIZER = """
 import sys, torch
-from optimizers import build_optimizer
-from trainers.compiler import leave_compiler_unloaded
+from spectune.optimizers import build_optimizer
+from spectune.trainers.compiler import leave_compiler_unloaded
 if {is_left}: leave_compiler_unloaded()
 model = torch.nn.Linear(4, 4)
 optimizer = build_optimizer(model, "muon", lr=0.1)

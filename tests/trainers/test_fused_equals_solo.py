@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from spectune.trainers import Outcome, SoloTrial, TrialSetting
+from spectune.trainers.fused_step_check import RESPONSES, TOLERANCES, check_step
+from spectune.trainers.population import Population
+from spectune.trainers.solo import never
+from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_population import LEARNING_RATES, admitted, deviation, members_of, targets
-from trainers import Outcome, SoloTrial, TrialSetting
-from trainers.fused_step_check import RESPONSES, TOLERANCES, check_step
-from trainers.population import Population
-from trainers.solo import never
-from trainers.tasks import Task
 
 IS_THOROUGH = bool(os.environ.get("SPECTUNE_FAULTS"))
 STATES = 50

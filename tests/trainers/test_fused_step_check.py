@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from spectune.trainers import SoloTrial, TrialSetting
+from spectune.trainers.fused_step_check import FusionCheck, check_step
+from spectune.trainers.population import Population
+from spectune.trainers.tasks import Task
 from tests.trainers.test_population import LEARNING_RATES, members_of
-from trainers import SoloTrial, TrialSetting
-from trainers.fused_step_check import FusionCheck, check_step
-from trainers.population import Population
-from trainers.tasks import Task
 
 Settings = Callable[..., TrialSetting]
 

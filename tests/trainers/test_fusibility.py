@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectune.trainers import Schedule, SoloTrial, TrialSetting
+from spectune.trainers.cohorts import SoloCohort, cohort_for
+from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.tasks import TaskOptions
+from spectune.trainers.tasks.task import Batch
 from tests.trainers.test_population import admitted, deviation, targets
-from trainers import Schedule, SoloTrial, TrialSetting
-from trainers.cohorts import SoloCohort, cohort_for
-from trainers.fusibility import fusion_problem
-from trainers.tasks import TaskOptions
-from trainers.tasks.task import Batch
 
 
 class Recurrent(nn.Module):

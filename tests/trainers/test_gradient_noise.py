@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from trainers import SoloTrial, TaskOptionError, TrialSetting, task_from_options
-from trainers.gradient_noise import GradientNoise
+from spectune.trainers import SoloTrial, TaskOptionError, TrialSetting, task_from_options
+from spectune.trainers.gradient_noise import GradientNoise
 
 HEAVY = GradientNoise("student_t", 2.0, 0.001, 3.0)
 SPIKES = GradientNoise("spikes", 100.0, 0.01, 3.0)

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spectune.trainers.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.slot import Slot, SlotOptions
+from spectune.trainers.tasks.options import TaskOptionError
+from spectune.trainers.tasks.own import rehearse
+from spectune.trainers.tasks.task import TaskOptions
+from spectune.trainers.user_code import UserCodeError, checked_metrics, told
 from tests.fakes.verdict_source import ScriptedVerdicts
-from trainers.messages import Assignment, Ending, MemberReport, Verdict
-from trainers.schedules import Schedule
-from trainers.setting import TrialSetting
-from trainers.slot import Slot, SlotOptions
-from trainers.tasks.options import TaskOptionError
-from trainers.tasks.own import rehearse
-from trainers.tasks.task import TaskOptions
-from trainers.user_code import UserCodeError, checked_metrics, told
 
 
 class Extra(nn.Linear):

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from optimizers.solvers import SOLVERS
+from spectune.optimizers.solvers import SOLVERS
+from spectune.trainers import Outcome, Schedule, SoloTrial, TrialSetting
+from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_fused_equals_solo import STRUCTURES
 from tests.trainers.test_population import LEARNING_RATES, admitted, members_of, targets, weights
 from tests.trainers.test_solo import Spoiled
-from trainers import Outcome, Schedule, SoloTrial, TrialSetting
-from trainers.tasks import Task
 
 Settings = Callable[..., TrialSetting]
 

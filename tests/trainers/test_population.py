@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from spectune.trainers import Outcome, Schedule, TrialSetting, checkpoints, structure, task_from_options
+from spectune.trainers.lane_step import LaneStep
+from spectune.trainers.population import Population
+from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
-from trainers import Outcome, Schedule, TrialSetting, checkpoints, structure, task_from_options
-from trainers.lane_step import LaneStep
-from trainers.population import Population
-from trainers.tasks import Task
 
 Settings = Callable[..., TrialSetting]
 

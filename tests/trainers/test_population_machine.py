@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from trainers import Schedule, SoloTrial, TrialSetting, checkpoints, task_from_options
-from trainers.fused_step_check import TOLERANCES
-from trainers.population import Population
+from spectune.trainers import Schedule, SoloTrial, TrialSetting, checkpoints, task_from_options
+from spectune.trainers.fused_step_check import TOLERANCES
+from spectune.trainers.population import Population
 
 STEPS = 12
 TRIALS = range(6)

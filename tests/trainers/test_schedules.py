@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainers.schedules import Schedule, ScheduleOptionError
+from spectune.trainers.schedules import Schedule, ScheduleOptionError
 
 
 def factors(schedule: Schedule, steps: int) -> list[float]:

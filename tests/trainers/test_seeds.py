@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainers.seeds import generator_for
+from spectune.trainers.seeds import generator_for
 
 
 def draw(purpose: str, *numbers: int) -> list[int]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from spectune.trainers import checkpoints
+from spectune.trainers.lane_step import LaneStep
+from spectune.trainers.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.schedules import Schedule
+from spectune.trainers.setting import TrialSetting
+from spectune.trainers.slot import BoardLostError, Slot, SlotOptions
+from spectune.trainers.tasks import task_from_options
 from tests.fakes.verdict_source import ScriptedVerdicts
-from trainers import checkpoints
-from trainers.lane_step import LaneStep
-from trainers.messages import Assignment, Ending, MemberReport, Verdict
-from trainers.schedules import Schedule
-from trainers.setting import TrialSetting
-from trainers.slot import BoardLostError, Slot, SlotOptions
-from trainers.tasks import task_from_options
 
 GO_ON = Verdict()
 END = Verdict(finish=True)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers import CheckpointError, OptionError, Outcome, Schedule, SoloTrial, TrialSetting, checkpoints
-from trainers.tasks.task import TRAINING_METRICS, Batch
+from spectune.trainers import CheckpointError, OptionError, Outcome, Schedule, SoloTrial, TrialSetting, checkpoints
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch
 
 Settings = Callable[..., TrialSetting]
 

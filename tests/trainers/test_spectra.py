@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainers import TrialSetting
-from trainers.population import Population
-from trainers.solo import SoloTrial
-from trainers.spectra import SPECTRAL_METRICS
+from spectune.trainers import TrialSetting
+from spectune.trainers.population import Population
+from spectune.trainers.solo import SoloTrial
+from spectune.trainers.spectra import SPECTRAL_METRICS
 
 Settings = Callable[..., TrialSetting]
 SPECTRAL: dict[str, dict[str, Any]] = {

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trainers.data.corpora import Corpus, CorpusError, read_corpus
+from spectune.trainers.data.corpora import Corpus, CorpusError, read_corpus
 
 __all__ = ["Corpus", "CorpusError", "read_corpus"]

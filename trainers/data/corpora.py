@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainers.data.shards import is_sharded, list_shards, map_shard, shards_fingerprint
-from trainers.data.text import CorpusError, cache_folder, list_text, read_text, text_fingerprint
+from spectune.trainers.data.shards import is_sharded, list_shards, map_shard, shards_fingerprint
+from spectune.trainers.data.text import CorpusError, cache_folder, list_text, read_text, text_fingerprint
 
 __all__ = ["Corpus", "CorpusError", "Listing", "Tokens", "corpus_fingerprint", "list_corpus", "read_corpus"]
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from trainers.data.documents import Tokenizer, documents
-from trainers.data.shards import HEADER_BYTES, MANIFEST, header
-from trainers.data.text import CorpusError
+from spectune.trainers.data.documents import Tokenizer, documents
+from spectune.trainers.data.shards import HEADER_BYTES, MANIFEST, header
+from spectune.trainers.data.text import CorpusError
 
 SHARD_TOKENS = 100_000_000
 VALIDATION_SHARE = 0.1

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.data.shards import LARGEST_VOCABULARY
-from trainers.data.text import CorpusError, list_text
+from spectune.trainers.data.shards import LARGEST_VOCABULARY
+from spectune.trainers.data.text import CorpusError, list_text
 
 BYTES = "bytes"
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")

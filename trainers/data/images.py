@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.data.text import cache_folder
-from trainers.seeds import generator_for
+from spectune.trainers.data.text import cache_folder
+from spectune.trainers.seeds import generator_for
 
 CIFAR_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _CIFAR_SHAPE = (3, 32, 32)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.data.text import CorpusError
+from spectune.trainers.data.text import CorpusError
 
 MAGIC = 20240520
 VERSION = 1

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainers.options import unknown
-from trainers.tasks.language_model import LanguageModel
-from trainers.tasks.linear_attention import LinearAttention
-from trainers.tasks.matrix_completion import MatrixCompletion
-from trainers.tasks.matrix_factorization import MatrixFactorization
-from trainers.tasks.matrix_logistic import MatrixLogistic
-from trainers.tasks.matrix_regression import MatrixRegression
-from trainers.tasks.options import TaskOptionError, option, schema
-from trainers.tasks.own import is_own, own_task_type
-from trainers.tasks.presets import PRESETS, presets_of
-from trainers.tasks.task import Task, TaskOptions, from_options
-from trainers.tasks.vision_transformer import VisionTransformer
+from spectune.trainers.options import unknown
+from spectune.trainers.tasks.language_model import LanguageModel
+from spectune.trainers.tasks.linear_attention import LinearAttention
+from spectune.trainers.tasks.matrix_completion import MatrixCompletion
+from spectune.trainers.tasks.matrix_factorization import MatrixFactorization
+from spectune.trainers.tasks.matrix_logistic import MatrixLogistic
+from spectune.trainers.tasks.matrix_regression import MatrixRegression
+from spectune.trainers.tasks.options import TaskOptionError, option, schema
+from spectune.trainers.tasks.own import is_own, own_task_type
+from spectune.trainers.tasks.presets import PRESETS, presets_of
+from spectune.trainers.tasks.task import Task, TaskOptions, from_options
+from spectune.trainers.tasks.vision_transformer import VisionTransformer
 
 TASKS: dict[str, type[Task]] = {
     task.name: task

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.data.corpora import (
+from spectune.trainers.data.corpora import (
     Corpus,
     CorpusError,
     Tokens,
@@ -27,10 +27,10 @@ from trainers.data.corpora import (
     read_corpus,
     vocabulary_of,
 )
-from trainers.seeds import generator_for
-from trainers.tasks.options import TaskOptionError, check_options, check_together, option
-from trainers.tasks.task import Batch, TaskOptions, place
-from trainers.tasks.transformer import Block, initialize, inside_width, matrix, rotary_angles
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.options import TaskOptionError, check_options, check_together, option
+from spectune.trainers.tasks.task import Batch, TaskOptions, place
+from spectune.trainers.tasks.transformer import Block, initialize, inside_width, matrix, rotary_angles
 
 EMBEDDING_STD = 0.02
 LARGEST_STEP = 2**24  # tokens

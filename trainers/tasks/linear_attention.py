@@ -20,11 +20,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.seeds import generator_for
-from trainers.tasks.matrices import OneMatrix, geometric, orthonormal
-from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
-from trainers.tasks.problems import kept
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.matrices import OneMatrix, geometric, orthonormal
+from spectune.trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
+from spectune.trainers.tasks.problems import kept
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
 @dataclass(frozen=True)

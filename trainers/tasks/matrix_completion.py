@@ -17,10 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainers.seeds import generator_for
-from trainers.tasks.options import TaskOptionError, check_options, option
-from trainers.tasks.problems import kept
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.options import TaskOptionError, check_options, option
+from spectune.trainers.tasks.problems import kept
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
 
 
 class Factors(nn.Module):

@@ -19,12 +19,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.seeds import generator_for
-from trainers.tasks.matrices import geometric, orthonormal
-from trainers.tasks.matrix_completion import Factors
-from trainers.tasks.options import TaskOptionError, check_options, option
-from trainers.tasks.problems import kept
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.matrices import geometric, orthonormal
+from spectune.trainers.tasks.matrix_completion import Factors
+from spectune.trainers.tasks.options import TaskOptionError, check_options, option
+from spectune.trainers.tasks.problems import kept
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.seeds import generator_for
-from trainers.tasks.matrices import OneMatrix, uniform
-from trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
-from trainers.tasks.problems import kept
-from trainers.tasks.task import Batch, TaskOptions, place
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.matrices import OneMatrix, uniform
+from spectune.trainers.tasks.options import LARGEST_BATCH, check_options, check_together, option
+from spectune.trainers.tasks.problems import kept
+from spectune.trainers.tasks.task import Batch, TaskOptions, place
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trainers.options import OptionError, unknown
+from spectune.trainers.options import OptionError, unknown
 
 _T = TypeVar("_T")
 _BOUNDS: Mapping[str, tuple[str, str]] = {

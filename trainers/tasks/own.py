@@ -20,11 +20,11 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import nn
 
-from trainers.checkpoints import CheckpointError, check_state, copied
-from trainers.seeds import generator_for
-from trainers.tasks.options import TaskOptionError
-from trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed, items_per_step
-from trainers.user_code import (
+from spectune.trainers.checkpoints import CheckpointError, check_state, copied
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.options import TaskOptionError
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, Task, TaskOptions, batch_is_fixed, items_per_step
+from spectune.trainers.user_code import (
     OperatorInterrupt,
     UserCodeError,
     checked_batch,
@@ -35,7 +35,7 @@ from trainers.user_code import (
     told,
 )
 
-OURS: Final = ("optimizers", "search_spaces", "service", "trainers")
+_OUR_PACKAGE: Final = "spectune"
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "check": ("self",),
     "build": ("self", "generator"),
@@ -64,8 +64,8 @@ def own_task_type(name: str) -> type[Task]:
     if not _NAME.fullmatch(name):
         raise TaskOptionError("name", "a task of your own is written package.module:ClassName", name)
     module_name, _, class_name = name.partition(":")
-    if module_name.split(".")[0] in OURS:
-        raise TaskOptionError("name", f"{module_name.split('.')[0]!r} is a package of Spectune's own", name)
+    if module_name.split(".")[0] == _OUR_PACKAGE:
+        raise TaskOptionError("name", f"the package {_OUR_PACKAGE!r} is Spectune's own", name)
     found = getattr(_imported(module_name, name), class_name, None)
     if found is None:
         raise TaskOptionError("name", f"the module {module_name} has no {class_name}", name)

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from trainers.gradient_noise import GradientNoise
-from trainers.options import unknown
-from trainers.tasks.options import TaskOptionError, check_options, check_type, declared_options, option
-from trainers.user_code import UserCodeError, checked_number
+from spectune.trainers.gradient_noise import GradientNoise
+from spectune.trainers.options import unknown
+from spectune.trainers.tasks.options import TaskOptionError, check_options, check_type, declared_options, option
+from spectune.trainers.user_code import UserCodeError, checked_number
 
 Batch = tuple[Tensor, ...]
 

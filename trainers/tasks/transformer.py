@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.tasks.attention import attend
+from spectune.trainers.tasks.attention import attend
 
 
 class Block(nn.Module):

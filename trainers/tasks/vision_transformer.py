@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.data.images import Images, ImagesError, check_images, read_images
-from trainers.seeds import generator_for
-from trainers.tasks.options import LARGEST_BATCH, TaskOptionError, check_options, check_together, option
-from trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
-from trainers.tasks.transformer import Block, initialize, inside_width, matrix
+from spectune.trainers.data.images import Images, ImagesError, check_images, read_images
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.options import LARGEST_BATCH, TaskOptionError, check_options, check_together, option
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, TaskOptions, place
+from spectune.trainers.tasks.transformer import Block, initialize, inside_width, matrix
 
 EMBEDDING_STD = 0.02
 _EVALUATED_TOGETHER = 512

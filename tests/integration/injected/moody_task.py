@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainers.tasks import TaskOptions, option
+from spectune.trainers.tasks import TaskOptions, option
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if "service.driver" in sys.orig_argv:
-    from service.driver.tune_driver import SlotCallback
+if "spectune.service.driver" in sys.orig_argv:
+    from spectune.service.driver.tune_driver import SlotCallback
 
     _whole = SlotCallback.on_trial_result
 

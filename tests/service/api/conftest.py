@@ -16,13 +16,13 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from service.api import create_application
-from service.api.context import Context
-from service.api.examples import SPECIFICATION as EXAMPLE
-from service.campaign.catalog import installed_catalog
-from service.ledger import ServiceLedger, entries
-from service.ports import Pages
-from service.settings import Settings
+from spectune.service.api import create_application
+from spectune.service.api.context import Context
+from spectune.service.api.examples import SPECIFICATION as EXAMPLE
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.ledger import ServiceLedger, entries
+from spectune.service.ports import Pages
+from spectune.service.settings import Settings
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.api.application import ROUTES
-from service.api.routing import Route
-from service.campaign.lifecycle import CampaignEvent
-from service.ledger import access
-from service.ledger.access import Role
+from spectune.service.api.application import ROUTES
+from spectune.service.api.routing import Route
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.ledger import access
+from spectune.service.ledger.access import Role
 from tests.service.api.conftest import Bench, document
 
 TABLE = {f"{route.method} {route.path}": route for route in ROUTES}

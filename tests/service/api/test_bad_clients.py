@@ -14,7 +14,7 @@ import psutil
 import pytest
 import uvicorn
 
-from service.server import server_config
+from spectune.service.server import server_config
 from tests.service.api.conftest import Bench, document
 
 ROOM_BYTES = 64 * 2**20

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent
-from service.settings import Settings
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.settings import Settings
 from tests.service.api.conftest import Bench, document
 
 
@@ -64,7 +64,7 @@ def test_the_same_idempotency_key_gives_the_same_campaign(bench: Bench) -> None:
         ({"priority": "high"}, "/priority"),
         ({"priority": 10**6}, "/priority"),
         ({"task": {"name": "os:system", "steps": 3}}, "/task/name"),
-        ({"task": {"name": "service.cli:main", "steps": 3}}, "/task/name"),
+        ({"task": {"name": "spectune.service.cli:main", "steps": 3}}, "/task/name"),
         ({"task": {"name": "language_model", "steps": 3, "corpus": "/etc"}}, "/task/corpus"),
         ({"task": {"name": "language_model", "steps": 3, "corpus": "../.."}}, "/task/corpus"),
         ({"tags": {"x": 10**30}}, "/tags/x"),

@@ -21,9 +21,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.campaign.lifecycle import CampaignEvent
-from service.errors import IllegalTransitionError
-from service.ledger.tables import metadata
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.errors import IllegalTransitionError
+from spectune.service.ledger.tables import metadata
 from tests.service.api.conftest import Bench, document
 
 LEAST = 5000 if os.environ.get("SPECTUNE_FAULTS") else 300

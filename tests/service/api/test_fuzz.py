@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.application import ROUTES
-from service.api.routing import Route
+from spectune.service.api.application import ROUTES
+from spectune.service.api.routing import Route
 from tests.service.api.conftest import Bench, document
 
 EXAMPLES = 5000 if os.environ.get("SPECTUNE_FAULTS") else 100

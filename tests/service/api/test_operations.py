@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from service.api import examples
-from service.api.openapi import document as openapi_document
-from service.api.problems import Problem
-from service.api.schemas import Campaign
-from service.errors import LedgerError
+from spectune.service.api import examples
+from spectune.service.api.openapi import document as openapi_document
+from spectune.service.api.problems import Problem
+from spectune.service.api.schemas import Campaign
+from spectune.service.errors import LedgerError
 from tests.service.api.conftest import Bench
 
 STORED = Path(__file__).parents[3] / "docs" / "openapi.json"
@@ -59,7 +59,7 @@ def test_metrics_count_campaigns_and_requests_without_the_names_of_either(bench:
 
 
 def test_the_stored_openapi_document_is_the_true_one() -> None:
-    """`python -m service.api.openapi > docs/openapi.json` writes it anew."""
+    """`python -m spectune.service.api.openapi > docs/openapi.json` writes it anew."""
     assert json.loads(STORED.read_text(encoding="utf-8")) == json.loads(json.dumps(openapi_document()))
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import create_application
-from service.api.context import Context
-from service.campaign.catalog import installed_catalog
-from service.ledger import ServiceLedger
-from service.settings import Settings
+from spectune.service.api import create_application
+from spectune.service.api.context import Context
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.ledger import ServiceLedger
+from spectune.service.settings import Settings
 from tests.fakes.postgres import PrivatePostgres, find_binaries
 from tests.service.api.conftest import document
 

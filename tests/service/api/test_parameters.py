@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.api.application import ROUTES
-from service.api.openapi import document as openapi_document
-from service.api.parameters import query_names
+from spectune.service.api.application import ROUTES
+from spectune.service.api.openapi import document as openapi_document
+from spectune.service.api.parameters import query_names
 from tests.service.api.conftest import Bench, document
 
 

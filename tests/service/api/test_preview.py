@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from service.api.preview import expected_steps
-from service.campaign.search import arm_study
-from service.campaign.specification import parse
-from service.ledger import entries
-from service.ledger.access import Role
+from spectune.service.api.preview import expected_steps
+from spectune.service.campaign.search import arm_study
+from spectune.service.campaign.specification import parse
+from spectune.service.ledger import entries
+from spectune.service.ledger.access import Role
 from tests.service.api.conftest import Bench, document
 
 

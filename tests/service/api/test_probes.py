@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from service.api.probes import FRESH_SECONDS, RecentAnswer
+from spectune.service.api.probes import FRESH_SECONDS, RecentAnswer
 
 
 class Clock:

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import uvicorn
 
-from service.api.connections import BoundedConnection, ConnectionLimits
-from service.server import server_config
+from spectune.service.api.connections import BoundedConnection, ConnectionLimits
+from spectune.service.server import server_config
 from tests.service.api.conftest import Bench
 
 MOST = 20

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.records import CampaignRecord
-from service.errors import TrackingError
-from service.ports import CampaignPages
-from service.settings import Settings
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.errors import TrackingError
+from spectune.service.ports import CampaignPages
+from spectune.service.settings import Settings
 from tests.service.api.conftest import Bench, make_bench
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.campaign.comparability import comparability, group_of, lacking_sentence
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.findings.bundle import read_bundle
-from service.ledger import entries
+from spectune.service.campaign.comparability import comparability, group_of, lacking_sentence
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.findings.bundle import read_bundle
+from spectune.service.ledger import entries
 from tests.service.api.conftest import Bench
 
 NAN = float("nan")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.campaign.catalog import Catalog
-from service.campaign.specification import is_portable_foreseen, parse, restore
-from service.errors import SpecificationError
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.specification import is_portable_foreseen, parse, restore
+from spectune.service.errors import SpecificationError
 
 Document = dict[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from search_spaces import DEFAULT_SPACES, default_space
-from search_spaces.preset_rates import PRESET_RATES
-from service.campaign.catalog import installed_catalog
-from service.campaign.specification import parse
-from service.errors import SpecificationError
-from trainers.tasks import PRESETS
+from spectune.search_spaces import DEFAULT_SPACES, default_space
+from spectune.search_spaces.preset_rates import PRESET_RATES
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification import parse
+from spectune.service.errors import SpecificationError
+from spectune.trainers.tasks import PRESETS
 
 
 @pytest.fixture(scope="module", autouse=True)

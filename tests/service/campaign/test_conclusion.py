@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from service.campaign.budget import Exhausted, Limit
-from service.campaign.conclusion import conclusion
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.records import TrialRecord
+from spectune.service.campaign.budget import Exhausted, Limit
+from spectune.service.campaign.conclusion import conclusion
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.records import TrialRecord
 
 S = TrialState
 NAN = math.nan

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.campaign.catalog import Catalog
-from service.campaign.finals import extra_trials, nearest_the_cut
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import Phase, TrialRecord
-from service.campaign.specification import Specification, parse
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.finals import extra_trials, nearest_the_cut
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import Phase, TrialRecord
+from spectune.service.campaign.specification import Specification, parse
 
 
 def trial(number: int, state: TrialState = TrialState.COMPLETED, objective: float | None = None, **changes: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.campaign.leaderboard import leaderboard
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import TrialRecord
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import TrialRecord
 
 
 def _trial(number: int, state: TrialState, objective: float | None, **changes: Any) -> TrialRecord:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from service.campaign.lifecycle import (
+from spectune.service.campaign.lifecycle import (
     CAMPAIGN_TRANSITIONS,
     TRIAL_TRANSITIONS,
     CampaignEvent,
@@ -16,7 +16,7 @@ from service.campaign.lifecycle import (
     next_campaign_state,
     next_trial_state,
 )
-from service.errors import IllegalTransitionError
+from spectune.service.errors import IllegalTransitionError
 
 CAMPAIGN_MOVES = """
     QUEUED      launch=STARTING fail=FAILED pause=PAUSED cancel=CANCELLING

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.campaign.leaderboard import leaderboard
-from service.campaign.lifecycle import TrialState
-from service.campaign.live_leaderboard import LiveLeaderboard
-from service.campaign.records import Phase, TrialOutcome
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.records import Phase, TrialOutcome
 
 NUM_ARMS = 2
 VALUES = [0.0, 1.0, 2.0, 2.0, -1.0, math.nan, math.inf, -math.inf, None]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from optimizers import OPTIMIZERS, SOLVERS, polar_factor
-from service.campaign.catalog import Catalog
-from service.campaign.made_explicit import DEFAULT_SOLVERS, completed_config
-from service.campaign.specification import parse, restore
+from spectune.optimizers import OPTIMIZERS, SOLVERS, polar_factor
+from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.made_explicit import DEFAULT_SOLVERS, completed_config
+from spectune.service.campaign.specification import parse, restore
 
 MADE_EXPLICIT = ("compute_dtype", "adamw_lr_ratio", "decay_vectors")
 
@@ -66,7 +66,7 @@ def test_on_a_gpu_the_arithmetic_is_the_solvers(fixed: dict[str, Any], space: di
 
 
 def _installed() -> Catalog:
-    from service.campaign.catalog import installed_catalog
+    from spectune.service.campaign.catalog import installed_catalog
 
     return installed_catalog()
 

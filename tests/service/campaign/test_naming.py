@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from service.campaign import naming
+from spectune.service.campaign import naming
 
 
 @pytest.mark.parametrize(

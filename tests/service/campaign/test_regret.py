@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import TrialRecord
-from service.campaign.regret import rate_interval, stop_regret
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.regret import rate_interval, stop_regret
 
 
 def _audit(

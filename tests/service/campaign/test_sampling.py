@@ -9,11 +9,11 @@ from typing import ClassVar
 import optuna
 import pytest
 
-from search_spaces import Space, Uniform
-from service.campaign.adaptive import Ask, is_told, tpe_coordinates
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import SeedHistory
-from service.campaign.sampling import random_units
+from spectune.search_spaces import Space, Uniform
+from spectune.service.campaign.adaptive import Ask, is_told, tpe_coordinates
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import SeedHistory
+from spectune.service.campaign.sampling import random_units
 
 SPACE = Space({"x": Uniform(0, 1)})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces import (
+from spectune.search_spaces import (
     Choice,
     Fixed,
     Integer,
@@ -21,11 +21,11 @@ from search_spaces import (
     When,
     ZeroOrLogUniform,
 )
-from service.campaign.adaptive import NUM_STARTUP
-from service.campaign.lifecycle import TrialState
-from service.campaign.outcomes import SeedHistory, point_outcome
-from service.campaign.points import Origin, Point
-from service.campaign.search import ArmStudy, NoPoint
+from spectune.service.campaign.adaptive import NUM_STARTUP
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.outcomes import SeedHistory, point_outcome
+from spectune.service.campaign.points import Origin, Point
+from spectune.service.campaign.search import ArmStudy, NoPoint
 
 SPACE = Space(
     {

@@ -7,8 +7,17 @@ import random
 
 import pytest
 
-from search_spaces import Choice, Integer, LogUniform, OneMinusLogUniform, Space, Uniform, When, ZeroOrLogUniform
-from service.campaign.sensitivity import Completed, basins, edges, importances
+from spectune.search_spaces import (
+    Choice,
+    Integer,
+    LogUniform,
+    OneMinusLogUniform,
+    Space,
+    Uniform,
+    When,
+    ZeroOrLogUniform,
+)
+from spectune.service.campaign.sensitivity import Completed, basins, edges, importances
 
 SPACE = Space({"lr": LogUniform(1e-4, 1), "flat": Uniform(0, 10), "decay": ZeroOrLogUniform(0.01, 1)})
 

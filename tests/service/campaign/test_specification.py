@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_spaces import default_space
-from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.specification import Specification, parse, restore
-from service.errors import Problem, SpecificationError
+from spectune.search_spaces import default_space
+from spectune.service.campaign.catalog import Catalog, installed_catalog
+from spectune.service.campaign.specification import Specification, parse, restore
+from spectune.service.errors import Problem, SpecificationError
 
 Document = dict[str, Any]
 

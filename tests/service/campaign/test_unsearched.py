@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.api.examples import SPECIFICATION
-from service.campaign.sections import ScheduleSection
-from service.campaign.specification import parse, restore
-from service.driver.assignments import AssignmentMaker
-from service.errors import Problem, SpecificationError
-from trainers.schedules import DEFAULTS, TAKES, Schedule
+from spectune.service.api.examples import SPECIFICATION
+from spectune.service.campaign.sections import ScheduleSection
+from spectune.service.campaign.specification import parse, restore
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.errors import Problem, SpecificationError
+from spectune.trainers.schedules import DEFAULTS, TAKES, Schedule
 
 TASK = "options of a task cannot be searched yet"
 SCHEDULE = "a schedule cannot be searched yet"

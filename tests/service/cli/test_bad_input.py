@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli import main
+from spectune.service.cli import main
 from tests.integration.conftest import DOCUMENT
 
 Change = Callable[[dict[str, Any]], Any]
@@ -132,7 +132,7 @@ def test_a_data_directory_that_cannot_be_written_is_named_and_nothing_is_created
 
 
 def test_short_floats_are_numbers_in_a_campaign_file(tmp_path: Path) -> None:
-    from service.campaign_file import read_document
+    from spectune.service.campaign_file import read_document
 
     (tmp_path / "c.yaml").write_text("a: 1e-3\nb: 3E+2\nc: 1.5e-4\nd: e3\n", encoding="utf-8")
     assert read_document(tmp_path / "c.yaml") == {"a": 1e-3, "b": 300.0, "c": 1.5e-4, "d": "e3"}

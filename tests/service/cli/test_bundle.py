@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli.main import application
-from service.cli.replay import undecided_pairs
-from service.driver.replay import Replayed
-from service.errors import BundleError, CampaignNotFoundError
-from service.findings.bundle import Bundle, BundledTrial, read_bundle
+from spectune.service.cli.main import application
+from spectune.service.cli.replay import undecided_pairs
+from spectune.service.driver.replay import Replayed
+from spectune.service.errors import BundleError, CampaignNotFoundError
+from spectune.service.findings.bundle import Bundle, BundledTrial, read_bundle
 
 TRAIN = Path(__file__).parents[2] / "fakes" / "trained_campaign.py"
 
@@ -50,11 +50,13 @@ def change_learning_rates(file: Path, monkeypatch: pytest.MonkeyPatch, *, by: fl
         replace(trial, config={"lr": trial.config["lr"] * by}) if trial.arm == "muon" else trial
         for trial in found.trials
     ]
-    monkeypatch.setattr("service.driver.replay._train_elsewhere", lambda *_, **options: train_here(found, trials))
+    monkeypatch.setattr(
+        "spectune.service.driver.replay._train_elsewhere", lambda *_, **options: train_here(found, trials)
+    )
 
 
 def train_here(found: Bundle, trials: list[BundledTrial]) -> Any:
-    from service.driver.replay import _train
+    from spectune.service.driver.replay import _train
 
     return _train(found, [trial for trial in trials if trial.point == 0], False)
 
@@ -75,7 +77,7 @@ def test_a_replay_is_the_workers_path_to_the_last_bit(bundle: Path) -> None:
 def test_a_trial_that_comes_out_elsewhere_fails_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = read_bundle(bundle.read_bytes())
     chosen = [trial for trial in content.trials if trial.point == 0]
-    monkeypatch.setattr("service.cli.replay.best_trials", lambda found: chosen)
+    monkeypatch.setattr("spectune.service.cli.replay.best_trials", lambda found: chosen)
     change_learning_rates(bundle, monkeypatch, by=3.0)
     result = spectune("replay", str(bundle))
     assert result.exit_code == 1

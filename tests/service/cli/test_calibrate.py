@@ -8,8 +8,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from optimizers.calibration import calibrate
-from service.cli.main import application
+from spectune.optimizers.calibration import calibrate
+from spectune.service.cli.main import application
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.consoles import output_console, print_table
+from spectune.service.cli.consoles import output_console, print_table
 
 ID = "root-percentile-of-outliers-and-their-rates-c069ac189f"
 VALUE = "1.234e-05 ± 6.7e-06"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from service.campaign.specification import parse
-from service.cli.main import application
-from service.cli.run import _with_absolute_folders
-from service.errors import SpecificationError
+from spectune.service.campaign.specification import parse
+from spectune.service.cli.main import application
+from spectune.service.cli.run import _with_absolute_folders
+from spectune.service.errors import SpecificationError
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_canonical_document_pins_its_corpus_and_is_refused_when_that_has_cha
         ({"corpus": ""}, "/task/corpus"),
         ({"width": 10**9}, "/task/width"),
         ({"preset": "gpt3"}, "/task/preset"),
-        ({"name": "service.app:Thing"}, "/task/name"),
+        ({"name": "spectune.service.app:Thing"}, "/task/name"),
         ({"name": "langage_model"}, "/task/name"),
     ],
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli.main import application
-from service.errors import DataDirectoryError
+from spectune.service.cli.main import application
+from spectune.service.errors import DataDirectoryError
 from tests.fakes.unprivileged import forbid_writing, run_unprivileged
 
 

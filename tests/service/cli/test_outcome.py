@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.cli.outcome import outcome_document, show_outcome, show_tracking
-from service.cli.progress import ProgressDisplay
-from service.data_directory import DataDirectory
-from service.ports import CampaignPages
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.cli.outcome import outcome_document, show_outcome, show_tracking
+from spectune.service.cli.progress import ProgressDisplay
+from spectune.service.data_directory import DataDirectory
+from spectune.service.ports import CampaignPages
 from tests.fakes.slots import specification
 
 TWO_SEEDS = specification(search={"sampler": "random", "points": 2, "seeds": 2})

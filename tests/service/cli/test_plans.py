@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.campaign.lifecycle import TrialState
-from service.campaign.records import Event, Observation
-from service.cli.plans import achieved_line, fusion_lines, plan_line
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.records import Event, Observation
+from spectune.service.cli.plans import achieved_line, fusion_lines, plan_line
 from tests.fakes.slots import specification
 from tests.service.cli.test_outcome import trial
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.cli.remote import tracking_lines
+from spectune.service.cli.remote import tracking_lines
 
 
 def test_each_page_is_named_with_what_it_shows() -> None:

@@ -15,15 +15,15 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from optimizers import Muon
-from service.campaign.lifecycle import CampaignEvent
-from service.campaign.specification import Specification, parse
-from service.cli.main import application
-from service.cli.report import report_on
-from service.cli.stored import read_stored
-from service.errors import CampaignNotFoundError, DataDirectoryError, OutputError
-from service.findings.best import python_lines
-from service.ledger import Ledger
+from spectune.optimizers import Muon
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.specification import Specification, parse
+from spectune.service.cli.main import application
+from spectune.service.cli.report import report_on
+from spectune.service.cli.stored import read_stored
+from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, OutputError
+from spectune.service.findings.best import python_lines
+from spectune.service.ledger import Ledger
 from tests.fakes.slots import Simulation, specification
 from tests.fakes.unprivileged import forbid_writing, run_unprivileged
 
@@ -144,7 +144,7 @@ def test_report_best_and_bundle_need_no_permission_to_write(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", [["report"], ["report", "--json"], ["best"], ["report", "--html", "/dev/full"]])
 def test_a_full_disk_is_one_sentence(verb: list[str], data_dir: Path) -> None:
-    command = [sys.executable, "-c", "from service.cli import main; main()", verb[0], "plain-1", *verb[1:]]
+    command = [sys.executable, "-c", "from spectune.service.cli import main; main()", verb[0], "plain-1", *verb[1:]]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
             [*command, "--data-dir", str(data_dir)], stdout=full, stderr=subprocess.PIPE, text=True, check=False

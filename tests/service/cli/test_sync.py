@@ -14,12 +14,12 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from service.campaign.records import Refusal
-from service.cli.main import application
-from service.data_directory import DataDirectory
-from service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
-from service.ledger import Ledger, ServiceLedger
-from service.tracking.mlflow_tracker import EXPERIMENT
+from spectune.service.campaign.records import Refusal
+from spectune.service.cli.main import application
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
+from spectune.service.ledger import Ledger, ServiceLedger
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.mlflow_content import assert_equals_ledger, content
 
@@ -153,7 +153,9 @@ def test_a_store_that_is_lost_or_broken_is_made_again_from_the_ledger(what: str,
         case "another's":
             with closing(sqlite3.connect(data.mlflow_store)) as connection:
                 connection.execute("CREATE TABLE cats (name)")
-    program = "import sys; from service.cli import main; main()"  # MLflow keeps a store open that it has opened
+    program = (
+        "import sys; from spectune.service.cli import main; main()"  # MLflow keeps a store open that it has opened
+    )
     command = [sys.executable, "-c", program, "sync", "--data-dir", str(data.root)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.campaign.records import Event
-from service.campaign.sections import ResourcesSection
-from service.driver.capacity import WAITING, CapacityWait, lacking_capacity, waited_seconds
-from service.errors import LedgerError
+from spectune.service.campaign.records import Event
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.driver.capacity import WAITING, CapacityWait, lacking_capacity, waited_seconds
+from spectune.service.errors import LedgerError
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
-from service.campaign.catalog import Catalog, installed_catalog
-from service.campaign.specification import parse
-from service.driver.arms import make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.environment import driver_environment, own_ray_environment, worker_environment
-from service.errors import SpecificationError
+from spectune.service.campaign.catalog import Catalog, installed_catalog
+from spectune.service.campaign.specification import parse
+from spectune.service.driver.arms import make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.environment import driver_environment, own_ray_environment, worker_environment
+from spectune.service.errors import SpecificationError
+from spectune.trainers.ray_cohort import placement
+from spectune.trainers.slot import SlotOptions
 from tests.fakes.slots import specification
-from trainers.ray_cohort import placement
-from trainers.slot import SlotOptions
 
 
 def with_gpus(number: int | None) -> Catalog:
@@ -72,8 +72,8 @@ def test_a_cluster_has_its_own_token_and_its_workers_get_what_they_cannot_inheri
 
 OWN_RAY = """
 import ray
-from service.campaign.sections import ResourcesSection
-from service.driver.cluster import ray_for
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.driver.cluster import ray_for
 with ray_for(ResourcesSection(workers=1, cpus=1), is_job=False):
     node = ray._private.worker._global_node
     print(node.dashboard_agent_listen_port, sorted(node.all_processes))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from ray._private import services
 
-from service.cli import main
-from service.driver.cluster_address import require_cluster
-from service.errors import SettingsError
+from spectune.service.cli import main
+from spectune.service.driver.cluster_address import require_cluster
+from spectune.service.errors import SettingsError
 
 
 @pytest.mark.parametrize("environment", [{}, {"RAY_ADDRESS": ""}])

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.lifecycle import TrialState
-from service.driver.arms import make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.conductor import MAX_BARREN_LOSSES, Conductor
-from service.driver.decision import Decision
-from service.driver.dispatcher import Dispatcher
-from service.driver.lanes import Lanes
-from service.driver.stops import StopKind
-from service.driver.writer import Writer
-from service.errors import FencedError, LedgerError
-from service.ledger import Ledger, ServiceLedger
-from service.ledger.spool import Record, Spool, read
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.driver.arms import make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.conductor import MAX_BARREN_LOSSES, Conductor
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.stops import StopKind
+from spectune.service.driver.writer import Writer
+from spectune.service.errors import FencedError, LedgerError
+from spectune.service.ledger import Ledger, ServiceLedger
+from spectune.service.ledger.spool import Record, Spool, read
+from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
 from tests.fakes.slots import specification
-from trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 
 class FakeBoard:

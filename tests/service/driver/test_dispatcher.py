@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.campaign.records import Observation, TrialRecord
-from service.driver.moves import MAX_LOSSES
-from service.driver.stops import StopKind
-from service.ledger import Ledger
+from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.driver.moves import MAX_LOSSES
+from spectune.service.driver.stops import StopKind
+from spectune.service.ledger import Ledger
+from spectune.trainers.fused_step_check import FusionCheck
 from tests.fakes.slots import STEPS, Simulation, objective, specification
-from trainers.fused_step_check import FusionCheck
 
 SEEDS = range(8)
 MEMBERS = [1, 4, None]

@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.driver.decision import Decision
-from service.driver.stops import StopKind
-from service.driver.turns import SLACK_SECONDS
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.stops import StopKind
+from spectune.service.driver.turns import SLACK_SECONDS
+from spectune.trainers.messages import SlotReport
 from tests.fakes.slots import Simulation, specification
-from trainers.messages import SlotReport
 
 OPTIMIZERS = ["muon", "adamw", "root", "polargrad"]
 RULES: list[dict[str, Any]] = [

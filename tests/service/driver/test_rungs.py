@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from service.driver.arms import make_arms
-from service.driver.assignments import AssignmentMaker
-from service.driver.decision import Decision
-from service.driver.dispatcher import Dispatcher
-from service.driver.lanes import Lanes
+from spectune.service.driver.arms import make_arms
+from spectune.service.driver.assignments import AssignmentMaker
+from spectune.service.driver.decision import Decision
+from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.lanes import Lanes
+from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
 from tests.fakes.slots import specification
-from trainers.messages import Ending, MemberReport, SlotReport, Verdict
 
 FIRST, SECOND = 30, 60  # the rungs
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service.driver import temporary_folder
-from service.driver.temporary_folder import LONGEST_PATH, SessionFolder, ray_folder, remove_dead_sessions
-from service.errors import SettingsError
+from spectune.service.driver import temporary_folder
+from spectune.service.driver.temporary_folder import LONGEST_PATH, SessionFolder, ray_folder, remove_dead_sessions
+from spectune.service.errors import SettingsError
 
 LONGEST_SOCKET = "/0123456789/session_2026-12-01_10-00-00_123456_1234567/sockets/plasma_store"
 
@@ -105,13 +105,13 @@ def test_a_folder_that_is_somebody_elses_is_never_used(
 def test_a_session_is_removed_when_its_ray_ends_or_its_process_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.driver.temporary_folder.ray_folder", lambda: tmp_path)
+    monkeypatch.setattr("spectune.service.driver.temporary_folder.ray_folder", lambda: tmp_path)
     (tmp_path / "somebody-elses").mkdir()
     (tmp_path / "r-halfmade").mkdir()  # its lock is not there yet
     mine = SessionFolder()
     (mine.path / "session_latest").mkdir()
     script = "import os, sys; sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\n"
-    script += "import service.driver.temporary_folder as t\nt.ray_folder = lambda: Path(sys.argv[1])\n"
+    script += "import spectune.service.driver.temporary_folder as t\nt.ray_folder = lambda: Path(sys.argv[1])\n"
     script += "print(t.SessionFolder().path, flush=True)\nos.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[3])]
     killed = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())

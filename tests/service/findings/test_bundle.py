@@ -8,12 +8,12 @@ import zipfile
 
 import pytest
 
-from service.campaign.catalog import installed_catalog
-from service.campaign.specification import restore
-from service.errors import BundleError
-from service.findings.bundle import read_bundle, write_bundle
-from service.findings.documents import campaign_documents
-from service.ledger import Ledger
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification import restore
+from spectune.service.errors import BundleError
+from spectune.service.findings.bundle import read_bundle, write_bundle
+from spectune.service.findings.documents import campaign_documents
+from spectune.service.ledger import Ledger
 from tests.fakes.campaigns import STEPS, enter_campaign
 
 

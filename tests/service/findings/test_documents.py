@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.campaign.catalog import installed_catalog
-from service.campaign.specification import parse
-from service.findings.documents import campaign_documents, environment_lock, write_each
-from service.ledger import Ledger
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification import parse
+from spectune.service.findings.documents import campaign_documents, environment_lock, write_each
+from spectune.service.ledger import Ledger
 from tests.fakes.campaigns import DOCUMENT, enter_campaign, value
 
 NAMES = ["best.yaml", "campaign.yaml", "description.md", "environment.txt", "report.html", "report.json"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.catalog import installed_catalog
-from service.data_directory import DataDirectory
-from service.findings.documents import campaign_documents
-from service.findings.plotly_script import CONFIG, plotly_script
-from service.ledger import Ledger
-from service.web.rendering import HEADERS
-from service.web.routes import ASSETS, asset
+from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.data_directory import DataDirectory
+from spectune.service.findings.documents import campaign_documents
+from spectune.service.findings.plotly_script import CONFIG, plotly_script
+from spectune.service.ledger import Ledger
+from spectune.service.web.rendering import HEADERS
+from spectune.service.web.routes import ASSETS, asset
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.chromium import browser
 

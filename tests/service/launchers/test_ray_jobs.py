@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.data_directory import DataDirectory
-from service.errors import LauncherError
-from service.launchers import JobsApi, RayJobLauncher
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import LauncherError
+from spectune.service.launchers import JobsApi, RayJobLauncher
 
 
 class FakeJobs:
@@ -61,7 +61,7 @@ def test_an_attempt_is_a_job_of_its_name_with_nothing_secret(
     monkeypatch.setenv("SPECTUNE_DATABASE_URL", "postgresql://me:s3cret@host/x")
     launcher.launch("c", 2)
     asked = jobs.jobs["c-a2"]["asked"]
-    assert asked["entrypoint"].startswith("exec /of/the/image/python -P -m service.driver --data-dir")
+    assert asked["entrypoint"].startswith("exec /of/the/image/python -P -m spectune.service.driver --data-dir")
     assert asked["runtime_env"]["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
     assert "s3cret" not in json.dumps(asked)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.sections import ResourcesSection
-from service.data_directory import DataDirectory
-from service.driver.exit_codes import ExitCode
-from service.launchers.marks import absolute_path, attempt_mark, marked
-from service.launchers.subprocess import SubprocessLauncher
+from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.launchers.marks import absolute_path, attempt_mark, marked
+from spectune.service.launchers.subprocess import SubprocessLauncher
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.errors import FencedError, IllegalTransitionError, LedgerError
-from service.ledger import Ledger, entries
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.errors import FencedError, IllegalTransitionError, LedgerError
+from spectune.service.ledger import Ledger, entries
 
 NUM_THREADS = 6
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.errors import CampaignNotFoundError, FencedError, IllegalTransitionError, LedgerError
-from service.ledger import Ledger, entries
-from service.ledger.recovery import import_earlier_spools
-from service.ledger.spool import Record, Spool
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.errors import CampaignNotFoundError, FencedError, IllegalTransitionError, LedgerError
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.recovery import import_earlier_spools
+from spectune.service.ledger.spool import Record, Spool
 
 SPECIFICATION = {"name": "test", "arms": []}
 

@@ -14,10 +14,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.ledger import Ledger, entries
-from service.ledger.engine import connect_engine
-from service.ledger.tables import metadata
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.engine import connect_engine
+from spectune.service.ledger.tables import metadata
 from tests.fakes.dying import die_at
 
 STORED = Path(__file__).parent / "stored"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.records import CampaignRecord
-from service.errors import LedgerError
-from service.ledger import Ledger
-from service.ledger.reading import read_ledger
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.errors import LedgerError
+from spectune.service.ledger import Ledger
+from spectune.service.ledger.reading import read_ledger
 from tests.fakes.unprivileged import forbid_writing, run_unprivileged
 
 STORED = Path(__file__).parent / "stored" / "0001.sqlite.sql"
@@ -24,7 +24,7 @@ SPECIFICATION = {"objective": {"mode": "minimize"}}
 KILLED = """
 import os, sys
 from pathlib import Path
-from service.ledger import Ledger
+from spectune.service.ledger import Ledger
 ledger = Ledger.at(Path(sys.argv[1]))
 ledger.create_campaign("late", name="late", specification={})
 os._exit(9)

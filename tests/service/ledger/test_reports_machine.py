@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from service.campaign.leaderboard import leaderboard
-from service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
-from service.campaign.live_leaderboard import LiveLeaderboard
-from service.errors import FencedError, IllegalTransitionError
-from service.ledger import ServiceLedger, entries
-from service.ledger.spool import Record
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.live_leaderboard import LiveLeaderboard
+from spectune.service.errors import FencedError, IllegalTransitionError
+from spectune.service.ledger import ServiceLedger, entries
+from spectune.service.ledger.spool import Record
 
 EXAMPLES = 150 if os.environ.get("SPECTUNE_FAULTS") else 6
 NUM_TRIALS = 4

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from service.campaign.records import Phase
-from service.errors import (
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.records import Phase
+from spectune.service.errors import (
     CampaignNotFoundError,
     IdempotencyError,
     IllegalTransitionError,
@@ -20,10 +20,10 @@ from service.errors import (
     NothingFailedError,
     StaleVersionError,
 )
-from service.ledger import ServiceLedger, entries
-from service.ledger.access import Role
-from service.ledger.pages import campaign_key, trial_key
-from service.ledger.submissions import LEADER, IdempotencyKey
+from spectune.service.ledger import ServiceLedger, entries
+from spectune.service.ledger.access import Role
+from spectune.service.ledger.pages import campaign_key, trial_key
+from spectune.service.ledger.submissions import LEADER, IdempotencyKey
 
 SPECIFICATION = {"name": "x", "resources": {"workers": 2, "cpus": 3}}
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.campaign.lifecycle import TrialState
-from service.errors import LedgerError
-from service.ledger import ServiceLedger, entries
-from service.ledger.set_aside import SPOOL
-from service.ledger.spool import Record, Spool, read
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.errors import LedgerError
+from spectune.service.ledger import ServiceLedger, entries
+from spectune.service.ledger.set_aside import SPOOL
+from spectune.service.ledger.spool import Record, Spool, read
 
 SCALARS = (
     st.none()
@@ -158,7 +158,7 @@ def test_a_database_that_is_away_is_no_reason_to_set_anything_aside(
     def full(*_: Any, **__: Any) -> int:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
-    monkeypatch.setattr("service.ledger.entries.enter", full)
+    monkeypatch.setattr("spectune.service.ledger.entries.enter", full)
     with pytest.raises(LedgerError, match="disk is full"):
         ledger.append(campaign_id, 1, [(1, created(1))])
     monkeypatch.undo()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger.spool import Record, Spool, read
+from spectune.service.ledger.spool import Record, Spool, read
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.campaign.best import campaign_ranking
-from service.campaign.leaderboard import leaderboard
-from service.campaign.lifecycle import TrialState
-from service.campaign.progress import tally
-from service.campaign.records import CampaignRecord
-from service.ledger import ServiceLedger, entries, summaries
+from spectune.service.campaign.best import campaign_ranking
+from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.progress import tally
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.ledger import ServiceLedger, entries, summaries
 
 ARMS = 2
 VALUES = st.one_of(

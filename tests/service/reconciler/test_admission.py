@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.campaign.lifecycle import CampaignState
-from service.campaign.records import CampaignRecord
-from service.campaign.submission import Submission
-from service.reconciler.admission import Admission, Capacity, admit
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.submission import Submission
+from spectune.service.reconciler.admission import Admission, Capacity, admit
 
 NOW = 1_000_000
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from service.campaign.lifecycle import CampaignState
-from service.driver.exit_codes import ExitCode
-from service.reconciler.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
+from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.reconciler.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
 from tests.service.reconciler.test_admission import submission
 
 _S, _D, _A = CampaignState, DriverState, Action

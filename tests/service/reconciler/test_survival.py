@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.errors import IllegalTransitionError
-from service.ledger.submissions import LEADER
-from service.reconciler.decisions import MAX_FAILURES
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.errors import IllegalTransitionError
+from spectune.service.ledger.submissions import LEADER
+from spectune.service.reconciler.decisions import MAX_FAILURES
 from tests.service.reconciler.world import KILLED, SPECIFICATION, World
 
 NAMES = ("a", "b", "c")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, CampaignState
-from service.reconciler.decisions import MAX_FAILURES
-from service.reconciler.trouble import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Trouble
+from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.reconciler.decisions import MAX_FAILURES
+from spectune.service.reconciler.trouble import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Trouble
 from tests.service.reconciler.test_survival import state, submit
 from tests.service.reconciler.world import World
 
@@ -53,7 +53,7 @@ def test_a_launch_that_raises_anything_holds_up_no_other(world: World, monkeypat
 def test_an_end_that_raises_anything_holds_up_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="service.reconciler")
+    caplog.set_level(logging.ERROR, logger="spectune.service.reconciler")
     world.plans = [1]  # the first driver that works dies at once
     submit(world, "a")
     calls = poison(world, monkeypatch, where)

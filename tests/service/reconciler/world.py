@@ -12,13 +12,13 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, literal
 
-from service.campaign.lifecycle import CampaignEvent
-from service.data_directory import DataDirectory
-from service.driver.exit_codes import ExitCode
-from service.errors import FencedError, IllegalTransitionError, LauncherError
-from service.ledger import ServiceLedger
-from service.reconciler import Reconciler
-from service.reconciler.admission import Capacity
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.data_directory import DataDirectory
+from spectune.service.driver.exit_codes import ExitCode
+from spectune.service.errors import FencedError, IllegalTransitionError, LauncherError
+from spectune.service.ledger import ServiceLedger
+from spectune.service.reconciler import Reconciler
+from spectune.service.reconciler.admission import Capacity
 
 SPECIFICATION = {"name": "x", "resources": {"workers": 1, "cpus": 1}}
 KILLED = -9

@@ -10,13 +10,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from service.campaign.lifecycle import CampaignEvent
-from service.campaign.records import CampaignRecord, Observation, TrialRecord
-from service.ledger import Ledger
-from service.tracking.attachments import MlflowAttachments
-from service.tracking.links import ATTACHMENTS
-from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
-from service.tracking.projector import Projector
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.ledger import Ledger
+from spectune.service.tracking.attachments import MlflowAttachments
+from spectune.service.tracking.links import ATTACHMENTS
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from spectune.service.tracking.projector import Projector
 from tests.fakes.campaigns import EVERY, enter_campaign
 from tests.fakes.mlflow_server import PrivateMlflow, place_empty_store
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.tracking.breaker import FIRST_SECONDS, LONGEST_SECONDS, Breaker
+from spectune.service.tracking.breaker import FIRST_SECONDS, LONGEST_SECONDS, Breaker
 
 
 def test_it_waits_twice_as_long_after_each_failure_up_to_a_bound() -> None:

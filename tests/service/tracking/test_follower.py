@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from service.app import lead_tracking
-from service.campaign.lifecycle import CampaignEvent
-from service.campaign.records import CampaignRecord, Refusal
-from service.ledger import ServiceLedger
-from service.tracking.follower import Follower
-from service.tracking.projector import Projector
-from service.tracking.rest import rest_seconds
+from spectune.service.app import lead_tracking
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.records import CampaignRecord, Refusal
+from spectune.service.ledger import ServiceLedger
+from spectune.service.tracking.follower import Follower
+from spectune.service.tracking.projector import Projector
+from spectune.service.tracking.rest import rest_seconds
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
 SPECIFICATION = {"objective": {"metric": "loss", "mode": "minimize"}, "arms": [{"name": "a"}]}
@@ -114,14 +114,14 @@ def test_a_tracker_that_is_away_is_left_alone_after_a_few_campaigns() -> None:
 
 
 def test_a_tracker_rests_except_from_what_people_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.tracking.follower.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("spectune.service.tracking.follower.LOOK_SECONDS", 0.01)
     is_resting = threading.Event()
 
     def rest(telling_seconds: float) -> float:
         is_resting.set()
         return 1000.0
 
-    monkeypatch.setattr("service.tracking.follower.rest_seconds", rest)
+    monkeypatch.setattr("spectune.service.tracking.follower.rest_seconds", rest)
 
     def wait_until_told(campaign_id: str) -> None:
         deadline = time.monotonic() + 60

@@ -16,14 +16,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.ledger import Ledger, entries
-from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
-from service.tracking.projector import Projector
-from service.tracking.runs import Point, RunNews
-from service.tracking.served_runs import KnownRun, ServedRuns
-from service.tracking.stored_runs import StoredRuns
-from service.tracking.views import VIEW_TAG
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.ledger import Ledger, entries
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from spectune.service.tracking.projector import Projector
+from spectune.service.tracking.runs import Point, RunNews
+from spectune.service.tracking.served_runs import KnownRun, ServedRuns
+from spectune.service.tracking.stored_runs import StoredRuns
+from spectune.service.tracking.views import VIEW_TAG
 from tests.fakes.mlflow_server import place_empty_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -188,7 +188,7 @@ def test_a_new_process_finds_the_runs_of_the_one_before(kind: str, ledger: Ledge
 def test_writing_the_store_at_once_gives_what_mlflows_own_calls_give(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tracking.projector.BATCH", 3)  # so that latest values are overwritten, too
+    monkeypatch.setattr("spectune.service.tracking.projector.BATCH", 3)  # so that latest values are overwritten, too
     shown = []
     for kind in ("served", "stored"):
         path = place_empty_store(tmp_path / f"{kind}.sqlite")
@@ -229,9 +229,9 @@ def test_the_store_knows_how_large_its_tables_are_when_a_campaign_has_ended(
     ledger: Ledger, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow sorted ten thousand runs by a metric in 10 s, where SQLite had never counted them."""
-    monkeypatch.setattr("service.tracking.stored_runs._ANALYSED_AFTER", 1)
+    monkeypatch.setattr("spectune.service.tracking.stored_runs._ANALYSED_AFTER", 1)
     for batch in (7, 20_000):  # in several windows, and again, when the statistics are there already
-        monkeypatch.setattr("service.tracking.projector.BATCH", batch)
+        monkeypatch.setattr("spectune.service.tracking.projector.BATCH", batch)
         ledger.set_cursor("mlflow", "c", 0)
         Projector(ledger, connected(store, "stored"), "c").catch_up()
         with sqlite3.connect(store.removeprefix("sqlite:///")) as connection:
@@ -245,7 +245,7 @@ def test_the_store_knows_how_large_its_tables_are_when_a_campaign_has_ended(
 def test_views_that_are_too_many_go_and_those_that_people_shared_stay(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tracking.views.MOST_VIEWS", 2)
+    monkeypatch.setattr("spectune.service.tracking.views.MOST_VIEWS", 2)
     runs, client = ServedRuns.connect(store), MlflowClient(tracking_uri=store)
     experiment = runs.experiment(EXPERIMENT, None)
     client.set_experiment_tag(experiment, VIEW_TAG + "a1b2", "theirs")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from service.tracking.naming import NAMES, SUMMARY, metric_name
-from trainers.tasks import TASKS
+from spectune.service.tracking.naming import NAMES, SUMMARY, metric_name
+from spectune.trainers.tasks import TASKS
 
 
 def test_every_metric_of_a_task_has_a_name_and_no_two_share_one() -> None:

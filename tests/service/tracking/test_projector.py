@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.campaign.lifecycle import CampaignEvent, TrialState
-from service.campaign.records import Refusal
-from service.ledger import Ledger, entries
-from service.ledger.spool import Record
-from service.tracking.projector import Projector
+from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.records import Refusal
+from spectune.service.ledger import Ledger, entries
+from spectune.service.ledger.spool import Record
+from spectune.service.tracking.projector import Projector
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
 NUM_TRIALS, NUM_STEPS = 3, 4
@@ -65,7 +65,7 @@ def test_everything_arrives_with_a_summary_of_the_campaign(ledger: Ledger) -> No
 def test_a_trial_that_has_ended_comes_with_all_its_observations(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tracking.projector.BATCH", 3)  # its last window holds some of them only
+    monkeypatch.setattr("spectune.service.tracking.projector.BATCH", 3)  # its last window holds some of them only
     tracker = FakeTracker()
     Projector(ledger, tracker, "c").catch_up()
     assert tracker.histories == {trial: list(range(1, NUM_STEPS + 1)) for trial in range(NUM_TRIALS)}
@@ -132,8 +132,8 @@ def test_batches_grow_shorter_while_the_tracker_fails_and_long_again_afterwards(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch of a thousand runs never arrived over a connection that failed once in a hundred requests."""
-    monkeypatch.setattr("service.tracking.projector.BATCH", 8)
-    monkeypatch.setattr("service.tracking.projector.SHORTEST_BATCH", 2)
+    monkeypatch.setattr("spectune.service.tracking.projector.BATCH", 8)
+    monkeypatch.setattr("spectune.service.tracking.projector.SHORTEST_BATCH", 2)
     limits: list[int] = []
     changes = ledger.changes
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from service.errors import TrackingError
-from service.ledger import Ledger
-from service.tracking.attachments import MlflowAttachments
-from service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
-from service.tracking.pages import MlflowPages
-from service.tracking.projector import Projector
-from service.tracking.reach import problem_with
+from spectune.service.errors import TrackingError
+from spectune.service.ledger import Ledger
+from spectune.service.tracking.attachments import MlflowAttachments
+from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
+from spectune.service.tracking.pages import MlflowPages
+from spectune.service.tracking.projector import Projector
+from spectune.service.tracking.reach import problem_with
 from tests.conftest import MLFLOW_PASSWORD
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.mlflow_server import PrivateMlflow

@@ -16,10 +16,10 @@ from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from service.data_directory import DataDirectory
-from service.errors import TrackingError
-from service.tracking.store_file import Condition, condition_of, make_whole
-from service.tracking.stored_runs import StoredRuns
+from spectune.service.data_directory import DataDirectory
+from spectune.service.errors import TrackingError
+from spectune.service.tracking.store_file import Condition, condition_of, make_whole
+from spectune.service.tracking.stored_runs import StoredRuns
 from tests.fakes.dying import die_at
 from tests.fakes.mlflow_server import place_empty_store
 
@@ -162,7 +162,7 @@ def test_a_store_of_an_older_mlflow_is_brought_up_to_date_as_a_copy(older: Path)
 
 
 def test_a_store_that_is_busy_is_not_set_aside(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.tracking import store_file
+    from spectune.service.tracking import store_file
 
     monkeypatch.setattr(store_file, "_BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(store, isolation_level=None)) as writer:
@@ -200,7 +200,7 @@ def test_a_folder_in_the_place_of_a_store_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_several_processes_that_find_a_broken_store_mend_it_once(store: Path) -> None:
     damage(store, "garbage")
-    command = [sys.executable, "-m", "service.tracking.store_file", str(store), "/bin/true"]
+    command = [sys.executable, "-m", "spectune.service.tracking.store_file", str(store), "/bin/true"]
     running = [subprocess.Popen(command) for _ in range(3)]
     assert [each.wait() for each in running] == [0, 0, 0]
     assert condition_of(store) is Condition.WHOLE

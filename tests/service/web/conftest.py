@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
-from service.web import add_pages
+from spectune.service.settings import Settings
+from spectune.service.web import add_pages
 from tests.service.api.conftest import Bench, make_bench
 
 

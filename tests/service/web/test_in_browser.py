@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service.campaign.lifecycle import CampaignState, TrialState
-from service.ledger import entries
-from service.ledger.access import Role
-from service.settings import Settings
-from service.web import add_pages
+from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.ledger import entries
+from spectune.service.ledger.access import Role
+from spectune.service.settings import Settings
+from spectune.service.web import add_pages
 from tests.fakes.chromium import SECONDS, browser, keep_picture
 from tests.service.api.conftest import Bench, make_bench
 

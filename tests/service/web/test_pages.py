@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.api.access import KEY_COOKIE, TOKEN_HEADER
-from service.campaign.lifecycle import CampaignEvent
-from service.ledger.access import Role
-from service.settings import Settings
-from service.web import add_pages
-from service.web.routes import ASSETS, ROUTES
+from spectune.service.api.access import KEY_COOKIE, TOKEN_HEADER
+from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.ledger.access import Role
+from spectune.service.settings import Settings
+from spectune.service.web import add_pages
+from spectune.service.web.routes import ASSETS, ROUTES
 from tests.service.api.conftest import Bench, make_bench
 from tests.service.api.test_tracking import FakePages
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import TaskOptionError, task_from_options
-from trainers.data.corpora import Tokens, list_corpus, read_corpus
-from trainers.data.corpus_build import build_corpus
-from trainers.data.documents import tokenizer_from
-from trainers.data.text import CorpusError
-from trainers.seeds import generator_for
+from spectune.trainers import TaskOptionError, task_from_options
+from spectune.trainers.data.corpora import Tokens, list_corpus, read_corpus
+from spectune.trainers.data.corpus_build import build_corpus
+from spectune.trainers.data.documents import tokenizer_from
+from spectune.trainers.data.text import CorpusError
+from spectune.trainers.seeds import generator_for
 
 
 def shard(path: Path, tokens: Any, *, magic: int = 20240520, version: int = 1, extra: bytes = b"") -> Path:

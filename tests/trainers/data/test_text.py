@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.data.text import CorpusError, list_text, read_text
+from spectune.trainers.data.text import CorpusError, list_text, read_text
 
 
 def content_of(corpus: Path, names: tuple[str, ...]) -> bytes:

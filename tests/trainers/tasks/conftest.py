@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainers.tasks import Task, task_from_options
+from spectune.trainers.tasks import Task, task_from_options
 
 SMALL: dict[str, dict[str, Any]] = {
     "matrix_regression": {"rows": 12, "columns": 5, "samples": 30, "outputs": 9},

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainers.seeds import generator_for
-from trainers.tasks.attention import attend
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.attention import attend
 
 
 def drawn(*leading: int, dtype: torch.dtype) -> list[Tensor]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from trainers import Schedule, SoloTrial, TrialSetting
-from trainers.fusibility import LossModule, fusion_problem
-from trainers.seeds import generator_for
-from trainers.tasks import TASKS, Task, task_schema
-from trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
+from spectune.trainers import Schedule, SoloTrial, TrialSetting
+from spectune.trainers.fusibility import LossModule, fusion_problem
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import TASKS, Task, task_schema
+from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place
 
 LEARNING_RATES = {
     "matrix_completion": 0.05,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from optimizers import split
-from trainers.data.text import read_text
-from trainers.seeds import generator_for
-from trainers.tasks.language_model import Decoder, LanguageModel
-from trainers.tasks.options import TaskOptionError
-from trainers.tasks.transformer import rotate
+from spectune.optimizers import split
+from spectune.trainers.data.text import read_text
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.language_model import Decoder, LanguageModel
+from spectune.trainers.tasks.options import TaskOptionError
+from spectune.trainers.tasks.transformer import rotate
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainers.seeds import generator_for
-from trainers.tasks.matrix_completion import Factors, MatrixCompletion
-from trainers.tasks.options import TaskOptionError
-from trainers.tasks.task import place
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks.matrix_completion import Factors, MatrixCompletion
+from spectune.trainers.tasks.options import TaskOptionError
+from spectune.trainers.tasks.task import place
 
 TASK = MatrixCompletion(rows=12, columns=9, rank=2, observed_fraction=0.3)
 

@@ -9,9 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.seeds import generator_for
-from trainers.tasks import LinearAttention, MatrixFactorization, MatrixLogistic, MatrixRegression, Task, TaskOptionError
-from trainers.tasks.matrices import OneMatrix, geometric, orthonormal
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import (
+    LinearAttention,
+    MatrixFactorization,
+    MatrixLogistic,
+    MatrixRegression,
+    Task,
+    TaskOptionError,
+)
+from spectune.trainers.tasks.matrices import OneMatrix, geometric, orthonormal
 
 REGRESSION = MatrixRegression(rows=6, columns=4, samples=15, outputs=9)
 LOGISTIC = MatrixLogistic(rows=6, columns=4, samples=40, outputs=5, batch_size=7)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from service.campaign.catalog import RefusedOptionError, installed_catalog
-from trainers import Schedule, SoloTrial, TaskOptionError, TrialSetting, task_from_options
-from trainers.fusibility import fusion_problem
-from trainers.tasks.own import rehearse
+from spectune.service.campaign.catalog import RefusedOptionError, installed_catalog
+from spectune.trainers import Schedule, SoloTrial, TaskOptionError, TrialSetting, task_from_options
+from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.tasks.own import rehearse
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "own_task.py"
 NAME = "own_task:Rosenbrock"
@@ -85,18 +85,19 @@ def test_its_options_are_checked_and_filled_in_as_those_of_any_task() -> None:
         ("        return start\n", "", r"Rosenbrock\.build must give a module with parameters, gave None"),
         ("@dataclass(frozen=True)\nclass Rosenbrock(TaskOptions)", "class Rosenbrock", "is no dataclass"),
         (
-            "from trainers.tasks import TaskOptions",
-            "raise OSError('gone')\nfrom trainers.tasks import TaskOptions",
+            "from spectune.trainers.tasks import TaskOptions",
+            "raise OSError('gone')\nfrom spectune.trainers.tasks import TaskOptions",
             "importing changed_task raised OSError: gone",
         ),
         (
-            "from trainers.tasks import TaskOptions",
-            "import argparse\nargparse.ArgumentParser().parse_args(['-x'])\nfrom trainers.tasks import TaskOptions",
+            "from spectune.trainers.tasks import TaskOptions",
+            "import argparse\nargparse.ArgumentParser().parse_args(['-x'])\n"
+            "from spectune.trainers.tasks import TaskOptions",
             r"importing changed_task raised SystemExit\(2\)",
         ),
         (
-            "from trainers.tasks import TaskOptions",
-            "raise KeyboardInterrupt\nfrom trainers.tasks import TaskOptions",
+            "from spectune.trainers.tasks import TaskOptions",
+            "raise KeyboardInterrupt\nfrom spectune.trainers.tasks import TaskOptions",
             "importing changed_task raised KeyboardInterrupt",
         ),
         (".mean()", ".mean() if exit(1) else 0", r"Rosenbrock\.loss raised SystemExit\(1\)"),
@@ -127,7 +128,7 @@ def test_what_a_module_prints_while_it_is_imported_is_not_shown(
     """A module that parses arguments printed its own usage, under the name of our command."""
     name = with_line(
         importable,
-        "from trainers.tasks import TaskOptions",
+        "from spectune.trainers.tasks import TaskOptions",
         "print('hello')\nimport argparse\nargparse.ArgumentParser().parse_args(['--no-such'])",
     )
     with pytest.raises(TaskOptionError):
@@ -143,10 +144,9 @@ def test_numbers_of_other_types_pass_the_rehearsal(importable: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("service.app:Thing", "'service' is a package of Spectune's own"),
-        ("trainers:Thing", "'trainers' is a package of Spectune's own"),
-        ("optimizers.muon:Muon", "'optimizers' is a package of Spectune's own"),
-        ("search_spaces.x:Muon", "'search_spaces' is a package of Spectune's own"),
+        ("spectune.service.app:Thing", "is Spectune's own"),
+        ("spectune.optimizers.muon:Muon", "is Spectune's own"),
+        ("trainers_of_mine.tasks:Thing", "no module 'trainers_of_mine' can be imported"),
         ("nowhere_at_all:Thing", "no module 'nowhere_at_all' can be imported"),
         ("own_task:Thing", "the module own_task has no Thing"),
         ("own_task:", "is written package.module:ClassName"),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from trainers.tasks import PRESETS, TaskOptionError, task_from_options, task_schema
-from trainers.tasks.language_model import Decoder
+from spectune.trainers.tasks import PRESETS, TaskOptionError, task_from_options, task_schema
+from spectune.trainers.tasks.language_model import Decoder
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.tasks import MatrixCompletion, MatrixRegression
-from trainers.tasks.problems import KEPT_BYTES, kept, kept_problems, problem_bytes
+from spectune.trainers.tasks import MatrixCompletion, MatrixRegression
+from spectune.trainers.tasks.problems import KEPT_BYTES, kept, kept_problems, problem_bytes
 
 
 @pytest.fixture(autouse=True)

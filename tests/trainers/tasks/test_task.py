@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trainers.tasks import TASKS, task_from_options
-from trainers.tasks.options import TaskOptionError
-from trainers.tasks.task import TRAINING_METRICS
+from spectune.trainers.tasks import TASKS, task_from_options
+from spectune.trainers.tasks.options import TaskOptionError
+from spectune.trainers.tasks.task import TRAINING_METRICS
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.data.images import read_images
-from trainers.seeds import generator_for
-from trainers.tasks import TaskOptionError, VisionTransformer
-from trainers.tasks.vision_transformer import _moved_and_flipped
+from spectune.trainers.data.images import read_images
+from spectune.trainers.seeds import generator_for
+from spectune.trainers.tasks import TaskOptionError, VisionTransformer
+from spectune.trainers.tasks.vision_transformer import _moved_and_flipped
 
 
 @pytest.fixture
