@@ -38,10 +38,10 @@ POLAR_EXPRESS: Final[tuple[Triple, ...]] = (
 POLAR_EXPRESS_SAFETY: Final = 1.01
 
 # Ours: greedy minimax for singular values in [3e-3, 1], the best for each number of steps, derived and printed by
-# `python -m spectune.optimizers.rebuild_coefficients`. 3 rows send that interval to within 0.65 of 1, 4 to 0.20,
-# 5 to 4.9e-3, 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005]. The
-# last row stands for every further step. Momenta of a language model reach lower (κ 1e2 to 5e5): on them five rows for 1e-3 are
-# never worse than Polar Express', five rows for 3e-3 often are (docs/decisions/0101-minimax-default.md).
+# `python -m spectune.optimizers.rebuild_coefficients`. 3 rows send that interval to within 0.65 of 1, 4 to 0.20, 5 to
+# 4.9e-3, 6 to 7.5e-8, 7 to rounding; what starts lower arrives lower, 5 rows send [1e-3, 1] -> [0.53, 1.005]. The last
+# row stands for every further step. Momenta of a language model reach lower (κ 1e2 to 5e5): on them five rows for 1e-3
+# are never worse than Polar Express', five rows for 3e-3 often are (docs/decisions/0101-minimax-default.md).
 MINIMAX_LOWEST: Final = 3e-3
 MINIMAX_LOWEST_OF_MOMENTA: Final = 1e-3
 MINIMAX: Final[tuple[Triple, ...]] = (
