@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims_figure import draw
-from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polar.polar_factor import polar_factor
 from spectune.trainers import Schedule, SoloTrial, TrialSetting
 from spectune.trainers.seeds import generator_for
 from spectune.trainers.tasks import LinearAttention, MatrixFactorization, MatrixRegression

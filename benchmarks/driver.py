@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kept import keep
-from spectune.service.campaign.specification import Specification, parse
+from spectune.service.campaign.specification.specification import Specification, parse
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.conductor import Conductor
@@ -28,7 +28,7 @@ from spectune.service.driver.lanes import Lanes
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.spool import Spool
-from spectune.trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 METRICS = {
     "loss": 0.5,

@@ -35,11 +35,11 @@ from benchmarks.peak_memory import peak_bytes
 from spectune.optimizers import split
 from spectune.service.driver.environment import VARIABLES
 from spectune.trainers import Outcome, Schedule, SoloTrial, TrialSetting, task_from_options
-from spectune.trainers.arithmetic import Arithmetic, pin_arithmetic
-from spectune.trainers.plan import make_plan
-from spectune.trainers.population import Population
+from spectune.trainers.engines.plan import make_plan
+from spectune.trainers.engines.population import Population
 from spectune.trainers.seeds import generator_for
 from spectune.trainers.tasks.task import batch_is_fixed, place
+from spectune.trainers.worker.arithmetic import Arithmetic, pin_arithmetic
 
 Advance: TypeAlias = Callable[[int], Any]
 """Train until so many steps are taken in all."""

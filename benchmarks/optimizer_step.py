@@ -31,8 +31,8 @@ from torch.optim import Optimizer
 
 from benchmarks.kept import keep
 from spectune.optimizers import Muon, PolarGrad, Root
-from spectune.optimizers.coefficients import CLASSIC
-from spectune.optimizers.half_products import has_bfloat16_instructions
+from spectune.optimizers.polar.coefficients import CLASSIC
+from spectune.optimizers.polar.half_products import has_bfloat16_instructions
 
 Shapes: TypeAlias = Sequence[tuple[int, int]]
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.momenta import recorded_momenta
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     **{name: {"solver": name} for name in SOLVERS},

@@ -23,7 +23,7 @@ from typing import Final
 import torch
 
 from spectune.trainers import Schedule, TrialSetting, task_from_options
-from spectune.trainers.population import Population
+from spectune.trainers.engines.population import Population
 
 WAYS: Final = ("", "AVX2", "AVX512", "AVX2,STRICT", "AVX512,STRICT", "COMPATIBLE")
 MEMBERS: Final = 8

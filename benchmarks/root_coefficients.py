@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from spectune.optimizers import Root, RootRule, build_optimizer, diagnostics, polar_factor
-from spectune.optimizers.calibration import calibrate, momenta_of_shape, record_momenta
-from spectune.optimizers.root import COEFFICIENTS
+from spectune.optimizers.rules.calibration import calibrate, momenta_of_shape, record_momenta
+from spectune.optimizers.rules.root import COEFFICIENTS
 from spectune.trainers.tasks.language_model import LanguageModel
 
 LR: Final = 0.02

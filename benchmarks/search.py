@@ -28,10 +28,10 @@ import numpy as np
 from spectune.search_spaces import Space
 from spectune.search_spaces.domains import LogUniform
 from spectune.search_spaces.muon import MUON
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.samplers import SamplerName
-from spectune.service.campaign.search import ArmStudy
-from spectune.service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.search.samplers import SamplerName
+from spectune.service.campaign.stopping.rules import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.study import ArmStudy
 
 STEPS: Final = 90
 RUNGS: Final = (10, 30)

@@ -31,8 +31,8 @@ import httpx
 
 from benchmarks.kept import keep
 from spectune.service.api.examples import SPECIFICATION as EXAMPLE
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.data_directory import DataDirectory
 from spectune.service.ledger import ServiceLedger, entries
 from spectune.service.ledger.submissions import LEADER

@@ -22,7 +22,7 @@ from benchmarks.kept import keep_lines
 from spectune.search_spaces import DEFAULT_SPACES, Space, default_space
 from spectune.search_spaces.domains import LogUniform
 from spectune.trainers import Schedule, TrialSetting, task_from_options
-from spectune.trainers.cohorts import cohort_for
+from spectune.trainers.engines.cohorts import cohort_for
 from spectune.trainers.tasks.presets import PRESETS
 
 SMALL: Final = tuple(name for name in PRESETS if name not in ("bytes-5m", "bytes-26m", "gpt2-small", "qwen2.5-0.5b"))

@@ -38,8 +38,8 @@ from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from benchmarks.kept import keep
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.spool import Record
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker

@@ -24,20 +24,20 @@ spelling                  what an unknown name was meant to be
 
 from __future__ import annotations
 
-from spectune.optimizers.adamw import AdamWRule
 from spectune.optimizers.catalog import OPTIMIZERS, OptimizerEntry, build_optimizer
-from spectune.optimizers.gradient_descent import GradientDescentRule
 from spectune.optimizers.hyperparameters import Hyperparameter
-from spectune.optimizers.muon import Muon, MuonRule
-from spectune.optimizers.outliers import percentile_threshold, suppress_outliers
-from spectune.optimizers.parameter_groups import ParameterSplit, split
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.polargrad import PolarGrad, PolarGradRule
-from spectune.optimizers.root import Root, RootRule
-from spectune.optimizers.solvers import SOLVERS
-from spectune.optimizers.spectral import SpectralRule, apply_update
-from spectune.optimizers.spectral_descent import SpectralDescent, SpectralDescentRule
-from spectune.optimizers.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers.parameters.parameter_groups import ParameterSplit, split
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
+from spectune.optimizers.rules.adamw import AdamWRule
+from spectune.optimizers.rules.gradient_descent import GradientDescentRule
+from spectune.optimizers.rules.muon import Muon, MuonRule
+from spectune.optimizers.rules.polargrad import PolarGrad, PolarGradRule
+from spectune.optimizers.rules.root import Root, RootRule
+from spectune.optimizers.rules.spectral import SpectralRule, apply_update
+from spectune.optimizers.rules.spectral_descent import SpectralDescent, SpectralDescentRule
+from spectune.optimizers.rules.spectral_optimizer import SpectralOptimizer
+from spectune.optimizers.stages.outliers import percentile_threshold, suppress_outliers
 
 __all__ = [
     "OPTIMIZERS",

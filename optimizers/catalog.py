@@ -11,15 +11,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from spectune.optimizers.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
-from spectune.optimizers.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
 from spectune.optimizers.hyperparameters import Hyperparameter, check_values, plain, table_of
-from spectune.optimizers.muon import Muon
-from spectune.optimizers.parameter_groups import ParameterSplit, is_vector, split
-from spectune.optimizers.polargrad import PolarGrad
-from spectune.optimizers.root import Root
-from spectune.optimizers.spectral_descent import SpectralDescent
-from spectune.optimizers.spectral_optimizer import ADAMW, SpectralOptimizer
+from spectune.optimizers.parameters.parameter_groups import ParameterSplit, is_vector, split
+from spectune.optimizers.rules.adamw import ADAMW_BETAS, ADAMW_EPS, ADAMW_HYPERPARAMETERS, BESIDE_MATRICES
+from spectune.optimizers.rules.gradient_descent import GRADIENT_DESCENT_HYPERPARAMETERS
+from spectune.optimizers.rules.muon import Muon
+from spectune.optimizers.rules.polargrad import PolarGrad
+from spectune.optimizers.rules.root import Root
+from spectune.optimizers.rules.spectral_descent import SpectralDescent
+from spectune.optimizers.rules.spectral_optimizer import ADAMW, SpectralOptimizer
 from spectune.optimizers.spelling import refuse_unknown
 
 ADAMW_LR_RATIO: Final = 0.1

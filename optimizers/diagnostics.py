@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from spectune.optimizers.arithmetic import exact_dtype
-from spectune.optimizers.coefficients import CLASSIC, DEFAULT_STEPS
-from spectune.optimizers.outliers import percentile_threshold
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.polargrad import nuclear_norm_along
-from spectune.optimizers.solvers import Coefficients
+from spectune.optimizers.polar.coefficients import CLASSIC, DEFAULT_STEPS
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import Coefficients
+from spectune.optimizers.rules.polargrad import nuclear_norm_along
+from spectune.optimizers.stages.outliers import percentile_threshold
 
 
 def orthogonality_error(direction: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from spectune.optimizers.outliers import percentile_problem
-from spectune.optimizers.solvers import COMPUTE_DTYPES, SOLVERS
+from spectune.optimizers.polar.solvers import COMPUTE_DTYPES, SOLVERS
+from spectune.optimizers.stages.outliers import percentile_problem
 
 Kind = Literal["float", "integer", "boolean", "choice", "betas"]
 

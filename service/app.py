@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.data_directory import DataDirectory
 from spectune.service.embedded import EmbeddedCampaign
 from spectune.service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
@@ -109,7 +109,7 @@ def forget_told(ledger: Ledger, campaign_ids: Iterable[str]) -> None:
 def _documents(
     campaign: CampaignRecord, trials: Sequence[TrialRecord], observations: Sequence[Observation]
 ) -> dict[str, bytes]:
-    from spectune.service.campaign.specification import restore
+    from spectune.service.campaign.specification.specification import restore
     from spectune.service.findings.bundle import write_bundle
     from spectune.service.findings.documents import campaign_documents  # Plotly, torch and Optuna
 

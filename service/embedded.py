@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from spectune.service.campaign.records import CampaignRecord, Event, TrialRecord
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.records import CampaignRecord, Event, TrialRecord
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.errors import CampaignBusyError, IllegalTransitionError

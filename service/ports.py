@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from spectune.service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
 
 
 class AttemptLedger(Protocol):

@@ -21,8 +21,8 @@ from spectune.service import app
 from spectune.service.api import create_application
 from spectune.service.api.connections import BoundedConnection
 from spectune.service.api.context import LOCAL_OWNER, Context
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
-from spectune.service.campaign.submission import LIVE
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.model.submission import LIVE
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.temporary_folder import ray_folder
 from spectune.service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.campaign_file import read_document
 
 ROOT = Path(__file__).parents[1]

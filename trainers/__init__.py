@@ -32,10 +32,10 @@ One line a file:
 from __future__ import annotations
 
 from spectune.trainers.checkpoints import CheckpointError
+from spectune.trainers.engines.solo import Outcome, SoloTrial
 from spectune.trainers.options import OptionError
 from spectune.trainers.schedules import Schedule, ScheduleOptionError
 from spectune.trainers.setting import TrialSetting
-from spectune.trainers.solo import Outcome, SoloTrial
 from spectune.trainers.tasks import TASKS, Task, TaskOptionError, task_from_options
 
 __all__ = [

@@ -16,14 +16,15 @@ from spectune.service.api.schemas import (
     Standing,
     Trial,
 )
-from spectune.service.campaign.best import BestPoint, campaign_ranking
-from spectune.service.campaign.leaderboard import ArmStanding, PointStanding
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.numbers import metrics_to_json, to_json
-from spectune.service.campaign.pareto import ParetoPoint
-from spectune.service.campaign.progress import campaign_progress
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.campaign.submission import AttemptRecord, Submission, Summary
+from spectune.service.campaign.analysis.best import BestPoint, campaign_ranking
+from spectune.service.campaign.analysis.leaderboard import ArmStanding, PointStanding
+from spectune.service.campaign.analysis.pareto import ParetoPoint
+from spectune.service.campaign.analysis.summary import Summary
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.numbers import metrics_to_json, to_json
+from spectune.service.campaign.model.progress import campaign_progress
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.submission import AttemptRecord, Submission
 
 _LINKS = ("trials", "events", "leaderboard", "best", "report", "bundle", "attempts", "logs", "set-aside", "tracking")
 _WAITING = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.PAUSING, CampaignState.CANCELLING)

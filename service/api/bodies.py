@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
 from spectune.search_spaces.json_values import json_pointer
-from spectune.service.campaign.problem_list import json_problems
+from spectune.service.campaign.specification.problem_list import json_problems
 from spectune.service.errors import BodyError, Problem, SpecificationError
 
 MAX_BYTES = 1024**2

@@ -15,10 +15,10 @@ from spectune.service.api.cursors import decode, encode
 from spectune.service.api.examples import SPECIFICATION
 from spectune.service.api.routing import CAMPAIGN, Route
 from spectune.service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
-from spectune.service.campaign import naming
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
-from spectune.service.campaign.specification import parse
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.model import naming
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.model.submission import Submission
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.errors import BodyError, CampaignNotFoundError, Problem, SpecificationError
 from spectune.service.ledger.access import Role
 from spectune.service.ledger.pages import CampaignOrder, campaign_key

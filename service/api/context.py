@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from spectune.service.api.standings import Standings, Summaries
-from spectune.service.campaign.catalog import Catalog
+from spectune.service.campaign.specification.catalog import Catalog
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import KeyRecord, Role
 from spectune.service.ports import Pages

@@ -20,8 +20,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from spectune.service.api.campaigns import find
 from spectune.service.api.routing import CAMPAIGN, Route
-from spectune.service.campaign.numbers import metrics_to_json
-from spectune.service.campaign.records import Event, Observation
+from spectune.service.campaign.model.numbers import metrics_to_json
+from spectune.service.campaign.model.records import Event, Observation
 from spectune.service.errors import CampaignNotFoundError, LedgerError, Problem, SpecificationError
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import Role

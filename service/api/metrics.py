@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.set_aside import SPOOL
 from spectune.service.tracking.links import MLFLOW

@@ -10,7 +10,7 @@ from typing import Any
 
 from spectune.service.api.application import create_application
 from spectune.service.api.context import Context
-from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.ledger import ServiceLedger
 from spectune.service.settings import Settings
 

@@ -17,10 +17,10 @@ from spectune.service.api.bodies import Body
 from spectune.service.api.context import caller_of, context_of
 from spectune.service.api.examples import SPECIFICATION
 from spectune.service.api.routing import Route
-from spectune.service.campaign.progress import planned_trials
-from spectune.service.campaign.samplers import ADAPTIVE_SAMPLERS
-from spectune.service.campaign.search import arm_study
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.model.progress import planned_trials
+from spectune.service.campaign.search.samplers import ADAPTIVE_SAMPLERS
+from spectune.service.campaign.specification.specification import Specification
+from spectune.service.campaign.study import arm_study
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import Role
 

@@ -10,12 +10,12 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from spectune.service.api.campaigns import find
 from spectune.service.api.context import context_of
 from spectune.service.api.routing import CAMPAIGN, Route
-from spectune.service.campaign.records import TrialRecord
-from spectune.service.campaign.specification import Specification, restore
+from spectune.service.campaign.model.records import TrialRecord
+from spectune.service.campaign.specification.specification import Specification, restore
 from spectune.service.ledger.access import Role
 
 if TYPE_CHECKING:
-    from spectune.service.campaign.report import Report
+    from spectune.service.campaign.analysis.report import Report
 
 
 def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Specification, list[TrialRecord]]:
@@ -24,7 +24,7 @@ def make_campaign_report(request: Request, campaign_id: str) -> tuple[Report, Sp
     Raises:
         CampaignNotFoundError: There is no such campaign for the caller.
     """
-    from spectune.service.campaign.report import make_report  # Optuna
+    from spectune.service.campaign.analysis.report import make_report  # Optuna
 
     context, campaign = context_of(request), find(request, campaign_id).campaign
     specification = restore(campaign.specification)

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from spectune.service.api.examples import CAMPAIGN
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.records import Phase
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.records import Phase
 
 Number = float | str
 _NUMBER = "a number, or one of the strings NaN, Infinity and -Infinity"

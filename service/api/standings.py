@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from spectune.service.campaign.leaderboard import ArmStanding
-from spectune.service.campaign.live_leaderboard import LiveLeaderboard
-from spectune.service.campaign.records import CampaignRecord
-from spectune.service.campaign.submission import Submission, Summary
+from spectune.service.campaign.analysis.leaderboard import ArmStanding
+from spectune.service.campaign.analysis.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.analysis.summary import Summary
+from spectune.service.campaign.model.records import CampaignRecord
+from spectune.service.campaign.model.submission import Submission
 from spectune.service.ledger import ServiceLedger
 
 _MOST_TRIALS = 100_000  # of all leaderboards together: some fifty megabytes

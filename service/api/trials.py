@@ -20,16 +20,16 @@ from spectune.service.api.context import context_of
 from spectune.service.api.cursors import decode, encode
 from spectune.service.api.routing import CAMPAIGN, Route
 from spectune.service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
-from spectune.service.campaign.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.comparability import lacking_sentence
-from spectune.service.campaign.leaderboard import ArmStanding
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.pareto import campaign_front
-from spectune.service.campaign.progress import Tally
-from spectune.service.campaign.records import Phase
-from spectune.service.campaign.specification import restore
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.analysis.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
+from spectune.service.campaign.analysis.comparability import lacking_sentence
+from spectune.service.campaign.analysis.leaderboard import ArmStanding
+from spectune.service.campaign.analysis.pareto import campaign_front
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.progress import Tally
+from spectune.service.campaign.model.records import Phase
+from spectune.service.campaign.model.submission import Submission
+from spectune.service.campaign.specification.specification import restore
 from spectune.service.errors import Problem, SpecificationError
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import Role

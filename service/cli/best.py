@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.progress import tally
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.model.progress import tally
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from spectune.service.cli.stored import CampaignArgument, read_stored
 from spectune.service.errors import NothingToShowError

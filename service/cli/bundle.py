@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from spectune.service.campaign.best import own_best
-from spectune.service.campaign.leaderboard import leaderboard
+from spectune.service.campaign.analysis.best import own_best
+from spectune.service.campaign.analysis.leaderboard import leaderboard
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from spectune.service.cli.stored import CampaignArgument, read_stored
 from spectune.service.findings.bundle import Bundle, BundledTrial, write_bundle
@@ -21,7 +21,7 @@ def bundle(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Write a campaign into one file: specification, environment, seeds, curves and report, with checksums."""
-    from spectune.service.campaign.catalog import installed_catalog
+    from spectune.service.campaign.specification.catalog import installed_catalog
     from spectune.service.findings.documents import campaign_documents  # torch, Optuna and Plotly
 
     stored = read_stored(data_dir, campaign)

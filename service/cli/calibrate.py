@@ -29,12 +29,12 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit the coefficients of Newton-Schulz to a shape, and to recorded momenta of it."""
-    from spectune.optimizers.calibration import (
+    from spectune.optimizers.polar.coefficients import CLASSIC
+    from spectune.optimizers.rules.calibration import (
         cache_folder,
         calibration_loss,
     )  # torch takes seconds, and only this verb needs it
-    from spectune.optimizers.calibration import calibrate as fit
-    from spectune.optimizers.coefficients import CLASSIC
+    from spectune.optimizers.rules.calibration import calibrate as fit
 
     rows, columns = _two_numbers(shape, "x", "--shape", kind=int)
     parts = _two_numbers(mix, ":", "--mix", kind=float)
@@ -68,7 +68,7 @@ def _two_numbers(text: str, separator: str, option: str, *, kind: type[Any]) -> 
 def _recorded(path: Path, shape: tuple[int, int]) -> list[Tensor]:
     import torch
 
-    from spectune.optimizers.calibration import momenta_of_shape
+    from spectune.optimizers.rules.calibration import momenta_of_shape
 
     hint = "--momenta"
     try:

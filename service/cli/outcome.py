@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spectune.service.campaign.best import Ranking, campaign_ranking, own_best
-from spectune.service.campaign.leaderboard import ArmStanding, PointStanding, leaderboard
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.numbers import interval_text, number_text, plain_json
-from spectune.service.campaign.pareto import ParetoPoint, campaign_front
-from spectune.service.campaign.progress import campaign_progress, tally
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.campaign.report import final_verdicts
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.analysis.best import Ranking, campaign_ranking, own_best
+from spectune.service.campaign.analysis.leaderboard import ArmStanding, PointStanding, leaderboard
+from spectune.service.campaign.analysis.pareto import ParetoPoint, campaign_front
+from spectune.service.campaign.analysis.report import final_verdicts
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.numbers import interval_text, number_text, plain_json
+from spectune.service.campaign.model.progress import campaign_progress, tally
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.campaign_file import write_yaml
 from spectune.service.cli.consoles import print_table
 from spectune.service.data_directory import DataDirectory

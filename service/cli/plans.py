@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from spectune.service.campaign.records import Event, Observation, TrialRecord
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.model.records import Event, Observation, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 
 
 def plan_line(specification: Specification, event: Event) -> str:

@@ -10,11 +10,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from spectune.service.campaign.best import own_best
-from spectune.service.campaign.leaderboard import ArmStanding
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.live_leaderboard import LiveLeaderboard
-from spectune.service.campaign.progress import (
+from spectune.service.campaign.analysis.best import own_best
+from spectune.service.campaign.analysis.leaderboard import ArmStanding
+from spectune.service.campaign.analysis.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.progress import (
     CampaignProgress,
     campaign_progress,
     duration_text,
@@ -22,8 +22,8 @@ from spectune.service.campaign.progress import (
     states_text,
     tally,
 )
-from spectune.service.campaign.records import CampaignRecord, TrialRecord
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.model.records import CampaignRecord, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 
 LINE_SECONDS = 10.0
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.numbers import from_json, interval_text
-from spectune.service.campaign.progress import duration_text, untold_text
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.numbers import from_json, interval_text
+from spectune.service.campaign.model.progress import duration_text, untold_text
 from spectune.service.campaign_file import read_document
 from spectune.service.cli.consoles import output_console, print_table
 from spectune.service.cli.stored import read_stored

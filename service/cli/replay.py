@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spectune.service.campaign.executions import machine_name
-from spectune.service.campaign.numbers import to_json
+from spectune.service.campaign.analysis.executions import machine_name
+from spectune.service.campaign.model.numbers import to_json
 from spectune.service.cli.bundle import best_trials
 from spectune.service.errors import BundleError, NothingToShowError
 from spectune.service.findings.bundle import Bundle, read_bundle

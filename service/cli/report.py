@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spectune.service.campaign.numbers import interval_text
+from spectune.service.campaign.model.numbers import interval_text
 from spectune.service.cli.consoles import output_console, print_table
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
 from spectune.service.cli.stored import CampaignArgument, StoredCampaign, read_stored
@@ -21,7 +21,7 @@ from spectune.service.findings.verdict_lines import verdict_lines
 from spectune.service.written_files import write_output
 
 if TYPE_CHECKING:
-    from spectune.service.campaign.report import ArmReport, Report
+    from spectune.service.campaign.analysis.report import ArmReport, Report
 
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write one HTML file with figures here; it needs no net.")
@@ -47,8 +47,8 @@ def report(
 
 def report_on(stored: StoredCampaign) -> Report:
     """Make the report of a stored campaign; imports torch and Optuna."""
-    from spectune.service.campaign.catalog import installed_catalog
-    from spectune.service.campaign.report import make_report
+    from spectune.service.campaign.analysis.report import make_report
+    from spectune.service.campaign.specification.catalog import installed_catalog
 
     return make_report(
         stored.specification, stored.record, stored.trials, stored.observations, catalog=installed_catalog()

@@ -15,12 +15,17 @@ import typer
 from rich.console import Console
 
 from spectune.service.app import embedded_campaign, embedded_launcher, embedded_pages, embedded_projection
-from spectune.service.campaign import naming
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.records import CampaignRecord, Observation
-from spectune.service.campaign.report import bound_warnings
-from spectune.service.campaign.specification import Specification, foreseen_resources, is_portable_foreseen, parse
+from spectune.service.campaign.analysis.report import bound_warnings
+from spectune.service.campaign.model import naming
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.records import CampaignRecord, Observation
+from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.campaign.specification.specification import (
+    Specification,
+    foreseen_resources,
+    is_portable_foreseen,
+    parse,
+)
 from spectune.service.campaign_file import read_document
 from spectune.service.cli.consoles import output_console
 from spectune.service.cli.interrupts import Interrupts

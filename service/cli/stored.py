@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from spectune.search_spaces.space import nearest_hint
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.campaign.specification import Specification, restore
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.specification import Specification, restore
 from spectune.service.data_directory import DataDirectory
 from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, LedgerError
 from spectune.service.ledger import Ledger

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectune.search_spaces.space import nearest_hint
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from spectune.service.data_directory import DataDirectory
 from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError

@@ -23,10 +23,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.lifecycle import CampaignEvent
-from spectune.service.campaign.sections import ResourcesSection
-from spectune.service.campaign.specification import parse, restore
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import CampaignEvent
+from spectune.service.campaign.specification.sections import ResourcesSection
+from spectune.service.campaign.specification.specification import parse, restore
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.cluster import ray_for
 from spectune.service.driver.environment import portable_environment

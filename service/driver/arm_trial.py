@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.outcomes import SeedHistory
-from spectune.service.campaign.records import Phase, TrialRecord
-from spectune.trainers.messages import Ending, MemberReport
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.outcomes import SeedHistory
+from spectune.service.campaign.model.records import Phase, TrialRecord
+from spectune.trainers.worker.messages import Ending, MemberReport
 
 if TYPE_CHECKING:
     from spectune.service.driver.arms import Arm

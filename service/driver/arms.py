@@ -12,15 +12,14 @@ from enum import StrEnum
 from functools import partial
 from typing import assert_never
 
-from spectune.service.campaign import naming
-from spectune.service.campaign.finals import extra_trials
-from spectune.service.campaign.lifecycle import TrialEvent, next_trial_state
-from spectune.service.campaign.outcomes import SeedHistory
-from spectune.service.campaign.points import Point
-from spectune.service.campaign.records import Observation, Phase, TrialRecord
-from spectune.service.campaign.search import NoPoint, arm_study
-from spectune.service.campaign.specification import Specification
-from spectune.service.campaign.stopping import (
+from spectune.service.campaign.model import naming
+from spectune.service.campaign.model.lifecycle import TrialEvent, next_trial_state
+from spectune.service.campaign.model.outcomes import SeedHistory
+from spectune.service.campaign.model.points import Point
+from spectune.service.campaign.model.records import Observation, Phase, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
+from spectune.service.campaign.stopping.finals import extra_trials
+from spectune.service.campaign.stopping.rules import (
     Hyperband,
     Median,
     RungDecision,
@@ -28,6 +27,7 @@ from spectune.service.campaign.stopping import (
     StoppingRule,
     SuccessiveHalving,
 )
+from spectune.service.campaign.study import NoPoint, arm_study
 from spectune.service.driver.arm_trial import ArmTrial, history_of, record_of, restored
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from spectune.service.campaign.made_explicit import completed_config
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.specification.made_explicit import completed_config
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.driver.arm_trial import ArmTrial
-from spectune.trainers.messages import Assignment
 from spectune.trainers.schedules import Schedule
 from spectune.trainers.setting import TrialSetting
 from spectune.trainers.tasks import task_from_options
+from spectune.trainers.worker.messages import Assignment
 
 
 class MakeAssignment(Protocol):

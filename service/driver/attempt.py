@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from spectune.service.campaign.budget import Exhausted, SpendingLimit, wall_seconds
-from spectune.service.campaign.conclusion import conclusion
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
-from spectune.service.campaign.sections import ResourcesSection
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.specification.sections import ResourcesSection
+from spectune.service.campaign.specification.specification import Specification
+from spectune.service.campaign.stopping.budget import Exhausted, SpendingLimit, wall_seconds
+from spectune.service.campaign.stopping.conclusion import conclusion
 from spectune.service.data_directory import Access, DataDirectory
 from spectune.service.driver.arms import Arm, make_arms
 from spectune.service.driver.assignments import AssignmentMaker
@@ -30,8 +30,8 @@ from spectune.service.errors import FencedError, ServiceError
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.recovery import import_earlier_spools
 from spectune.service.ledger.spool import Spool
-from spectune.trainers.arithmetic import Arithmetic
-from spectune.trainers.slot import SlotOptions
+from spectune.trainers.worker.arithmetic import Arithmetic
+from spectune.trainers.worker.slot import SlotOptions
 
 CLOSE_SECONDS = 60.0
 CHECKPOINT_SECONDS = 10.0

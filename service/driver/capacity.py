@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from spectune.service.campaign.records import Event
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.model.records import Event
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.errors import LedgerError
 
 _log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.decision import SlotState
 from spectune.service.ledger import entries
 from spectune.service.ledger.spool import Record
-from spectune.trainers.fused_step_check import FusionCheck
-from spectune.trainers.messages import MemberReport
-from spectune.trainers.plan import Plan
+from spectune.trainers.engines.fused_step_check import FusionCheck
+from spectune.trainers.engines.plan import Plan
+from spectune.trainers.worker.messages import MemberReport
 
 
 class Chronicle:

@@ -20,7 +20,7 @@ from ray._private.node import Node
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.exceptions import RpcError
 
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.driver.environment import worker_environment
 from spectune.service.driver.temporary_folder import SessionFolder, remove_dead_sessions
 from spectune.service.errors import ClusterAwayError

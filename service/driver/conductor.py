@@ -22,8 +22,8 @@ from spectune.service.driver.dispatcher import Dispatcher
 from spectune.service.driver.stops import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger.spool import Spool
-from spectune.trainers.arithmetic import Execution
-from spectune.trainers.messages import SlotReport, Verdict
+from spectune.trainers.worker.arithmetic import Execution
+from spectune.trainers.worker.messages import SlotReport, Verdict
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
 _CHECK_SECONDS = 1.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.ledger.spool import Record
-from spectune.trainers.arithmetic import Execution
-from spectune.trainers.messages import Verdict
+from spectune.trainers.worker.arithmetic import Execution
+from spectune.trainers.worker.messages import Verdict
 
 
 @dataclass

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from spectune.service.campaign.budget import Exhausted
-from spectune.service.campaign.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
-from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.campaign.model.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
+from spectune.service.campaign.model.records import Observation, TrialRecord
+from spectune.service.campaign.stopping.budget import Exhausted
 from spectune.service.driver.arm_trial import ArmTrial, with_objectives
 from spectune.service.driver.arms import Arm, Fate
 from spectune.service.driver.assignments import MakeAssignment
@@ -28,8 +28,8 @@ from spectune.service.driver.seating import HEAD_START_SECONDS, Seating
 from spectune.service.driver.stops import StopKind
 from spectune.service.driver.turns import Turns
 from spectune.service.ledger.spool import Record
-from spectune.trainers.arithmetic import Execution
-from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.arithmetic import Execution
+from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
 
 
 class Dispatcher:

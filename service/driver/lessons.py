@@ -14,7 +14,7 @@ from spectune.service.driver.decision import SlotState
 from spectune.service.driver.failures import Failures, is_out_of_memory
 from spectune.service.driver.lanes import Lanes
 from spectune.service.ledger.spool import Record
-from spectune.trainers.messages import Ending, MemberReport, SlotReport
+from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport
 
 
 class Lessons:

@@ -5,7 +5,7 @@ Each move changes the trial, its arm and who waits for a slot, and gives the rec
 
 from __future__ import annotations
 
-from spectune.service.campaign.lifecycle import TrialEvent
+from spectune.service.campaign.model.lifecycle import TrialEvent
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.chronicle import Chronicle
 from spectune.service.driver.decision import SlotState

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from spectune.service.campaign.numbers import from_json, to_json
+from spectune.service.campaign.model.numbers import from_json, to_json
 from spectune.service.driver.environment import portable_environment, worker_environment
 from spectune.service.errors import BundleError
 from spectune.service.findings.bundle import Bundle, BundledTrial, read_bundle
@@ -42,7 +42,7 @@ class Replayed:
         expected: Its last objective then.
         deviation: |value - expected| / |expected|; 0 if both are NaN.
         largest: The largest such deviation along the curve.
-        execution: On what it was computed now: `spectune.trainers.arithmetic.Execution` as JSON values.
+        execution: On what it was computed now: `spectune.trainers.worker.arithmetic.Execution` as JSON values.
         failure: The traceback of its code; empty if it did not fail.
     """
 
@@ -157,8 +157,8 @@ def main() -> None:
 
 
 def _train(bundle: Bundle, trials: Sequence[BundledTrial], is_portable: bool) -> Iterator[dict[str, Any]]:
-    from spectune.trainers.arithmetic import Arithmetic, execution_here
-    from spectune.trainers.slot import prepare_process
+    from spectune.trainers.worker.arithmetic import Arithmetic, execution_here
+    from spectune.trainers.worker.slot import prepare_process
 
     resources = bundle.specification.resources
     arithmetic = Arithmetic.PORTABLE if is_portable else Arithmetic.FASTEST
@@ -188,8 +188,8 @@ def _train_group(
 ) -> Iterator[tuple[int, dict[int, float], str]]:
     """Train trials to the ends of their curves; yields the number, the objective by step and the failure of each."""
     from spectune.service.driver.assignments import AssignmentMaker
-    from spectune.trainers.cohorts import cohort_for
-    from spectune.trainers.solo import Outcome
+    from spectune.trainers.engines.cohorts import cohort_for
+    from spectune.trainers.engines.solo import Outcome
 
     maker, metric = AssignmentMaker(bundle.specification), bundle.specification.objective.metric
     arms = [arm.name for arm in bundle.specification.arms]

@@ -21,8 +21,8 @@ from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGA
 from ray.tune.search import Searcher
 
 from spectune.service.driver.conductor import Conductor
-from spectune.trainers.ray_cohort import CohortSlot, placement
-from spectune.trainers.slot import SlotOptions
+from spectune.trainers.worker.ray_cohort import CohortSlot, placement
+from spectune.trainers.worker.slot import SlotOptions
 
 STOP_GRACE_SECONDS = 20.0
 SETTLE_SECONDS = 1.0

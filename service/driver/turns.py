@@ -26,7 +26,7 @@ from spectune.service.driver.arms import Arm
 from spectune.service.driver.assignments import MakeAssignment
 from spectune.service.driver.decision import SlotState
 from spectune.service.driver.lanes import Lanes
-from spectune.trainers.messages import SlotReport, Verdict
+from spectune.trainers.worker.messages import SlotReport, Verdict
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them
 SLACK_SECONDS = 0.1  # what is less apart trains side by side

@@ -6,14 +6,20 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spectune.service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES, BestPoint, campaign_ranking, own_best
-from spectune.service.campaign.comparability import Comparability, comparability, group_of
-from spectune.service.campaign.leaderboard import ArmStanding
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.progress import Tally
-from spectune.service.campaign.records import CampaignRecord, TrialRecord
-from spectune.service.campaign.report import Report
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.analysis.best import (
+    NONE_COMPLETED,
+    TWO_OBJECTIVES,
+    BestPoint,
+    campaign_ranking,
+    own_best,
+)
+from spectune.service.campaign.analysis.comparability import Comparability, comparability, group_of
+from spectune.service.campaign.analysis.leaderboard import ArmStanding
+from spectune.service.campaign.analysis.report import Report
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.progress import Tally
+from spectune.service.campaign.model.records import CampaignRecord, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.campaign_file import write_yaml
 from spectune.service.errors import NothingToShowError
 

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.numbers import from_json, metrics_from_json, metrics_to_json, to_json
-from spectune.service.campaign.records import Observation, Phase, TrialOutcome, TrialRecord
-from spectune.service.campaign.specification import Specification, restore
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.numbers import from_json, metrics_from_json, metrics_to_json, to_json
+from spectune.service.campaign.model.records import Observation, Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.specification.specification import Specification, restore
 from spectune.service.campaign_file import parse_document
 from spectune.service.errors import BundleError
 

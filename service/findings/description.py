@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from spectune.service.campaign.report import ArmReport, Report
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.analysis.report import ArmReport, Report
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.findings.tables import ARM_COLUMNS, arm_row, configuration
 from spectune.service.findings.verdict_lines import verdict_lines
 

@@ -16,12 +16,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
-from spectune.service.campaign.catalog import Catalog
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.progress import tally
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.campaign.report import make_report
-from spectune.service.campaign.specification import restore
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.analysis.report import make_report
+from spectune.service.campaign.model.progress import tally
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.catalog import Catalog
+from spectune.service.campaign.specification.specification import restore
 from spectune.service.campaign_file import write_yaml
 from spectune.service.errors import NothingToShowError
 from spectune.service.findings.best import best_text

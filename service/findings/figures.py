@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas  # noqa: F401  # Plotly asks whether it is there, and must not find what another thread has half imported
 import plotly.graph_objects as go
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import Phase, TrialRecord
-from spectune.service.campaign.report import Report
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.analysis.report import Report
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import Phase, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's, for colour-blind eyes
 _WIDE = 100.0  # largest over smallest value

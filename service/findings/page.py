@@ -14,9 +14,9 @@ from functools import cache
 
 import plotly.graph_objects as go
 
-from spectune.service.campaign.records import TrialRecord
-from spectune.service.campaign.report import Report
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.analysis.report import Report
+from spectune.service.campaign.model.records import TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.findings.best import best_line
 from spectune.service.findings.figures import learning_rate_figure, report_figures
 from spectune.service.findings.plotly_script import plotly_script

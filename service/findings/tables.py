@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from spectune.service.campaign.leaderboard import PointStanding
-from spectune.service.campaign.numbers import interval_text, number_text
-from spectune.service.campaign.report import ArmReport, Report
-from spectune.service.campaign.sensitivity import Basin
+from spectune.service.campaign.analysis.leaderboard import PointStanding
+from spectune.service.campaign.analysis.report import ArmReport, Report
+from spectune.service.campaign.analysis.sensitivity import Basin
+from spectune.service.campaign.model.numbers import interval_text, number_text
 
 _NONE = "–"
 

@@ -1,4 +1,4 @@
-"""What the code of trials printed in workers, by trial, read from the files that `trainers.worker_output` wrote."""
+"""What the code of trials printed in workers, by trial; `trainers.worker.worker_output` wrote it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from spectune.service.campaign.clean_text import clean_text
+from spectune.service.campaign.model.clean_text import clean_text
 
 _MARK: Final = b"\x1e"
 _LONGEST: Final = 256 * 1024

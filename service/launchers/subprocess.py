@@ -19,7 +19,7 @@ from typing import IO
 
 import psutil
 
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.environment import driver_environment
 from spectune.service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name

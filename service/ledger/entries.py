@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, RowMapping, bindparam, insert, select, update
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.numbers import from_json, kind_of, metrics_to_json
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.numbers import from_json, kind_of, metrics_to_json
 from spectune.service.ledger.record_shapes import RecordError, check_record
 from spectune.service.ledger.spool import Record
 from spectune.service.ledger.tables import events, observations, trials

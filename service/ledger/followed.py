@@ -13,7 +13,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, delete, insert, s
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from spectune.service.campaign.records import CampaignRecord, Event, Observation, Refusal, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Refusal, TrialRecord
 from spectune.service.errors import CampaignNotFoundError, LedgerError
 from spectune.service.ledger import rows
 from spectune.service.ledger.engine import address, connect_engine

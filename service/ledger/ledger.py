@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState, next_campaign_state
 from spectune.service.errors import FencedError
 from spectune.service.ledger import entries
 from spectune.service.ledger.engine import database_clock

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, case, func, or_, select
 
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.progress import Tally
-from spectune.service.campaign.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
-from spectune.service.campaign.submission import Submission, Summary
+from spectune.service.campaign.analysis.summary import Summary
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.progress import Tally
+from spectune.service.campaign.model.records import CampaignRecord, Observation, Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.model.submission import Submission
 from spectune.service.errors import TrialNotFoundError
 from spectune.service.ledger import rows
 from spectune.service.ledger.set_aside import SPOOL

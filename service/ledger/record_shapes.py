@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.ledger.spool import DAMAGED
 
 _LARGEST_INTEGER: Final = 2**31 - 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from spectune.service.campaign.lifecycle import (
+from spectune.service.campaign.model.lifecycle import (
     TRIAL_TRANSITIONS,
     CampaignState,
     TrialEvent,

@@ -1,12 +1,12 @@
-"""From database rows to the values of `spectune.service.campaign.records`."""
+"""From database rows to the values of `spectune.service.campaign.model.records`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.numbers import from_column, metrics_from_json
-from spectune.service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialOutcome, TrialRecord
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.numbers import from_column, metrics_from_json
+from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Phase, TrialOutcome, TrialRecord
 
 
 def campaign(row: Any) -> CampaignRecord:

@@ -15,8 +15,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.records import Refusal
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.records import Refusal
 from spectune.service.ledger import entries
 from spectune.service.ledger.statements import insert_or_ignore
 from spectune.service.ledger.tables import dead_letters, events

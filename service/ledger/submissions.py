@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from spectune.service.campaign.clean_text import clean_text
-from spectune.service.campaign.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
-from spectune.service.campaign.submission import LIVE, AttemptRecord, Submission
+from spectune.service.campaign.model.clean_text import clean_text
+from spectune.service.campaign.model.lifecycle import STOPPED_BY_USER, CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.submission import LIVE, AttemptRecord, Submission
 from spectune.service.errors import (
     CampaignNotFoundError,
     IdempotencyError,

@@ -14,11 +14,11 @@ from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select, tuple_
 
-from spectune.service.campaign.leaderboard import ArmStanding, leaderboard
-from spectune.service.campaign.lifecycle import STOPPED_BY_USER, TrialState
-from spectune.service.campaign.progress import Tally
-from spectune.service.campaign.records import CampaignRecord, Phase, TrialOutcome
-from spectune.service.campaign.submission import Summary
+from spectune.service.campaign.analysis.leaderboard import ArmStanding, leaderboard
+from spectune.service.campaign.analysis.summary import Summary
+from spectune.service.campaign.model.lifecycle import STOPPED_BY_USER, TrialState
+from spectune.service.campaign.model.progress import Tally
+from spectune.service.campaign.model.records import CampaignRecord, Phase, TrialOutcome
 from spectune.service.ledger import rows
 from spectune.service.ledger.tables import trials
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.model.submission import Submission
 
 _ROUNDING = 1e-6  # of a GPU: three times 0.1 and 0.7 are one
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.submission import Submission
 from spectune.service.driver.exit_codes import ExitCode
 
 MAX_FAILURES = 3

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.submission import Submission
 from spectune.service.data_directory import DataDirectory
 from spectune.service.embedded import settle
 from spectune.service.errors import (

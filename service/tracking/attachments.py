@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
 from spectune.service.ports import FollowedLedger
 from spectune.service.tracking import links
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT

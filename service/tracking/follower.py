@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.tracking.breaker import Breaker
 from spectune.service.tracking.links import ATTACHMENTS, MLFLOW
 from spectune.service.tracking.projector import Projector

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
-from spectune.service.campaign.records import CampaignRecord, Refusal, TrialNews
+from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
 from spectune.service.tracking import links
 from spectune.service.tracking.naming import metric_name
 from spectune.service.tracking.runs import RunNews, campaign_news, trial_news

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.errors import TrackingError
 from spectune.service.ports import CampaignPages
 from spectune.service.tracking import links

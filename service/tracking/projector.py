@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from spectune.service.campaign.best import campaign_ranking
-from spectune.service.campaign.leaderboard import leaderboard, place_of
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.progress import tally
-from spectune.service.campaign.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
+from spectune.service.campaign.analysis.best import campaign_ranking
+from spectune.service.campaign.analysis.leaderboard import leaderboard, place_of
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.progress import tally
+from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
 from spectune.service.ports import Attachments, FollowedLedger, Tracker
 
 BATCH = 20_000

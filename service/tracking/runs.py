@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, assert_never
 
-from spectune.service.campaign import naming
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialNews, TrialRecord
+from spectune.service.campaign.model import naming
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialNews, TrialRecord
 from spectune.service.tracking.naming import LOG_LR, metric_name
 from spectune.service.tracking.views import COLOUR_TAG, colour
 

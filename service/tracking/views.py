@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.tracking.naming import LOG_LR, metric_name
 
 VIEW_TAG: Final = "mlflow.sharedViewState."

@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import Observation, Phase, TrialRecord
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import Observation, Phase, TrialRecord
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.findings.figures import colour_of, learning_rate_figure, titled
 
 _COLUMNS = 3

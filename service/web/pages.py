@@ -14,17 +14,17 @@ from spectune.service.api.campaigns import find, list_campaigns
 from spectune.service.api.context import caller_of, context_of
 from spectune.service.api.report import make_campaign_report
 from spectune.service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
-from spectune.service.campaign.comparability import lacking_sentence
-from spectune.service.campaign.lifecycle import (
+from spectune.service.campaign.analysis.comparability import lacking_sentence
+from spectune.service.campaign.model.lifecycle import (
     CAMPAIGN_TRANSITIONS,
     CampaignEvent,
     CampaignState,
     TrialState,
     has_failures,
 )
-from spectune.service.campaign.progress import untold_text
-from spectune.service.campaign.records import TrialRecord
-from spectune.service.campaign.specification import restore
+from spectune.service.campaign.model.progress import untold_text
+from spectune.service.campaign.model.records import TrialRecord
+from spectune.service.campaign.specification.specification import restore
 from spectune.service.ledger.access import Role
 from spectune.service.ledger.pages import TrialOrder
 from spectune.service.tracking.links import MLFLOW

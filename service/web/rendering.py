@@ -13,8 +13,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spectune.service.api.access import KEY_COOKIE, token_of
-from spectune.service.campaign.numbers import from_json, interval_text, number_text
-from spectune.service.campaign.progress import duration_text
+from spectune.service.campaign.model.numbers import from_json, interval_text, number_text
+from spectune.service.campaign.model.progress import duration_text
 
 # Plotly writes styles into its elements, and compiles the program that draws parallel coordinates.
 _POLICY = (

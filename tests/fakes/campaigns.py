@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.ledger import Ledger, ServiceLedger, entries
 from spectune.service.ledger.spool import Record
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spectune.service.campaign.budget import SpendingLimit
-from spectune.service.campaign.specification import Specification, parse
+from spectune.service.campaign.specification.specification import Specification, parse
+from spectune.service.campaign.stopping.budget import SpendingLimit
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
@@ -18,9 +18,9 @@ from spectune.service.driver.dispatcher import Dispatcher
 from spectune.service.driver.lanes import Lanes
 from spectune.service.driver.stops import StopKind
 from spectune.service.ledger.spool import Record
-from spectune.trainers.fused_step_check import FusionCheck
-from spectune.trainers.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
-from spectune.trainers.plan import Plan
+from spectune.trainers.engines.fused_step_check import FusionCheck
+from spectune.trainers.engines.plan import Plan
+from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
 
 STEPS = 90
 

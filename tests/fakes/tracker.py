@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from spectune.service.campaign.records import CampaignRecord, Refusal, TrialNews
+from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
 
 
 class TrackerDownError(Exception):

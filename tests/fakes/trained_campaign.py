@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.spool import Record
-from spectune.trainers.arithmetic import Arithmetic, execution_here
-from spectune.trainers.cohorts import cohort_for
-from spectune.trainers.slot import prepare_process
+from spectune.trainers.engines.cohorts import cohort_for
+from spectune.trainers.worker.arithmetic import Arithmetic, execution_here
+from spectune.trainers.worker.slot import prepare_process
 
 DOCUMENT: dict[str, Any] = {
     "name": "trained",

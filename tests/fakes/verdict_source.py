@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spectune.trainers.messages import Verdict
+from spectune.trainers.worker.messages import Verdict
 
 
 class ScriptedVerdicts:

@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.records import Observation, TrialRecord
-from spectune.service.campaign.report import make_report
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.analysis.report import make_report
+from spectune.service.campaign.model.records import Observation, TrialRecord
+from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Outcome, Run
 

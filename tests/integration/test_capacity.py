@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.driver.capacity import WAITING
 from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Run

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.findings.documents import campaign_documents
 from spectune.service.ledger import Ledger
 from spectune.service.ports import CampaignPages

@@ -12,7 +12,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.campaign.model.records import Observation, TrialRecord
 from spectune.service.findings.bundle import read_bundle
 from spectune.service.ledger import Ledger
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT

@@ -22,7 +22,7 @@ import httpx
 import pytest
 import yaml
 
-from spectune.service.campaign.lifecycle import STOPPED_BY_USER
+from spectune.service.campaign.model.lifecycle import STOPPED_BY_USER
 from spectune.service.client import Client
 from spectune.service.errors import RequestError
 from tests.integration.conftest import DOCUMENT, SPECTUNE

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.ledger import Ledger
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from tests.integration.conftest import DOCUMENT, Run

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from spectune.optimizers import Muon, Root
-from spectune.optimizers.calibration import (
+from spectune.optimizers.polar.coefficients import CLASSIC, ROOT_TRIPLES
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.rules.calibration import (
     calibrate,
     calibration_loss,
     gaussian_spectrum,
     momenta_of_shape,
     record_momenta,
 )
-from spectune.optimizers.coefficients import CLASSIC, ROOT_TRIPLES
-from spectune.optimizers.polar import polar_factor
 from tests.optimizers.references import decaying, gaussian, polar_reference
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectune.optimizers import diagnostics
-from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polar.polar_factor import polar_factor
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
 
 DIAGNOSTICS = {

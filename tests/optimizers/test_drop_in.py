@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, build_optimizer, split
-from spectune.optimizers.matrix_views import matrices_of
+from spectune.optimizers.parameters.matrix_views import matrices_of
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

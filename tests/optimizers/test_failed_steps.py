@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, spectral
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.rules import spectral
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectune.optimizers import half_products
-from spectune.optimizers.half_products import addmm, baddbmm, bmm, mm
-from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polar import half_products
+from spectune.optimizers.polar.half_products import addmm, baddbmm, bmm, mm
+from spectune.optimizers.polar.polar_factor import polar_factor
 from tests.optimizers.references import gaussian
 
 ROUNDING = 2**-8

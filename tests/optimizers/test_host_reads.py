@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (7, 5)]
 STEPS = {

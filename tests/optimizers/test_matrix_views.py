@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
-from spectune.optimizers.calibration import record_momenta
-from spectune.optimizers.matrix_views import matrices_of
+from spectune.optimizers.parameters.matrix_views import matrices_of
+from spectune.optimizers.rules.calibration import record_momenta
 from tests.optimizers.references import gaussian
 
 RULES = {

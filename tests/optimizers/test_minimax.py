@@ -9,8 +9,8 @@ import runpy
 import pytest
 import torch
 
-from spectune.optimizers.coefficients import MINIMAX, MINIMAX_LOWEST, POLAR_EXPRESS
-from spectune.optimizers.minimax import greedy_composition, minimax_triples, optimal_quintic
+from spectune.optimizers.polar.coefficients import MINIMAX, MINIMAX_LOWEST, POLAR_EXPRESS
+from spectune.optimizers.polar.minimax import greedy_composition, minimax_triples, optimal_quintic
 
 POLAR_EXPRESS_CUSHION = 0.02407327424182761
 
@@ -34,7 +34,7 @@ def test_the_committed_table_is_what_the_generator_gives():
 
 
 def test_the_script_prints_the_table(capsys):
-    runpy.run_module("spectune.optimizers.rebuild_coefficients", run_name="__main__")
+    runpy.run_module("spectune.optimizers.polar.rebuild_coefficients", run_name="__main__")
     printed = [tuple(map(float, line.strip(" (),").split(", "))) for line in capsys.readouterr().out.splitlines()]
     for row, committed in zip(printed, MINIMAX, strict=True):
         assert row == pytest.approx(committed, rel=1e-13, abs=0)

@@ -10,9 +10,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
-from spectune.optimizers.polar import polar_factor
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 from spectune.optimizers.scratch import may_keep, scratch
-from spectune.optimizers.solvers import SOLVERS
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectune.optimizers.outliers import (
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.stages.outliers import (
     clip_outliers,
     percentile_threshold,
     sample_size,
@@ -15,7 +16,6 @@ from spectune.optimizers.outliers import (
     soft_threshold,
     suppress_outliers,
 )
-from spectune.optimizers.polar import polar_factor
 from tests.optimizers.references import gaussian, quantile_reference
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectune.optimizers import polar_factor
-from spectune.optimizers.coefficients import CLASSIC
+from spectune.optimizers.polar.coefficients import CLASSIC
 from tests.optimizers.references import gaussian, newton_schulz_reference, polar_reference
 
 

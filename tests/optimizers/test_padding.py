@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectune.optimizers import half_products, quintic
-from spectune.optimizers.coefficients import CLASSIC
+from spectune.optimizers.polar import half_products, quintic
+from spectune.optimizers.polar.coefficients import CLASSIC
 
 SHAPES = [(1, 512, 512), (1, 512, 700), (1, 40, 600), (2, 512, 512), (1, 511, 513)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spectune.optimizers import Muon, build_optimizer
-from spectune.optimizers.parameter_groups import split
+from spectune.optimizers.parameters.parameter_groups import split
 
 
 class Block(nn.Module):

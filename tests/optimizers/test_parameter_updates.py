@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spectune.optimizers import Muon, Root
-from spectune.optimizers.parameter_updates import write_
-from spectune.optimizers.spectral import apply_update
+from spectune.optimizers.rules.spectral import apply_update
+from spectune.optimizers.stages.parameter_updates import write_
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 BOUNDS = {torch.float64: 1e-14, torch.float32: 4e-7, torch.bfloat16: 4e-2, torch.float16: 4e-3}

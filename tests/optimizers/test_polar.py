@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectune.optimizers import polar
-from spectune.optimizers.coefficients import (
+from spectune.optimizers.diagnostics import polar_error
+from spectune.optimizers.polar import polar_factor as polar
+from spectune.optimizers.polar.coefficients import (
     CLASSIC,
     POLAR_EXPRESS,
     POLAR_EXPRESS_SAFETY,
@@ -17,10 +18,9 @@ from spectune.optimizers.coefficients import (
     adanewton_triple,
     polar_express_triples,
 )
-from spectune.optimizers.diagnostics import polar_error
-from spectune.optimizers.minimax import minimax_triples
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.minimax import minimax_triples
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

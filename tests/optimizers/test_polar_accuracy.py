@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from spectune.optimizers.coefficients import CLASSIC, polar_express_triples
 from spectune.optimizers.diagnostics import polar_error
-from spectune.optimizers.minimax import minimax_triples
-from spectune.optimizers.muon import MuonRule
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.polargrad import PolarGradRule
-from spectune.optimizers.qdwh import qdwh_schedule
-from spectune.optimizers.quintic import segments
-from spectune.optimizers.solvers import SOLVERS
-from spectune.optimizers.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
+from spectune.optimizers.polar.coefficients import CLASSIC, polar_express_triples
+from spectune.optimizers.polar.minimax import minimax_triples
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.qdwh import qdwh_schedule
+from spectune.optimizers.polar.quintic import segments
+from spectune.optimizers.polar.solvers import SOLVERS
+from spectune.optimizers.polar.zolotarev import jacobi_sn_cn, quarter_period, zolotarev_schedule, zolotarev_step
+from spectune.optimizers.rules.muon import MuonRule
+from spectune.optimizers.rules.polargrad import PolarGradRule
 from tests.optimizers.references import gaussian, orthogonal, polar_reference
 
 RATIONAL = pytest.mark.parametrize("solver", ["qdwh", "zolo_pd"])

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectune.optimizers.coefficients import (
+from spectune.optimizers.polar.coefficients import (
     CLASSIC,
 )
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.quintic import CACHED_ENTRIES
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.quintic import CACHED_ENTRIES
+from spectune.optimizers.polar.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

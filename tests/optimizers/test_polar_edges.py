@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectune.optimizers.coefficients import (
+from spectune.optimizers.polar.coefficients import (
     CLASSIC,
     polar_express_triples,
 )
-from spectune.optimizers.minimax import minimax_triples
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.minimax import minimax_triples
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 from tests.optimizers.references import (
     SHAPES,
     gaussian,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.polargrad import nuclear_norm_along
-from spectune.optimizers.rational import LOWEST
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.rational import LOWEST
+from spectune.optimizers.rules.polargrad import nuclear_norm_along
 from tests.optimizers.references import gaussian, polar_reference
 from tests.optimizers.test_polar_accuracy import RATIONAL, with_spectrum
 

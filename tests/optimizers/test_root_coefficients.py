@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from spectune.optimizers import Root, RootRule, build_optimizer
-from spectune.optimizers.calibration import calibrate, calibrated_triples
+from spectune.optimizers.rules.calibration import calibrate, calibrated_triples
 from tests.optimizers.references import decaying, gaussian, newton_schulz_reference
 
 PLAIN = {"momentum": 0.9, "ns_steps": 5, "eps": 1e-7, "percentile": 0.9}

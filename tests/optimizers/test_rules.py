@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from spectune.optimizers.adamw import AdamWRule
-from spectune.optimizers.coefficients import CLASSIC
-from spectune.optimizers.gradient_descent import GradientDescentRule
-from spectune.optimizers.muon import SCALES, MuonRule
-from spectune.optimizers.polargrad import PolarGradRule
-from spectune.optimizers.root import RootRule
-from spectune.optimizers.spectral import apply_update
-from spectune.optimizers.spectral_descent import SpectralDescentRule
+from spectune.optimizers.polar.coefficients import CLASSIC
+from spectune.optimizers.rules.adamw import AdamWRule
+from spectune.optimizers.rules.gradient_descent import GradientDescentRule
+from spectune.optimizers.rules.muon import SCALES, MuonRule
+from spectune.optimizers.rules.polargrad import PolarGradRule
+from spectune.optimizers.rules.root import RootRule
+from spectune.optimizers.rules.spectral import apply_update
+from spectune.optimizers.rules.spectral_descent import SpectralDescentRule
 from tests.optimizers.references import (
     gaussian,
     newton_schulz_reference,

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
-from spectune.optimizers.momentum import (
+from spectune.optimizers.rules.muon import MuonRule
+from spectune.optimizers.rules.polargrad import PolarGradRule
+from spectune.optimizers.rules.root import RootRule
+from spectune.optimizers.stacking import MAX_PADDING, MERGES, batches, merged, parted, wide_shape
+from spectune.optimizers.stages.momentum import (
     STACKED_UP_TO,
     average,
     average_,
@@ -18,10 +22,6 @@ from spectune.optimizers.momentum import (
     heavy_ball_,
     heavy_ball_into,
 )
-from spectune.optimizers.muon import MuonRule
-from spectune.optimizers.polargrad import PolarGradRule
-from spectune.optimizers.root import RootRule
-from spectune.optimizers.stacking import MAX_PADDING, MERGES, batches, merged, parted, wide_shape
 from tests.optimizers.references import gaussian
 
 KINDS = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from spectune.optimizers.diagnostics import orthogonality_error
-from spectune.optimizers.polar import polar_factor
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.polar_factor import polar_factor
+from spectune.optimizers.polar.solvers import SOLVERS
 from tests.optimizers.references import gaussian
 
 BOUNDS = {"svd": 2e-6, "qdwh": 2e-6, "zolo_pd": 2e-6}

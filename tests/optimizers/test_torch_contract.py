@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent, half_products
+from spectune.optimizers import Muon, PolarGrad, Root, SpectralDescent
+from spectune.optimizers.polar import half_products
 from tests.optimizers.references import gaussian
 
 CLASSES = [Muon, PolarGrad, Root, SpectralDescent]

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectune.optimizers.calibration import calibrate, calibration_loss, gaussian_spectrum
-from spectune.optimizers.coefficients import CLASSIC, ROOT_TRIPLES
-from spectune.optimizers.triple_fit import _residuals, fitted, refitted
+from spectune.optimizers.polar.coefficients import CLASSIC, ROOT_TRIPLES
+from spectune.optimizers.rules.calibration import calibrate, calibration_loss, gaussian_spectrum
+from spectune.optimizers.rules.triple_fit import _residuals, fitted, refitted
 from tests.optimizers.references import decaying
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from spectune.service.api.application import ROUTES
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.cli import main, remote
 from spectune.service.client import Client
 from spectune.service.errors import RequestError

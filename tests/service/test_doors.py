@@ -18,9 +18,9 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from spectune.service.campaign.best import NONE_COMPLETED, TWO_OBJECTIVES
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.specification import Specification, restore
+from spectune.service.campaign.analysis.best import NONE_COMPLETED, TWO_OBJECTIVES
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.specification.specification import Specification, restore
 from spectune.service.cli.bundle import best_trials
 from spectune.service.cli.main import application
 from spectune.service.cli.outcome import outcome_document, show_outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, STOP_SECONDS, EmbeddedCampaign, settle_orphans

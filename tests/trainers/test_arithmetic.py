@@ -12,14 +12,14 @@ from typing import get_args
 import pytest
 import torch
 
-from spectune.service.campaign.sections import ARITHMETICS
-from spectune.service.campaign.specification import Specification
+from spectune.service.campaign.specification.sections import ARITHMETICS
+from spectune.service.campaign.specification.specification import Specification
 from spectune.service.driver.environment import portable_environment
-from spectune.trainers.arithmetic import PORTABLE_VARIABLES, Arithmetic
+from spectune.trainers.worker.arithmetic import PORTABLE_VARIABLES, Arithmetic
 
 COUNT_DIFFERENT = """
 import random, sys, torch
-from spectune.trainers.arithmetic import Arithmetic, pin_arithmetic
+from spectune.trainers.worker.arithmetic import Arithmetic, pin_arithmetic
 if sys.argv[1] != "as it comes":
     pin_arithmetic(Arithmetic(sys.argv[1]))
 torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def test_what_the_environment_says_stays() -> None:
 
 MULTIPLY_IN_A_SLOT = """
 import sys, torch
-from spectune.trainers.slot import Slot, SlotOptions
+from spectune.trainers.worker.slot import Slot, SlotOptions
 Slot("slot", None, SlotOptions(sys.argv[1], "attempt-1", 1.0, cpus=1))
 torch.ones(100, 100) @ torch.ones(100, 100)
 """
@@ -83,11 +83,11 @@ NARROW = {  # what caps the libraries of a process as a processor without AVX-51
 }
 TRAIN_SOME = """
 import sys, torch
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.driver.assignments import AssignmentMaker
-from spectune.trainers.arithmetic import Arithmetic
-from spectune.trainers.cohorts import cohort_for
-from spectune.trainers.slot import prepare_process
+from spectune.trainers.worker.arithmetic import Arithmetic
+from spectune.trainers.engines.cohorts import cohort_for
+from spectune.trainers.worker.slot import prepare_process
 prepare_process(arithmetic=Arithmetic(sys.argv[1]), cpus=1, gpus=0.0)
 tasks = (
     {"name": "language_model", "width": 32, "depth": 1, "context": 16, "batch_size": 4, "steps": 4},
@@ -127,7 +127,7 @@ def test_portable_bits_are_those_of_a_processor_without_avx512() -> None:
 def test_a_process_that_has_computed_already_cannot_become_portable() -> None:
     script = """
 import torch
-from spectune.trainers.arithmetic import Arithmetic, UnavailableArithmeticError, pin_arithmetic
+from spectune.trainers.worker.arithmetic import Arithmetic, UnavailableArithmeticError, pin_arithmetic
 torch.ones(3) + 1
 try:
     pin_arithmetic(Arithmetic.PORTABLE)

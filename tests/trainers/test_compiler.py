@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from spectune.optimizers import build_optimizer
-from spectune.trainers.compiler import leave_compiler_unloaded
+from spectune.trainers.worker.compiler import leave_compiler_unloaded
 
 _MAKES_AN_OPTIMIZER = """
 import sys, torch
 from spectune.optimizers import build_optimizer
-from spectune.trainers.compiler import leave_compiler_unloaded
+from spectune.trainers.worker.compiler import leave_compiler_unloaded
 if {is_left}: leave_compiler_unloaded()
 model = torch.nn.Linear(4, 4)
 optimizer = build_optimizer(model, "muon", lr=0.1)

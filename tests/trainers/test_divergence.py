@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from spectune.trainers.divergence import Watch, rms
+from spectune.trainers.engines.divergence import Watch, rms
 
 
 def watch_of(*losses: float, first_rms: float = 1.0) -> Watch:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from spectune.trainers import Outcome, SoloTrial, TrialSetting
-from spectune.trainers.fused_step_check import RESPONSES, TOLERANCES, check_step
-from spectune.trainers.population import Population
-from spectune.trainers.solo import never
+from spectune.trainers.engines.fused_step_check import RESPONSES, TOLERANCES, check_step
+from spectune.trainers.engines.population import Population
+from spectune.trainers.engines.solo import never
 from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
 from tests.trainers.test_population import LEARNING_RATES, admitted, deviation, members_of, targets

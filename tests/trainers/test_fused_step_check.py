@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from spectune.trainers import SoloTrial, TrialSetting
-from spectune.trainers.fused_step_check import FusionCheck, check_step
-from spectune.trainers.population import Population
+from spectune.trainers.engines.fused_step_check import FusionCheck, check_step
+from spectune.trainers.engines.population import Population
 from spectune.trainers.tasks import Task
 from tests.trainers.test_population import LEARNING_RATES, members_of
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spectune.trainers import Schedule, SoloTrial, TrialSetting
-from spectune.trainers.cohorts import SoloCohort, cohort_for
-from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.engines.cohorts import SoloCohort, cohort_for
+from spectune.trainers.engines.fusibility import fusion_problem
 from spectune.trainers.tasks import TaskOptions
 from spectune.trainers.tasks.task import Batch
 from tests.trainers.test_population import admitted, deviation, targets

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spectune.optimizers.solvers import SOLVERS
+from spectune.optimizers.polar.solvers import SOLVERS
 from spectune.trainers import Outcome, Schedule, SoloTrial, TrialSetting
 from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL

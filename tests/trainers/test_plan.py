@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spectune.trainers import Schedule, TrialSetting
-from spectune.trainers.plan import Plan, make_plan
+from spectune.trainers.engines.plan import Plan, make_plan
 from spectune.trainers.tasks.task import Batch
 from tests.trainers.test_solo import Bowl, Spoiled
 
@@ -68,7 +68,7 @@ def test_a_rate_that_would_diverge_and_a_short_trial_do_not_disturb_the_plan(set
 def test_memory_that_bears_one_more_only_bounds_the_plan(setting: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     one = make_plan(setting(), most=2).member_bytes
     assert one is not None
-    monkeypatch.setattr("spectune.trainers.plan._free_bytes", lambda device: int(3.0 * one))
+    monkeypatch.setattr("spectune.trainers.engines.plan._free_bytes", lambda device: int(3.0 * one))
     plan = make_plan(setting(), most=64)
     assert max(plan.seconds) == 2
     assert "would not fit" in plan.why

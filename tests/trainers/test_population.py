@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectune.trainers import Outcome, Schedule, TrialSetting, checkpoints, structure, task_from_options
-from spectune.trainers.lane_step import LaneStep
-from spectune.trainers.population import Population
+from spectune.trainers import Outcome, Schedule, TrialSetting, checkpoints, task_from_options
+from spectune.trainers.engines import structure
+from spectune.trainers.engines.lane_step import LaneStep
+from spectune.trainers.engines.population import Population
 from spectune.trainers.tasks import Task
 from tests.trainers.tasks.conftest import SMALL
 

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch import Tensor
 
 from spectune.trainers import Schedule, SoloTrial, TrialSetting, checkpoints, task_from_options
-from spectune.trainers.fused_step_check import TOLERANCES
-from spectune.trainers.population import Population
+from spectune.trainers.engines.fused_step_check import TOLERANCES
+from spectune.trainers.engines.population import Population
 
 STEPS = 12
 TRIALS = range(6)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from spectune.trainers import checkpoints
-from spectune.trainers.lane_step import LaneStep
-from spectune.trainers.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.engines.lane_step import LaneStep
 from spectune.trainers.schedules import Schedule
 from spectune.trainers.setting import TrialSetting
-from spectune.trainers.slot import BoardLostError, Slot, SlotOptions
 from spectune.trainers.tasks import task_from_options
+from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.worker.slot import BoardLostError, Slot, SlotOptions
 from tests.fakes.verdict_source import ScriptedVerdicts
 
 GO_ON = Verdict()

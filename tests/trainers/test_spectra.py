@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from spectune.trainers import TrialSetting
-from spectune.trainers.population import Population
-from spectune.trainers.solo import SoloTrial
-from spectune.trainers.spectra import SPECTRAL_METRICS
+from spectune.trainers.engines.population import Population
+from spectune.trainers.engines.solo import SoloTrial
+from spectune.trainers.engines.spectra import SPECTRAL_METRICS
 
 Settings = Callable[..., TrialSetting]
 SPECTRAL: dict[str, dict[str, Any]] = {

@@ -16,10 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectune.trainers.messages import Assignment, Ending, MemberReport, Verdict
 from spectune.trainers.schedules import Schedule
 from spectune.trainers.setting import TrialSetting
-from spectune.trainers.slot import Slot, SlotOptions
 from spectune.trainers.tasks.task import TaskOptions
 from spectune.trainers.user_code import (
     OperatorInterrupt,
@@ -29,6 +27,8 @@ from spectune.trainers.user_code import (
     running_user_code,
     told,
 )
+from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.worker.slot import Slot, SlotOptions
 from tests.fakes.verdict_source import ScriptedVerdicts
 
 GOOD = [

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spectune.trainers.worker_output import HEAD_BYTES, MARK, MOST_BYTES, TAIL_BYTES, marker
+from spectune.trainers.worker.worker_output import HEAD_BYTES, MARK, MOST_BYTES, TAIL_BYTES, marker
 
 PRINT = """
 import logging, os, subprocess, sys, warnings
 from pathlib import Path
-from spectune.trainers.worker_output import WorkerOutput
+from spectune.trainers.worker.worker_output import WorkerOutput
 output = WorkerOutput(Path(sys.argv[1]))
 print("before any trial")
 output.attribute([3])
@@ -29,7 +29,7 @@ if len(sys.argv) > 2:
 FILL = """
 import sys
 from pathlib import Path
-from spectune.trainers.worker_output import WorkerOutput
+from spectune.trainers.worker.worker_output import WorkerOutput
 output = WorkerOutput(Path(sys.argv[1]))
 output.attribute([1])
 print("the first line")

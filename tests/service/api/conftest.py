@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from spectune.service.api import create_application
 from spectune.service.api.context import Context
 from spectune.service.api.examples import SPECIFICATION as EXAMPLE
-from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.ledger import ServiceLedger, entries
 from spectune.service.ports import Pages
 from spectune.service.settings import Settings

@@ -10,7 +10,7 @@ import pytest
 
 from spectune.service.api.application import ROUTES
 from spectune.service.api.routing import Route
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.ledger import access
 from spectune.service.ledger.access import Role
 from tests.service.api.conftest import Bench, document

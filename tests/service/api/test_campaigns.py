@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.settings import Settings
 from tests.service.api.conftest import Bench, document
 

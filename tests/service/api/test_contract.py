@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.errors import IllegalTransitionError
 from spectune.service.ledger.tables import metadata
 from tests.service.api.conftest import Bench, document

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from spectune.service.api import create_application
 from spectune.service.api.context import Context
-from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.ledger import ServiceLedger
 from spectune.service.settings import Settings
 from tests.fakes.postgres import PrivatePostgres, find_binaries

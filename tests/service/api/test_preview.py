@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from spectune.service.api.preview import expected_steps
-from spectune.service.campaign.search import arm_study
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.specification import parse
+from spectune.service.campaign.study import arm_study
 from spectune.service.ledger import entries
 from spectune.service.ledger.access import Role
 from tests.service.api.conftest import Bench, document

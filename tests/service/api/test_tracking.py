@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.errors import TrackingError
 from spectune.service.ports import CampaignPages
 from spectune.service.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.comparability import comparability, group_of, lacking_sentence
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.analysis.comparability import comparability, group_of, lacking_sentence
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
 from spectune.service.findings.bundle import read_bundle
 from spectune.service.ledger import entries
 from tests.service.api.conftest import Bench

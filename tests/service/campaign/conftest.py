@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.catalog import Catalog, RefusedOptionError, TaskDescription
+from spectune.service.campaign.specification.catalog import Catalog, RefusedOptionError, TaskDescription
 
 
 @dataclass(frozen=True)

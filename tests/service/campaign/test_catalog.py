@@ -9,8 +9,8 @@ import pytest
 
 from spectune.search_spaces import DEFAULT_SPACES, default_space
 from spectune.search_spaces.preset_rates import PRESET_RATES
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.errors import SpecificationError
 from spectune.trainers.tasks import PRESETS
 

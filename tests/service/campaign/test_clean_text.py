@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectune.service.campaign.clean_text import LONGEST_TEXT, clean_text
+from spectune.service.campaign.model.clean_text import LONGEST_TEXT, clean_text
 
 ANYTHING = st.text(st.characters(exclude_categories=()) | st.sampled_from("\x00\x1b\r\n\t\ud800\udce9\u202e\u2028"))
 

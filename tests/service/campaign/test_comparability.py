@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.comparability import TrialGroup, comparability
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.analysis.comparability import TrialGroup, comparability
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
 
 ARMS = ["muon", "root", "adamw"]
 DONE = TrialState.COMPLETED

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.catalog import Catalog
-from spectune.service.campaign.specification import Specification, parse
+from spectune.service.campaign.specification.catalog import Catalog
+from spectune.service.campaign.specification.specification import Specification, parse
 from spectune.service.errors import SpecificationError
 
 Document = dict[str, Any]

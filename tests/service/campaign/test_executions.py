@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from spectune.service.campaign.catalog import Catalog
-from spectune.service.campaign.executions import arithmetic_notes
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import TrialRecord
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.analysis.executions import arithmetic_notes
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import TrialRecord
+from spectune.service.campaign.specification.catalog import Catalog
+from spectune.service.campaign.specification.specification import parse
 
 WIDE = {"device": "A", "instructions": "AVX512", "threads": 1, "alone": True}
 NARROW = {"device": "B", "instructions": "AVX2", "threads": 1, "alone": True}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import TrialRecord
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import TrialRecord
 
 
 def _trial(number: int, state: TrialState, objective: float | None, **changes: Any) -> TrialRecord:

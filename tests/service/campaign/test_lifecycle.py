@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from spectune.service.campaign.lifecycle import (
+from spectune.service.campaign.model.lifecycle import (
     CAMPAIGN_TRANSITIONS,
     TRIAL_TRANSITIONS,
     CampaignEvent,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.live_leaderboard import LiveLeaderboard
-from spectune.service.campaign.records import Phase, TrialOutcome
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.analysis.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import Phase, TrialOutcome
 
 NUM_ARMS = 2
 VALUES = [0.0, 1.0, 2.0, 2.0, -1.0, math.nan, math.inf, -math.inf, None]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from spectune.optimizers import OPTIMIZERS, SOLVERS, polar_factor
-from spectune.service.campaign.catalog import Catalog
-from spectune.service.campaign.made_explicit import DEFAULT_SOLVERS, completed_config
-from spectune.service.campaign.specification import parse, restore
+from spectune.service.campaign.specification.catalog import Catalog
+from spectune.service.campaign.specification.made_explicit import DEFAULT_SOLVERS, completed_config
+from spectune.service.campaign.specification.specification import parse, restore
 
 MADE_EXPLICIT = ("compute_dtype", "adamw_lr_ratio", "decay_vectors")
 
@@ -66,7 +66,7 @@ def test_on_a_gpu_the_arithmetic_is_the_solvers(fixed: dict[str, Any], space: di
 
 
 def _installed() -> Catalog:
-    from spectune.service.campaign.catalog import installed_catalog
+    from spectune.service.campaign.specification.catalog import installed_catalog
 
     return installed_catalog()
 

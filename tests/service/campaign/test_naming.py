@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from spectune.service.campaign import naming
+from spectune.service.campaign.model import naming
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.outcomes import SeedHistory, mean_reports, point_outcome, worst_finite
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.outcomes import SeedHistory, mean_reports, point_outcome, worst_finite
 
 COMPLETED = SeedHistory({5: 2.0, 10: 1.0}, TrialState.COMPLETED, 1.0)
 STOPPED = SeedHistory({5: 4.0}, TrialState.STOPPED)

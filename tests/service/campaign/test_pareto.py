@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from spectune.service.campaign.pareto import pareto_front
+from spectune.service.campaign.analysis.pareto import pareto_front
 
 
 def _by_definition(costs: list[tuple[float, ...]]) -> set[int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import TrialRecord
-from spectune.service.campaign.regret import rate_interval, stop_regret
+from spectune.service.campaign.analysis.regret import rate_interval, stop_regret
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import TrialRecord
 
 
 def _audit(

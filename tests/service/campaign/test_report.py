@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spectune.service.campaign.catalog import Catalog
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.campaign.report import Report, bound_warnings, make_report
-from spectune.service.campaign.specification import Specification, parse
+from spectune.service.campaign.analysis.report import Report, bound_warnings, make_report
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.specification.catalog import Catalog
+from spectune.service.campaign.specification.specification import Specification, parse
 
 
 def _campaign(specification: Specification, state: CampaignState = CampaignState.SUCCEEDED) -> CampaignRecord:

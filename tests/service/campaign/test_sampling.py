@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from spectune.search_spaces import Space, Uniform
-from spectune.service.campaign.adaptive import Ask, is_told, tpe_coordinates
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.outcomes import SeedHistory
-from spectune.service.campaign.sampling import random_units
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.outcomes import SeedHistory
+from spectune.service.campaign.search.adaptive import Ask, is_told, tpe_coordinates
+from spectune.service.campaign.search.sampling import random_units
 
 SPACE = Space({"x": Uniform(0, 1)})
 

@@ -21,11 +21,11 @@ from spectune.search_spaces import (
     When,
     ZeroOrLogUniform,
 )
-from spectune.service.campaign.adaptive import NUM_STARTUP
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.outcomes import SeedHistory, point_outcome
-from spectune.service.campaign.points import Origin, Point
-from spectune.service.campaign.search import ArmStudy, NoPoint
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.outcomes import SeedHistory, point_outcome
+from spectune.service.campaign.model.points import Origin, Point
+from spectune.service.campaign.search.adaptive import NUM_STARTUP
+from spectune.service.campaign.study import ArmStudy, NoPoint
 
 SPACE = Space(
     {

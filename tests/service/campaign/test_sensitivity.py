@@ -17,7 +17,7 @@ from spectune.search_spaces import (
     When,
     ZeroOrLogUniform,
 )
-from spectune.service.campaign.sensitivity import Completed, basins, edges, importances
+from spectune.service.campaign.analysis.sensitivity import Completed, basins, edges, importances
 
 SPACE = Space({"lr": LogUniform(1e-4, 1), "flat": Uniform(0, 10), "decay": ZeroOrLogUniform(0.01, 1)})
 

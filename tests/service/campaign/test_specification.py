@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spectune.search_spaces import default_space
-from spectune.service.campaign.catalog import Catalog, installed_catalog
-from spectune.service.campaign.specification import Specification, parse, restore
+from spectune.service.campaign.specification.catalog import Catalog, installed_catalog
+from spectune.service.campaign.specification.specification import Specification, parse, restore
 from spectune.service.errors import Problem, SpecificationError
 
 Document = dict[str, Any]

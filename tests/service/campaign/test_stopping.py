@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.stopping import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.stopping.rules import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
 
 KEEP, STOP, WAIT = RungVerdict.KEEP, RungVerdict.STOP, RungVerdict.WAIT
 

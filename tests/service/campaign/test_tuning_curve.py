@@ -8,7 +8,7 @@ import random
 import pytest
 
 from spectune.search_spaces import Choice, LogUniform, Space
-from spectune.service.campaign.tuning_curve import tuning_curve, why_no_band
+from spectune.service.campaign.analysis.tuning_curve import tuning_curve, why_no_band
 
 REALS = Space({"lr": LogUniform(1e-3, 1)})
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from spectune.service.api.examples import SPECIFICATION
-from spectune.service.campaign.sections import ScheduleSection
-from spectune.service.campaign.specification import parse, restore
+from spectune.service.campaign.specification.sections import ScheduleSection
+from spectune.service.campaign.specification.specification import parse, restore
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.errors import Problem, SpecificationError
 from spectune.trainers.schedules import DEFAULTS, TAKES, Schedule

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from spectune.optimizers.calibration import calibrate
+from spectune.optimizers.rules.calibration import calibrate
 from spectune.service.cli.main import application
 
 

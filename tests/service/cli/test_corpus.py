@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.cli.main import application
 from spectune.service.cli.run import _with_absolute_folders
 from spectune.service.errors import SpecificationError

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
 from spectune.service.cli.outcome import outcome_document, show_outcome, show_tracking
 from spectune.service.cli.progress import ProgressDisplay
 from spectune.service.data_directory import DataDirectory

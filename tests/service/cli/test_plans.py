@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.records import Event, Observation
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.records import Event, Observation
 from spectune.service.cli.plans import achieved_line, fusion_lines, plan_line
 from tests.fakes.slots import specification
 from tests.service.cli.test_outcome import trial

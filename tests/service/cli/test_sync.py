@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from spectune.service.campaign.records import Refusal
+from spectune.service.campaign.model.records import Refusal
 from spectune.service.cli.main import application
 from spectune.service.data_directory import DataDirectory
 from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError

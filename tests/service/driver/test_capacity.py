@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.records import Event
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.model.records import Event
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.driver.capacity import WAITING, CapacityWait, lacking_capacity, waited_seconds
 from spectune.service.errors import LedgerError
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
-from spectune.service.campaign.catalog import Catalog, installed_catalog
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.catalog import Catalog, installed_catalog
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.environment import driver_environment, own_ray_environment, worker_environment
 from spectune.service.errors import SpecificationError
-from spectune.trainers.ray_cohort import placement
-from spectune.trainers.slot import SlotOptions
+from spectune.trainers.worker.ray_cohort import placement
+from spectune.trainers.worker.slot import SlotOptions
 from tests.fakes.slots import specification
 
 
@@ -72,7 +72,7 @@ def test_a_cluster_has_its_own_token_and_its_workers_get_what_they_cannot_inheri
 
 OWN_RAY = """
 import ray
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.driver.cluster import ray_for
 with ray_for(ResourcesSection(workers=1, cpus=1), is_job=False):
     node = ray._private.worker._global_node

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.conductor import MAX_BARREN_LOSSES, Conductor
@@ -21,7 +21,7 @@ from spectune.service.driver.writer import Writer
 from spectune.service.errors import FencedError, LedgerError
 from spectune.service.ledger import Ledger, ServiceLedger
 from spectune.service.ledger.spool import Record, Spool, read
-from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
 from tests.fakes.slots import specification
 
 

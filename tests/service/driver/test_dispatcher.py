@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.records import Observation, TrialRecord
+from spectune.service.campaign.model.records import Observation, TrialRecord
 from spectune.service.driver.moves import MAX_LOSSES
 from spectune.service.driver.stops import StopKind
 from spectune.service.ledger import Ledger
-from spectune.trainers.fused_step_check import FusionCheck
+from spectune.trainers.engines.fused_step_check import FusionCheck
 from tests.fakes.slots import STEPS, Simulation, objective, specification
 
 SEEDS = range(8)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spectune.service.driver.decision import Decision
 from spectune.service.driver.stops import StopKind
 from spectune.service.driver.turns import SLACK_SECONDS
-from spectune.trainers.messages import SlotReport
+from spectune.trainers.worker.messages import SlotReport
 from tests.fakes.slots import Simulation, specification
 
 OPTIMIZERS = ["muon", "adamw", "root", "polargrad"]

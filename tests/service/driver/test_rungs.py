@@ -11,7 +11,7 @@ from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
 from spectune.service.driver.dispatcher import Dispatcher
 from spectune.service.driver.lanes import Lanes
-from spectune.trainers.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
 from tests.fakes.slots import specification
 
 FIRST, SECOND = 30, 60  # the rungs

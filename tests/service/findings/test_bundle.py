@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.specification import restore
+from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.campaign.specification.specification import restore
 from spectune.service.errors import BundleError
 from spectune.service.findings.bundle import read_bundle, write_bundle
 from spectune.service.findings.documents import campaign_documents

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spectune.service.campaign.catalog import installed_catalog
-from spectune.service.campaign.specification import parse
+from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.campaign.specification.specification import parse
 from spectune.service.findings.documents import campaign_documents, environment_lock, write_each
 from spectune.service.ledger import Ledger
 from tests.fakes.campaigns import DOCUMENT, enter_campaign, value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.catalog import installed_catalog
+from spectune.service.campaign.specification.catalog import installed_catalog
 from spectune.service.data_directory import DataDirectory
 from spectune.service.findings.documents import campaign_documents
 from spectune.service.findings.plotly_script import CONFIG, plotly_script

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectune.service.findings.worker_output import Printed, printed_in, read_output
-from spectune.trainers.worker_output import marker
+from spectune.trainers.worker.worker_output import marker
 
 
 def test_stretches_are_attributed_and_silent_ones_left_out() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.sections import ResourcesSection
+from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.launchers.marks import absolute_path, attempt_mark, marked

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.errors import FencedError, IllegalTransitionError, LedgerError
 from spectune.service.ledger import Ledger, entries
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
 from spectune.service.errors import CampaignNotFoundError, FencedError, IllegalTransitionError, LedgerError
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.recovery import import_earlier_spools

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.engine import connect_engine
 from spectune.service.ledger.tables import metadata

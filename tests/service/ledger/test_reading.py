@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.errors import LedgerError
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.reading import read_ledger

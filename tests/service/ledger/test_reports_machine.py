@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
-from spectune.service.campaign.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.analysis.live_leaderboard import LiveLeaderboard
+from spectune.service.campaign.model.lifecycle import CAMPAIGN_TRANSITIONS, CampaignEvent, CampaignState, TrialState
 from spectune.service.errors import FencedError, IllegalTransitionError
 from spectune.service.ledger import ServiceLedger, entries
 from spectune.service.ledger.spool import Record

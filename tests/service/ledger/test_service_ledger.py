@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState, TrialState
-from spectune.service.campaign.records import Phase
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.campaign.model.records import Phase
 from spectune.service.errors import (
     CampaignNotFoundError,
     IdempotencyError,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectune.service.campaign.lifecycle import TrialState
+from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.errors import LedgerError
 from spectune.service.ledger import ServiceLedger, entries
 from spectune.service.ledger.set_aside import SPOOL

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectune.service.campaign.best import campaign_ranking
-from spectune.service.campaign.leaderboard import leaderboard
-from spectune.service.campaign.lifecycle import TrialState
-from spectune.service.campaign.progress import tally
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.analysis.best import campaign_ranking
+from spectune.service.campaign.analysis.leaderboard import leaderboard
+from spectune.service.campaign.model.lifecycle import TrialState
+from spectune.service.campaign.model.progress import tally
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.ledger import ServiceLedger, entries, summaries
 
 ARMS = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.records import CampaignRecord
-from spectune.service.campaign.submission import Submission
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.records import CampaignRecord
+from spectune.service.campaign.model.submission import Submission
 from spectune.service.reconciler.admission import Admission, Capacity, admit
 
 NOW = 1_000_000

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.reconciler.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
 from tests.service.reconciler.test_admission import submission

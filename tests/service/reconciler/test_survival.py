@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.errors import IllegalTransitionError
 from spectune.service.ledger.submissions import LEADER
 from spectune.service.reconciler.decisions import MAX_FAILURES

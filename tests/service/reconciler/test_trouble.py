@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent, CampaignState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.reconciler.decisions import MAX_FAILURES
 from spectune.service.reconciler.trouble import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Trouble
 from tests.service.reconciler.test_survival import state, submit

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, literal
 
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.errors import FencedError, IllegalTransitionError, LauncherError

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from spectune.service.campaign.lifecycle import CampaignEvent
-from spectune.service.campaign.records import CampaignRecord, Observation, TrialRecord
+from spectune.service.campaign.model.lifecycle import CampaignEvent
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
 from spectune.service.ledger import Ledger
 from spectune.service.tracking.attachments import MlflowAttachments
 from spectune.service.tracking.links import ATTACHMENTS

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from spectune.service.app import lead_tracking
-from spectune.service.campaign.lifecycle import CampaignEvent
-from spectune.service.campaign.records import CampaignRecord, Refusal
+from spectune.service.campaign.model.lifecycle import CampaignEvent
+from spectune.service.campaign.model.records import CampaignRecord, Refusal
 from spectune.service.ledger import ServiceLedger
 from spectune.service.tracking.follower import Follower
 from spectune.service.tracking.projector import Projector

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
 from spectune.service.ledger import Ledger, entries
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from spectune.service.tracking.projector import Projector

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.campaign.lifecycle import CampaignEvent, TrialState
-from spectune.service.campaign.records import Refusal
+from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
+from spectune.service.campaign.model.records import Refusal
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.spool import Record
 from spectune.service.tracking.projector import Projector

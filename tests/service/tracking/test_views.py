@@ -9,8 +9,8 @@ from typing import Any
 
 from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH
 
-from spectune.service.campaign.lifecycle import CampaignState
-from spectune.service.campaign.records import CampaignRecord
+from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.tracking.views import MOST_VIEWS, VIEW_TAG, colour, outdated, view, view_key
 
 LOG = {"log_uniform": [0.001, 1.0]}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from spectune.service.campaign.lifecycle import CampaignState, TrialState
+from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
 from spectune.service.ledger import entries
 from spectune.service.ledger.access import Role
 from spectune.service.settings import Settings

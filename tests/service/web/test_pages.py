@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spectune.service.api.access import KEY_COOKIE, TOKEN_HEADER
-from spectune.service.campaign.lifecycle import CampaignEvent
+from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.ledger.access import Role
 from spectune.service.settings import Settings
 from spectune.service.web import add_pages

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from spectune.trainers import Schedule, SoloTrial, TrialSetting
-from spectune.trainers.fusibility import LossModule, fusion_problem
+from spectune.trainers.engines.fusibility import LossModule, fusion_problem
 from spectune.trainers.seeds import generator_for
 from spectune.trainers.tasks import TASKS, Task, task_schema
 from spectune.trainers.tasks.task import TRAINING_METRICS, Batch, batch_is_fixed, place

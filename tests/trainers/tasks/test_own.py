@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.campaign.catalog import RefusedOptionError, installed_catalog
+from spectune.service.campaign.specification.catalog import RefusedOptionError, installed_catalog
 from spectune.trainers import Schedule, SoloTrial, TaskOptionError, TrialSetting, task_from_options
-from spectune.trainers.fusibility import fusion_problem
+from spectune.trainers.engines.fusibility import fusion_problem
 from spectune.trainers.tasks.own import rehearse
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "own_task.py"
@@ -145,7 +145,7 @@ def test_numbers_of_other_types_pass_the_rehearsal(importable: Path) -> None:
     ("name", "message"),
     [
         ("spectune.service.app:Thing", "is Spectune's own"),
-        ("spectune.optimizers.muon:Muon", "is Spectune's own"),
+        ("spectune.optimizers.rules.muon:Muon", "is Spectune's own"),
         ("trainers_of_mine.tasks:Thing", "no module 'trainers_of_mine' can be imported"),
         ("nowhere_at_all:Thing", "no module 'nowhere_at_all' can be imported"),
         ("own_task:Thing", "the module own_task has no Thing"),

@@ -1,0 +1,1 @@
+"""Which parameters are matrices, and how a parameter is seen as matrices."""

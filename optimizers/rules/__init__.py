@@ -1,0 +1,1 @@
+"""One file per update rule, and the loop that they share."""

@@ -1,0 +1,1 @@
+"""Stages of the loop that all spectral optimizers share: momentum, outliers, the write."""

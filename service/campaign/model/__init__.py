@@ -1,0 +1,1 @@
+"""What a campaign is: its states and records."""

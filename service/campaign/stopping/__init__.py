@@ -1,0 +1,1 @@
+"""When trials and campaigns end."""

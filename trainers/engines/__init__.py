@@ -1,0 +1,1 @@
+"""The engines that train trials: one alone, or many as one."""

@@ -1,0 +1,1 @@
+"""The process in which trials train; one file knows Ray."""
