@@ -21,10 +21,10 @@ from benchmarks.kept import keep
 from spectune.service.campaign.specification.specification import Specification, parse
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
-from spectune.service.driver.conductor import Conductor
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.dispatcher import Dispatcher
-from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.event_loop import Conductor
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.slot_capacity import Lanes
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.spool import Spool

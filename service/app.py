@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
 from spectune.service.campaign.specification.catalog import installed_catalog
+from spectune.service.control.admission import Capacity
+from spectune.service.control.embedded import EmbeddedCampaign
+from spectune.service.control.loop import Reconciler
 from spectune.service.data_directory import DataDirectory
-from spectune.service.embedded import EmbeddedCampaign
 from spectune.service.launchers import JobsApi, RayJobLauncher, SubprocessLauncher
 from spectune.service.launchers.jobs_api import environment_token
-from spectune.service.launchers.marks import absolute_path
+from spectune.service.launchers.process_tags import absolute_path
 from spectune.service.ledger import Ledger, ServiceLedger
 from spectune.service.ports import CampaignPages, LastingLauncher, Pages
-from spectune.service.reconciler import Reconciler
-from spectune.service.reconciler.admission import Capacity
 from spectune.service.settings import Settings
 from spectune.service.tracking import links
 from spectune.service.tracking.follower import Follower, is_behind
@@ -159,7 +159,7 @@ def mlflow_probe(tracking_uri: str) -> Callable[[], str | None]:
     """Make a check of an MLflow that is not ours."""
 
     def probe() -> str | None:
-        from spectune.service.tracking.reach import problem_with
+        from spectune.service.tracking.health import problem_with
 
         return problem_with(tracking_uri)
 

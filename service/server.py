@@ -19,18 +19,18 @@ import uvicorn
 
 from spectune.service import app
 from spectune.service.api import create_application
-from spectune.service.api.connections import BoundedConnection
 from spectune.service.api.context import LOCAL_OWNER, Context
+from spectune.service.api.http_protocol import BoundedConnection
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.campaign.model.submission import LIVE
+from spectune.service.control.loop import Reconciler
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.temporary_folder import ray_folder
 from spectune.service.errors import IllegalTransitionError, LedgerError, ServiceError, SettingsError
+from spectune.service.hosting.mlflow_server import MlflowServer
+from spectune.service.hosting.ray_head import RayHead
 from spectune.service.ledger import ServiceLedger
-from spectune.service.mlflow_server import MlflowServer
 from spectune.service.ports import LastingLauncher
-from spectune.service.ray_head import RayHead
-from spectune.service.reconciler import Reconciler
 from spectune.service.settings import Settings
 from spectune.service.web import add_pages
 

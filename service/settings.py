@@ -5,7 +5,7 @@ SPECTUNE_RAY_ADDRESS    the Jobs API of a Ray cluster, as http://ray-head:8265, 
                         at the same path; without it `serve` starts a Ray of its own. Its token is RAY_AUTH_TOKEN, or in
                         the file RAY_AUTH_TOKEN_PATH, and SPECTUNE_CPUS says how much of it campaigns may use
 SPECTUNE_MLFLOW_URI     an MLflow server of one's own; without it `serve` starts one. Who asks it, and which
-                        certificates are trusted, is said in MLflow's own variables (service/tracking/reach.py)
+                        certificates are trusted, is said in MLflow's own variables (service/tracking/health.py)
 SPECTUNE_MLFLOW_PAGES   where people open that MLflow; without it at the same address
 SPECTUNE_TASK_MODULES   modules, separated by commas, from which campaigns may name tasks of their own
 SPECTUNE_CORPORA        folders, separated by colons, from which campaigns may read text

@@ -9,7 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 
-from spectune.service.api import campaigns, catalogue, events, operations, preview, report, tracking, trials
+from spectune.service.api import campaigns, events, operations, preview, report, tracking, trials
+from spectune.service.api import catalog as catalogue
 from spectune.service.api.context import Context
 from spectune.service.api.metrics import LedgerCollector, RequestTimes
 from spectune.service.api.problems import Problem, add_handlers

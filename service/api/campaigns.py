@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
 
-from spectune.service.api.admission import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
-from spectune.service.api.answers import attempt_document, campaign_document
-from spectune.service.api.bodies import Body, JsonBody
 from spectune.service.api.context import caller_of, context_of
 from spectune.service.api.cursors import decode, encode
 from spectune.service.api.examples import SPECIFICATION
+from spectune.service.api.request_body import Body, JsonBody
 from spectune.service.api.routing import CAMPAIGN, Route
 from spectune.service.api.schemas import Attempt, AttemptList, Campaign, CampaignPage, SetAside, SetAsideList
+from spectune.service.api.serializers import attempt_document, campaign_document
+from spectune.service.api.submission_request import HIGHEST_PRIORITY, integer_field, read_submission, refuse_unknown
 from spectune.service.campaign.model import naming
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.campaign.model.submission import Submission

@@ -12,11 +12,11 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from spectune.service.api.admission import read_submission
-from spectune.service.api.bodies import Body
 from spectune.service.api.context import caller_of, context_of
 from spectune.service.api.examples import SPECIFICATION
+from spectune.service.api.request_body import Body
 from spectune.service.api.routing import Route
+from spectune.service.api.submission_request import read_submission
 from spectune.service.campaign.model.progress import planned_trials
 from spectune.service.campaign.search.samplers import ADAPTIVE_SAMPLERS
 from spectune.service.campaign.specification.specification import Specification

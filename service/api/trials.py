@@ -8,18 +8,18 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from spectune.service.api.answers import (
+from spectune.service.api.campaigns import find
+from spectune.service.api.context import context_of
+from spectune.service.api.cursors import decode, encode
+from spectune.service.api.routing import CAMPAIGN, Route
+from spectune.service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
+from spectune.service.api.serializers import (
     front_document,
     point_document,
     report_document,
     standing_document,
     trial_document,
 )
-from spectune.service.api.campaigns import find
-from spectune.service.api.context import context_of
-from spectune.service.api.cursors import decode, encode
-from spectune.service.api.routing import CAMPAIGN, Route
-from spectune.service.api.schemas import Best, Curves, FrontPoint, Leaderboard, Trial, TrialPage
 from spectune.service.campaign.analysis.best import TWO_OBJECTIVES, campaign_ranking, how_obtained
 from spectune.service.campaign.analysis.comparability import lacking_sentence
 from spectune.service.campaign.analysis.leaderboard import ArmStanding

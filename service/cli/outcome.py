@@ -26,7 +26,7 @@ from spectune.service.campaign_file import write_yaml
 from spectune.service.cli.consoles import print_table
 from spectune.service.data_directory import DataDirectory
 from spectune.service.findings.best import shares_of
-from spectune.service.findings.verdict_lines import verdict_lines
+from spectune.service.findings.comparison_lines import verdict_lines
 from spectune.service.ports import CampaignPages
 from spectune.service.tracking import links
 

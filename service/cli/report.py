@@ -17,7 +17,7 @@ from spectune.service.cli.consoles import output_console, print_table
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption, JsonOption
 from spectune.service.cli.stored import CampaignArgument, StoredCampaign, read_stored
 from spectune.service.findings.best import best_line
-from spectune.service.findings.verdict_lines import verdict_lines
+from spectune.service.findings.comparison_lines import verdict_lines
 from spectune.service.written_files import write_output
 
 if TYPE_CHECKING:

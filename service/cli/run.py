@@ -32,10 +32,10 @@ from spectune.service.cli.interrupts import Interrupts
 from spectune.service.cli.outcome import outcome_document, show_outcome, show_tracking
 from spectune.service.cli.plans import achieved_line, fusion_lines, plan_line
 from spectune.service.cli.progress import ProgressDisplay
+from spectune.service.control.embedded import EmbeddedCampaign, settle_orphans
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.cluster_address import require_cluster
 from spectune.service.driver.temporary_folder import ray_folder
-from spectune.service.embedded import EmbeddedCampaign, settle_orphans
 from spectune.service.errors import DataDirectoryError, LedgerError, TrackingError
 from spectune.service.launchers import SubprocessLauncher
 from spectune.service.ledger import Ledger

@@ -15,10 +15,10 @@ from rich.table import Table
 from spectune.service.cli.run import DEFAULT_DATA_DIR, DataDirOption
 from spectune.service.data_directory import DataDirectory
 from spectune.service.errors import DataDirectoryError, SettingsError
+from spectune.service.hosting.logs import set_up_logs
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import Role
 from spectune.service.ledger.reading import read_ledger
-from spectune.service.logs import set_up_logs
 from spectune.service.settings import Settings
 
 _LONGEST_OWNER = 60

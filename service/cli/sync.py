@@ -59,7 +59,7 @@ def sync(
 def _refuse_unreachable(mlflow_uri: str | None) -> None:
     """Say what is wrong with another MLflow before waiting for it."""
     if mlflow_uri is not None and mlflow_uri.startswith("http"):
-        from spectune.service.tracking.reach import problem_with
+        from spectune.service.tracking.health import problem_with
 
         problem = problem_with(mlflow_uri)
         if problem is not None:

@@ -31,7 +31,7 @@ from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.cluster import ray_for
 from spectune.service.driver.environment import portable_environment
 from spectune.service.driver.exit_codes import ExitCode
-from spectune.service.driver.stops import StopKind, StopRequests
+from spectune.service.driver.stop_kinds import StopKind, StopRequests
 from spectune.service.errors import ClusterAwayError, FencedError, SpecificationError
 from spectune.service.ledger import Ledger
 from spectune.service.settings import Settings

@@ -16,15 +16,15 @@ from spectune.service.campaign.stopping.conclusion import conclusion
 from spectune.service.data_directory import Access, DataDirectory
 from spectune.service.driver.arms import Arm, make_arms
 from spectune.service.driver.assignments import AssignmentMaker
-from spectune.service.driver.capacity import CapacityWait, waited_seconds
 from spectune.service.driver.cluster import living_machines
-from spectune.service.driver.conductor import ActorBoard, Conductor
-from spectune.service.driver.dispatcher import Dispatcher
+from spectune.service.driver.cluster_capacity import CapacityWait, waited_seconds
+from spectune.service.driver.event_loop import ActorBoard, Conductor
 from spectune.service.driver.exit_codes import ExitCode
-from spectune.service.driver.lanes import Lanes
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.mailbox import start_board
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.tune_driver import run_slots
-from spectune.service.driver.verdicts import start_board
 from spectune.service.driver.writer import Writer
 from spectune.service.errors import FencedError, ServiceError
 from spectune.service.ledger import Ledger

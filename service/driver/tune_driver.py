@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
-from spectune.service.driver.conductor import Conductor
+from spectune.service.driver.event_loop import Conductor
 from spectune.trainers.worker.ray_cohort import CohortSlot, placement
 from spectune.trainers.worker.slot import SlotOptions
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from spectune.service.driver.arms import Arm
 from spectune.service.driver.assignments import MakeAssignment
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.slot_capacity import Lanes
 from spectune.trainers.worker.messages import SlotReport, Verdict
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them

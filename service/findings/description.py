@@ -7,8 +7,8 @@ from typing import Final
 
 from spectune.service.campaign.analysis.report import ArmReport, Report
 from spectune.service.campaign.specification.specification import Specification
+from spectune.service.findings.comparison_lines import verdict_lines
 from spectune.service.findings.tables import ARM_COLUMNS, arm_row, configuration
-from spectune.service.findings.verdict_lines import verdict_lines
 
 _MOST_ARMS: Final = 20
 _MOST_VERDICTS: Final = 5

@@ -18,10 +18,10 @@ from spectune.service.campaign.analysis.report import Report
 from spectune.service.campaign.model.records import TrialRecord
 from spectune.service.campaign.specification.specification import Specification
 from spectune.service.findings.best import best_line
+from spectune.service.findings.comparison_lines import verdict_lines
 from spectune.service.findings.figures import learning_rate_figure, report_figures
 from spectune.service.findings.plotly_script import plotly_script
 from spectune.service.findings.tables import report_tables
-from spectune.service.findings.verdict_lines import verdict_lines
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"

@@ -18,7 +18,7 @@ from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.environment import job_environment
 from spectune.service.errors import LauncherError
 from spectune.service.launchers.jobs_api import ENDED, JobsApi
-from spectune.service.launchers.marks import MARK, attempt_mark, kill_marked, marked, process_name
+from spectune.service.launchers.process_tags import MARK, attempt_mark, kill_marked, marked, process_name
 
 _STOPPED = -2  # what a process ends with that was interrupted
 _KILLED = -9

@@ -12,8 +12,8 @@ from typing import Protocol
 from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.tracking.breaker import Breaker
 from spectune.service.tracking.links import ATTACHMENTS, MLFLOW
+from spectune.service.tracking.pacing import rest_seconds
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.rest import rest_seconds
 
 LOOK_SECONDS = 1.0
 _MOST_FAILURES = 3  # of one round

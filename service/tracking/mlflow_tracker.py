@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
 from spectune.service.tracking import links
 from spectune.service.tracking.naming import metric_name
-from spectune.service.tracking.runs import RunNews, campaign_news, trial_news
+from spectune.service.tracking.run_updates import RunNews, campaign_news, trial_news
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.views import view, view_key
 

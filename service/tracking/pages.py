@@ -18,9 +18,9 @@ from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.errors import TrackingError
 from spectune.service.ports import CampaignPages
 from spectune.service.tracking import links
+from spectune.service.tracking.health import problem_with
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from spectune.service.tracking.naming import metric_name
-from spectune.service.tracking.reach import problem_with
 from spectune.service.tracking.store_file import make_whole
 from spectune.service.tracking.views import VIEW_TAG, view_key
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from spectune.service.errors import TrackingError
 from spectune.service.tracking.breaker import Breaker
+from spectune.service.tracking.pacing import rest_seconds
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.rest import rest_seconds
 
 RETRY_SECONDS = 1.0
 PROJECTION_TRIES = 5  # at the end

@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, E
 from mlflow.tracking._tracking_service.utils import _get_store  # MlflowClient asks for a run before it ends one
 
 from spectune.service.campaign.model.records import Refusal
-from spectune.service.tracking.runs import Point, RunNews
+from spectune.service.tracking.run_updates import Point, RunNews
 from spectune.service.tracking.views import VIEW_TAG, outdated
 
 MAX_BATCH: Final = 1000

@@ -33,7 +33,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import OperationalError
 
 from spectune.service.campaign.model.records import Refusal
-from spectune.service.tracking.runs import Point, RunNews
+from spectune.service.tracking.run_updates import Point, RunNews
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.store_file import make_whole
 

@@ -9,10 +9,10 @@ from fastapi import Query, Request, Response
 from markupsafe import Markup
 
 from spectune.service.api import tracking
-from spectune.service.api.answers import campaign_document
 from spectune.service.api.campaigns import find, list_campaigns
 from spectune.service.api.context import caller_of, context_of
 from spectune.service.api.report import make_campaign_report
+from spectune.service.api.serializers import campaign_document
 from spectune.service.api.trials import TrialNumber, list_trials, read_leaderboard, read_log, read_trial
 from spectune.service.campaign.analysis.comparability import lacking_sentence
 from spectune.service.campaign.model.lifecycle import (

@@ -9,8 +9,8 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from spectune.service.api.access import KEY_COOKIE, refuse_other_sites
-from spectune.service.api.bodies import read_bytes
 from spectune.service.api.context import context_of
+from spectune.service.api.request_body import read_bytes
 from spectune.service.web.rendering import HEADERS, render
 
 _A_MONTH = 30 * 24 * 3600

@@ -7,9 +7,9 @@ import secrets
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from spectune.service.api.bodies import JsonBody, checked_body
 from spectune.service.api.campaigns import submit
 from spectune.service.api.preview import preview
+from spectune.service.api.request_body import JsonBody, checked_body
 from spectune.service.campaign_file import parse_document
 from spectune.service.errors import SpecificationError
 from spectune.service.web.rendering import render

@@ -14,9 +14,9 @@ from spectune.service.campaign.stopping.budget import SpendingLimit
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.dispatcher import Dispatcher
-from spectune.service.driver.lanes import Lanes
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.ledger.spool import Record
 from spectune.trainers.engines.fused_step_check import FusionCheck
 from spectune.trainers.engines.plan import Plan

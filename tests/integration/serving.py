@@ -18,8 +18,8 @@ import psutil
 
 from spectune.service.client import Client
 from spectune.service.data_directory import DataDirectory
-from spectune.service.launchers.marks import MARK, kill_marked
-from spectune.service.ray_head import MARK as RAY_MARK
+from spectune.service.hosting.ray_head import MARK as RAY_MARK
+from spectune.service.launchers.process_tags import MARK, kill_marked
 from tests.fakes.mlflow_server import place_empty_store
 from tests.integration.conftest import SPECTUNE
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spectune.service.campaign.model.records import CampaignRecord
-from spectune.service.driver.capacity import WAITING
+from spectune.service.driver.cluster_capacity import WAITING
 from spectune.service.ledger import Ledger
 from tests.integration.conftest import DOCUMENT, Run
 from tests.integration.two_nodes import TwoNodes

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from spectune.service.client import Client
-from spectune.service.standing_process import free_ports
+from spectune.service.hosting.daemon import free_ports
 from tests.fakes.postgres import USER, PrivatePostgres, find_binaries
 from tests.integration.conftest import DOCUMENT
 

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
+from spectune.service.control.embedded import (
+    MAX_ATTEMPTS,
+    RELAUNCH_SECONDS,
+    STOP_SECONDS,
+    EmbeddedCampaign,
+    settle_orphans,
+)
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
-from spectune.service.embedded import MAX_ATTEMPTS, RELAUNCH_SECONDS, STOP_SECONDS, EmbeddedCampaign, settle_orphans
 from spectune.service.errors import CampaignBusyError, CampaignNotFoundError, IllegalTransitionError, TrackingError
 from spectune.service.ledger import Ledger, entries
 from spectune.service.ledger.spool import Spool

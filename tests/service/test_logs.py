@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 
+from spectune.service.hosting.logs import JsonFormatter, is_worth_telling, without_secrets
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.access import Role
-from spectune.service.logs import JsonFormatter, is_worth_telling, without_secrets
 
 
 def test_a_record_is_one_line_of_json_with_its_traceback() -> None:

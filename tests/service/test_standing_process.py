@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spectune.service.standing_process import StandingProcess
+from spectune.service.hosting.daemon import StandingProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from statistics import stdev
 from typing import Any, TypeAlias
 
-from spectune.service.campaign.analysis.verdicts import interval_half_width
+from spectune.service.campaign.analysis.arm_comparison import interval_half_width
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.model.outcomes import Mode, SeedHistory, final_values, mean, point_outcome
 from spectune.service.campaign.model.records import Phase, TrialOutcome, TrialRecord

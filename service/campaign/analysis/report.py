@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectune.service.campaign.analysis.arm_comparison import Verdict, interval_half_width, verdicts
 from spectune.service.campaign.analysis.best import BestPoint, campaign_ranking
 from spectune.service.campaign.analysis.comparability import comparability, group_of
 from spectune.service.campaign.analysis.executions import arithmetic_notes
@@ -21,7 +22,6 @@ from spectune.service.campaign.analysis.pareto import ParetoPoint, campaign_fron
 from spectune.service.campaign.analysis.regret import StopRegret, stop_regret
 from spectune.service.campaign.analysis.sensitivity import Basin, Completed, Edge, basins, edges, importances
 from spectune.service.campaign.analysis.tuning_curve import TuningCurve, tuning_curve, why_no_band
-from spectune.service.campaign.analysis.verdicts import Verdict, interval_half_width, verdicts
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.model.numbers import plain_json
 from spectune.service.campaign.model.progress import campaign_progress, tally

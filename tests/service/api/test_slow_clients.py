@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from spectune.service.api.connections import BoundedConnection, ConnectionLimits
+from spectune.service.api.http_protocol import BoundedConnection, ConnectionLimits
 from spectune.service.server import server_config
 from tests.service.api.conftest import Bench
 

@@ -7,7 +7,13 @@ import random
 import pytest
 from scipy import stats
 
-from spectune.service.campaign.analysis.verdicts import detectable_difference, holm, paired_p, seeds_needed, verdicts
+from spectune.service.campaign.analysis.arm_comparison import (
+    detectable_difference,
+    holm,
+    paired_p,
+    seeds_needed,
+    verdicts,
+)
 
 
 def _finals(num_seeds: int, *, shift: float, noise: float, seed: int = 0) -> dict[int, dict[int, float]]:

@@ -10,7 +10,7 @@ import pytest
 
 from spectune.service.campaign.model.records import Event
 from spectune.service.campaign.specification.sections import ResourcesSection
-from spectune.service.driver.capacity import WAITING, CapacityWait, lacking_capacity, waited_seconds
+from spectune.service.driver.cluster_capacity import WAITING, CapacityWait, lacking_capacity, waited_seconds
 from spectune.service.errors import LedgerError
 
 

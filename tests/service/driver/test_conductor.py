@@ -12,11 +12,11 @@ import pytest
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
-from spectune.service.driver.conductor import MAX_BARREN_LOSSES, Conductor
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.dispatcher import Dispatcher
-from spectune.service.driver.lanes import Lanes
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.event_loop import MAX_BARREN_LOSSES, Conductor
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.errors import FencedError, LedgerError
 from spectune.service.ledger import Ledger, ServiceLedger

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from spectune.service.campaign.model.records import Observation, TrialRecord
-from spectune.service.driver.moves import MAX_LOSSES
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.stop_kinds import StopKind
+from spectune.service.driver.trial_transitions import MAX_LOSSES
 from spectune.service.ledger import Ledger
 from spectune.trainers.engines.fused_step_check import FusionCheck
 from tests.fakes.slots import STEPS, Simulation, objective, specification

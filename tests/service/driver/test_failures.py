@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spectune.service.driver.failures import MAX_BAD_WORKERS, MAX_STRIKES, Failures, is_out_of_memory
-from spectune.service.driver.lanes import MAX_DEATHS
+from spectune.service.driver.fault_policy import MAX_BAD_WORKERS, MAX_STRIKES, Failures, is_out_of_memory
+from spectune.service.driver.slot_capacity import MAX_DEATHS
 from tests.fakes.slots import Simulation, specification
 
 MANY: dict[str, Any] = {"search": {"sampler": "random", "points": 24}, "stopping": {"rule": "none"}}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.turns import SLACK_SECONDS
 from spectune.trainers.worker.messages import SlotReport
 from tests.fakes.slots import Simulation, specification

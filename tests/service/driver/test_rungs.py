@@ -9,8 +9,8 @@ import pytest
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.dispatcher import Dispatcher
-from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.slot_capacity import Lanes
 from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
 from tests.fakes.slots import specification
 

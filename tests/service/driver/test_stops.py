@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectune.service.driver.stops import StopKind, StopRequests
+from spectune.service.driver.stop_kinds import StopKind, StopRequests
 
 
 def test_stops_wait_for_who_is_to_hear_them_and_reach_it_at_once_from_then_on() -> None:

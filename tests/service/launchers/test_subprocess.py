@@ -10,8 +10,8 @@ import pytest
 from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
-from spectune.service.launchers.marks import absolute_path, attempt_mark, marked
-from spectune.service.launchers.subprocess import SubprocessLauncher
+from spectune.service.launchers.local_process import SubprocessLauncher
+from spectune.service.launchers.process_tags import absolute_path, attempt_mark, marked
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.campaign.model.records import CampaignRecord, Refusal
 from spectune.service.ledger import ServiceLedger
 from spectune.service.tracking.follower import Follower
+from spectune.service.tracking.pacing import rest_seconds
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.rest import rest_seconds
 from tests.fakes.tracker import FakeTracker, TrackerDownError
 
 SPECIFICATION = {"objective": {"metric": "loss", "mode": "minimize"}, "arms": [{"name": "a"}]}

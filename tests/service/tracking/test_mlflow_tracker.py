@@ -20,7 +20,7 @@ from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
 from spectune.service.ledger import Ledger, entries
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.runs import Point, RunNews
+from spectune.service.tracking.run_updates import Point, RunNews
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.stored_runs import StoredRuns
 from spectune.service.tracking.views import VIEW_TAG

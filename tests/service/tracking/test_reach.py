@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 from spectune.service.errors import TrackingError
 from spectune.service.ledger import Ledger
 from spectune.service.tracking.attachments import MlflowAttachments
+from spectune.service.tracking.health import problem_with
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from spectune.service.tracking.pages import MlflowPages
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.reach import problem_with
 from tests.conftest import MLFLOW_PASSWORD
 from tests.fakes.campaigns import enter_campaign
 from tests.fakes.mlflow_server import PrivateMlflow

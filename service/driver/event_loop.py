@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from ray import cloudpickle
 
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.dispatcher import Dispatcher
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger.spool import Spool
 from spectune.trainers.worker.arithmetic import Execution

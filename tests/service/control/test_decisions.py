@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from spectune.service.campaign.model.lifecycle import CampaignState
+from spectune.service.control.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
 from spectune.service.driver.exit_codes import ExitCode
-from spectune.service.reconciler.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
-from tests.service.reconciler.test_admission import submission
+from tests.service.control.test_admission import submission
 
 _S, _D, _A = CampaignState, DriverState, Action
 

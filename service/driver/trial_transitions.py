@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from spectune.service.campaign.model.lifecycle import TrialEvent
 from spectune.service.driver.arm_trial import ArmTrial
-from spectune.service.driver.chronicle import Chronicle
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.failures import Failures
-from spectune.service.driver.lanes import Lanes
-from spectune.service.driver.seating import Seating
+from spectune.service.driver.event_log import Chronicle
+from spectune.service.driver.fault_policy import Failures
+from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.trial_queue import Seating
 from spectune.service.ledger.spool import Record
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation

@@ -13,12 +13,12 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, literal
 
 from spectune.service.campaign.model.lifecycle import CampaignEvent
+from spectune.service.control.admission import Capacity
+from spectune.service.control.loop import Reconciler
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.errors import FencedError, IllegalTransitionError, LauncherError
 from spectune.service.ledger import ServiceLedger
-from spectune.service.reconciler import Reconciler
-from spectune.service.reconciler.admission import Capacity
 
 SPECIFICATION = {"name": "x", "resources": {"workers": 1, "cpus": 1}}
 KILLED = -9

@@ -7,7 +7,7 @@ from typing import Any
 from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.campaign.model.records import CampaignRecord
 from spectune.service.campaign.model.submission import Submission
-from spectune.service.reconciler.admission import Admission, Capacity, admit
+from spectune.service.control.admission import Admission, Capacity, admit
 
 NOW = 1_000_000
 

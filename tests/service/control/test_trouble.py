@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
-from spectune.service.reconciler.decisions import MAX_FAILURES
-from spectune.service.reconciler.trouble import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Trouble
-from tests.service.reconciler.test_survival import state, submit
-from tests.service.reconciler.world import World
+from spectune.service.control.decisions import MAX_FAILURES
+from spectune.service.control.trouble import LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Trouble
+from tests.service.control.test_survival import state, submit
+from tests.service.control.world import World
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_launch_that_raises_anything_holds_up_no_other(world: World, monkeypat
 def test_an_end_that_raises_anything_holds_up_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="spectune.service.reconciler")
+    caplog.set_level(logging.ERROR, logger="spectune.service.control")
     world.plans = [1]  # the first driver that works dies at once
     submit(world, "a")
     calls = poison(world, monkeypatch, where)

@@ -14,8 +14,20 @@ from contextlib import suppress
 
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
 from spectune.service.campaign.model.submission import Submission
+from spectune.service.control.admission import Admission, Capacity, admit
+from spectune.service.control.decisions import (
+    STOP_SECONDS,
+    Action,
+    Conclusion,
+    DriverState,
+    Ending,
+    Seen,
+    action_for,
+    conclude,
+)
+from spectune.service.control.embedded import settle
+from spectune.service.control.trouble import Trouble
 from spectune.service.data_directory import DataDirectory
-from spectune.service.embedded import settle
 from spectune.service.errors import (
     CampaignNotFoundError,
     IllegalTransitionError,
@@ -26,18 +38,6 @@ from spectune.service.errors import (
 from spectune.service.ledger import ServiceLedger
 from spectune.service.ledger.submissions import LEADER
 from spectune.service.ports import LastingDriver, LastingLauncher
-from spectune.service.reconciler.admission import Admission, Capacity, admit
-from spectune.service.reconciler.decisions import (
-    STOP_SECONDS,
-    Action,
-    Conclusion,
-    DriverState,
-    Ending,
-    Seen,
-    action_for,
-    conclude,
-)
-from spectune.service.reconciler.trouble import Trouble
 
 TICK_SECONDS = 2.0
 SHORTEST_SECONDS = 0.2

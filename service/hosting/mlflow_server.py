@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from spectune.service.data_directory import DataDirectory
-from spectune.service.standing_process import StandingProcess, free_ports
+from spectune.service.hosting.daemon import StandingProcess, free_ports
 
 _HIDDEN = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _log = logging.getLogger(__name__)

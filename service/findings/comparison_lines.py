@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spectune.service.campaign.analysis.verdicts import Verdict
+from spectune.service.campaign.analysis.arm_comparison import Verdict
 
 
 def verdict_lines(verdicts: Iterable[Verdict], *, names: Sequence[str]) -> list[str]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from spectune.service.driver.arm_trial import ArmTrial
-from spectune.service.driver.chronicle import Chronicle
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.failures import Failures, is_out_of_memory
-from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.event_log import Chronicle
+from spectune.service.driver.fault_policy import Failures, is_out_of_memory
+from spectune.service.driver.slot_capacity import Lanes
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport
 

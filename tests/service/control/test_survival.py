@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
+from spectune.service.control.decisions import MAX_FAILURES
 from spectune.service.errors import IllegalTransitionError
 from spectune.service.ledger.submissions import LEADER
-from spectune.service.reconciler.decisions import MAX_FAILURES
-from tests.service.reconciler.world import KILLED, SPECIFICATION, World
+from tests.service.control.world import KILLED, SPECIFICATION, World
 
 NAMES = ("a", "b", "c")
 

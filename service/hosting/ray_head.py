@@ -16,8 +16,8 @@ from pathlib import Path
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.environment import own_ray_environment
 from spectune.service.driver.temporary_folder import ray_folder
-from spectune.service.launchers.marks import kept_environment, kill_marked
-from spectune.service.standing_process import StandingProcess, free_ports
+from spectune.service.hosting.daemon import StandingProcess, free_ports
+from spectune.service.launchers.process_tags import kept_environment, kill_marked
 from spectune.service.written_files import write_whole
 
 MARK = "SPECTUNE_RAY"

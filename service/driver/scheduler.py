@@ -18,14 +18,14 @@ from spectune.service.campaign.stopping.budget import Exhausted
 from spectune.service.driver.arm_trial import ArmTrial, with_objectives
 from spectune.service.driver.arms import Arm, Fate
 from spectune.service.driver.assignments import MakeAssignment
-from spectune.service.driver.chronicle import Chronicle
 from spectune.service.driver.decision import Decision, SlotState
-from spectune.service.driver.failures import Failures
-from spectune.service.driver.lanes import Lanes
-from spectune.service.driver.lessons import Lessons
-from spectune.service.driver.moves import Moves
-from spectune.service.driver.seating import HEAD_START_SECONDS, Seating
-from spectune.service.driver.stops import StopKind
+from spectune.service.driver.event_log import Chronicle
+from spectune.service.driver.fault_handling import Lessons
+from spectune.service.driver.fault_policy import Failures
+from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.stop_kinds import StopKind
+from spectune.service.driver.trial_queue import HEAD_START_SECONDS, Seating
+from spectune.service.driver.trial_transitions import Moves
 from spectune.service.driver.turns import Turns
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.arithmetic import Execution

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.arms import Arm
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.lanes import Lanes
+from spectune.service.driver.slot_capacity import Lanes
 
 HEAD_START_SECONDS = 2.0  # an arm in a slot comes before others until it is so far ahead: larger cohorts are faster
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from spectune.search_spaces.json_values import json_pointer
 from spectune.search_spaces.space import nearest_hint
-from spectune.service.api.bodies import JsonBody
 from spectune.service.api.context import Context
+from spectune.service.api.request_body import JsonBody
 from spectune.service.campaign.specification.catalog import Catalog
 from spectune.service.campaign.specification.specification import Specification, parse
 from spectune.service.errors import Problem, SpecificationError

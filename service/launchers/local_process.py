@@ -22,7 +22,14 @@ import psutil
 from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.environment import driver_environment
-from spectune.service.launchers.marks import MARK, attempt_mark, kept_environment, kill_marked, marked, process_name
+from spectune.service.launchers.process_tags import (
+    MARK,
+    attempt_mark,
+    kept_environment,
+    kill_marked,
+    marked,
+    process_name,
+)
 
 KILLED = -9
 _FIRST = 1  # the attempt that a driver may stand by for

@@ -1,0 +1,1 @@
+"""What should run, compared with what runs, and the difference repaired: for a service and for a single run."""
