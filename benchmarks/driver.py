@@ -28,7 +28,7 @@ from spectune.service.driver.slot_capacity import Lanes
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.spool import Spool
-from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, SlotReport, TrialEnding
 
 METRICS = {
     "loss": 0.5,
@@ -50,7 +50,7 @@ class NullSlot:
         self._reported: dict[int, int] = {}
         self._number = 0
 
-    def follow(self, verdict: Verdict) -> SlotReport | None:
+    def follow(self, verdict: SlotCommand) -> SlotReport | None:
         """Give the next report; None at the end."""
         for trial in verdict.evict:
             del self._assignments[trial]
@@ -66,16 +66,16 @@ class NullSlot:
         place = self._reported[assignment.trial]
         self._reported[assignment.trial] += 1
         step = assignment.report_steps[place]
-        return MemberReport(assignment.trial, step, Ending.REACHED, dict(METRICS), "", 1e-3, 1_000_000)
+        return MemberReport(assignment.trial, step, TrialEnding.REACHED, dict(METRICS), "", 1e-3, 1_000_000)
 
 
 class LoopBoard:
     """A board that hands verdicts to the slots of this process."""
 
     def __init__(self) -> None:
-        self.verdicts: queue.SimpleQueue[tuple[str, Verdict]] = queue.SimpleQueue()
+        self.verdicts: queue.SimpleQueue[tuple[str, SlotCommand]] = queue.SimpleQueue()
 
-    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
         """Give a verdict."""
         self.verdicts.put((slot, verdict))
 

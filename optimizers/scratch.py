@@ -28,13 +28,13 @@ TEMPORARY: Final = "temporary"
 """A use shared by stages of one step that never need it at once, momenta, start, direction: less to leave the cache."""
 
 
-class _Kept(threading.local):
+class _Workspace(threading.local):
     def __init__(self) -> None:
         self.by_use: dict[tuple[str, torch.dtype], Tensor] = {}
         self.views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
 
 
-_KEPT: Final = _Kept()
+_KEPT: Final = _Workspace()
 
 
 def scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

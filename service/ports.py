@@ -32,7 +32,7 @@ class AttemptLedger(Protocol):
         """Say that the driver is alive."""
 
 
-class FollowedLedger(Protocol):
+class TrackedLedger(Protocol):
     """What a projector needs of the ledger."""
 
     def campaign(self, campaign_id: str) -> CampaignRecord:

@@ -35,7 +35,7 @@ ROUTER_NAME: Final = re.compile(r"(^|_)router(_|\d|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Assignment:
+class ParameterAssignment:
     """Where one parameter goes, why, and as which matrices: options of a group, as `matrix_views` describes them."""
 
     name: str
@@ -51,7 +51,7 @@ class ParameterSplit:
 
     matrices: tuple[tuple[str, nn.Parameter], ...]
     rest: tuple[tuple[str, nn.Parameter], ...]
-    assignments: tuple[Assignment, ...]
+    assignments: tuple[ParameterAssignment, ...]
 
     def groups(self) -> list[dict[str, Any]]:
         """Give the matrices as parameter groups, one for each way of seeing a parameter, in the model's order."""
@@ -162,7 +162,7 @@ def _storage(parameter: Tensor) -> tuple[int, int]:
     return parameter.untyped_storage()._cdata, int(parameter.storage_offset())
 
 
-def _assign(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, wishes: _Wishes) -> Assignment:
+def _assign(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, wishes: _Wishes) -> ParameterAssignment:
     """Judge all places of one storage together, by its strongest reason."""
     first = tied[0]
     view, blocks = _view(tied, wishes)
@@ -171,9 +171,9 @@ def _assign(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, wishes: 
     if group == "adamw":
         if blocks:
             raise ValueError(f"{first.name} is asked to be split but goes to AdamW ({reason}): got {blocks!r}")
-        return Assignment(first.name, shape, group, reason)
+        return ParameterAssignment(first.name, shape, group, reason)
     check_view(first.name, shape, view)
-    return Assignment(first.name, shape, group, reason + _told(view, shape), view)
+    return ParameterAssignment(first.name, shape, group, reason + _told(view, shape), view)
 
 
 def _view(tied: list[_Place], wishes: _Wishes) -> tuple[dict[str, Any], dict[str, Any]]:

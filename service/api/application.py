@@ -13,7 +13,7 @@ from spectune.service.api import campaigns, events, operations, preview, report,
 from spectune.service.api import catalog as catalogue
 from spectune.service.api.context import Context
 from spectune.service.api.metrics import LedgerCollector, RequestTimes
-from spectune.service.api.problems import Problem, add_handlers
+from spectune.service.api.problems import ProblemDocument, add_handlers
 
 ROUTES = (
     *campaigns.ROUTES,
@@ -79,7 +79,7 @@ def openapi_document(application: FastAPI) -> dict[str, Any]:
             routes=application.routes,
         )
         schemas = document["components"]["schemas"]
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= problem.pop("$defs")
         schemas["Problem"] = problem
         for name in ("HTTPValidationError", "ValidationError"):

@@ -55,7 +55,7 @@ class FieldError(BaseModel):
     detail: str
 
 
-class Problem(BaseModel):
+class ProblemDocument(BaseModel):
     """Why a request was refused (RFC 9457)."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [PROBLEM]})
@@ -71,7 +71,7 @@ def problem_response(
     status: int, kind: str, detail: str, *, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Make the answer to a request that is refused."""
-    problem = Problem(
+    problem = ProblemDocument(
         type=f"urn:spectune:problem:{kind}",
         title=HTTPStatus(status).phrase,
         status=status,

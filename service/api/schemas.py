@@ -136,7 +136,7 @@ class TrialTracking(BaseModel):
     problem: str | None = Field(default=None, description=_PROBLEM)
 
 
-class Report(BaseModel):
+class TrialReport(BaseModel):
     """What a trial reported at a step."""
 
     step: int
@@ -149,10 +149,10 @@ class Curves(BaseModel):
     """A trial's reports by step."""
 
     trial: int
-    observations: list[Report]
+    observations: list[TrialReport]
 
 
-class Point(BaseModel):
+class CompletedPoint(BaseModel):
     """A point that has completed."""
 
     arm: str
@@ -171,8 +171,8 @@ class Standing(BaseModel):
     arm: str
     optimizer: str
     num_trials: dict[TrialState, int]
-    points: list[Point]
-    finals: list[Point] = Field(description="points of the finals, with seeds that the search has not seen")
+    points: list[CompletedPoint]
+    finals: list[CompletedPoint] = Field(description="points of the finals, with seeds that the search has not seen")
 
 
 class Leaderboard(BaseModel):
@@ -203,7 +203,7 @@ class Best(BaseModel):
     how: str
     phase: Phase = Field(description="where its value comes from: the finals, if every arm has one there")
     lacking: str = Field(default="", description="what arms lack that did not get their share; then none is the best")
-    best: Point | None = Field(description="null if no point may be named; `why_no_best` says why")
+    best: CompletedPoint | None = Field(description="null if no point may be named; `why_no_best` says why")
     why_no_best: str = Field(description=_WHY_NONE)
     front: list[FrontPoint] = Field(description="with two objectives, the points that no other dominates")
 

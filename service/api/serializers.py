@@ -9,12 +9,12 @@ from spectune.service.api.schemas import (
     Attempt,
     BestSummary,
     Campaign,
+    CompletedPoint,
     FrontPoint,
-    Point,
     Progress,
-    Report,
     Standing,
     Trial,
+    TrialReport,
 )
 from spectune.service.campaign.analysis.best import BestPoint, campaign_ranking
 from spectune.service.campaign.analysis.leaderboard import ArmStanding, PointStanding
@@ -91,9 +91,9 @@ def trial_document(trial: TrialRecord, arms: list[str], *, campaign_id: str) -> 
     )
 
 
-def report_document(observation: Observation) -> Report:
+def report_document(observation: Observation) -> TrialReport:
     """Describe an observation."""
-    return Report(
+    return TrialReport(
         step=observation.step,
         attempt=observation.attempt,
         produced_at=observation.produced_at,
@@ -117,9 +117,9 @@ def standing_document(arm: Mapping[str, Any], standing: ArmStanding, *, limit: i
     )
 
 
-def point_document(arm: Mapping[str, Any], point: PointStanding) -> Point:
+def point_document(arm: Mapping[str, Any], point: PointStanding) -> CompletedPoint:
     """Describe a point that has completed."""
-    return Point(
+    return CompletedPoint(
         arm=arm["name"],
         optimizer=arm["optimizer"],
         point=point.point,

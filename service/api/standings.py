@@ -22,7 +22,7 @@ class Standings:
     """A cache of leaderboards that are kept up to date, and not ranked anew; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, _CachedStandings] = OrderedDict()
         self._lock = threading.Lock()
 
     def has_room(self, submission: Submission, summary: Summary) -> bool:
@@ -38,7 +38,7 @@ class Standings:
         campaign = submission.campaign
         with self._lock:
             if campaign.campaign_id not in self._kept:
-                self._kept[campaign.campaign_id] = _Kept(campaign)
+                self._kept[campaign.campaign_id] = _CachedStandings(campaign)
             kept = self._kept[campaign.campaign_id]
             self._kept.move_to_end(campaign.campaign_id)
         standings = kept.at_least(ledger, campaign)
@@ -48,7 +48,7 @@ class Standings:
         return standings
 
 
-class _Kept:
+class _CachedStandings:
     """The leaderboard of one campaign; who asks for what is not known yet waits for the one who reads it."""
 
     def __init__(self, campaign: CampaignRecord) -> None:

@@ -68,7 +68,7 @@ class Action(StrEnum):
     CONCLUDE = "conclude"
 
 
-class Ending(StrEnum):
+class ProcessEnding(StrEnum):
     """What the end of a driver means for its campaign."""
 
     REST = "rest"  # it has ended or paused by itself
@@ -89,7 +89,7 @@ class Conclusion:
         is_failure: Whether the attempt counts among those of which only so many may be lost in a row.
     """
 
-    ending: Ending
+    ending: ProcessEnding
     reason: str = ""
     message: str = ""
     pause_seconds: float = 0.0
@@ -134,16 +134,18 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, 
         last_words: Why it ended, as far as it said.
     """
     if state.is_terminal or state in (CampaignState.PAUSED, CampaignState.QUEUED):
-        return Conclusion(Ending.REST)
+        return Conclusion(ProcessEnding.REST)
     if state is CampaignState.CANCELLING:
-        return Conclusion(Ending.CANCELLED, "user", "cancelled by a user")
+        return Conclusion(ProcessEnding.CANCELLED, "user", "cancelled by a user")
     if state is CampaignState.PAUSING:
-        return Conclusion(Ending.PAUSED, "user", "paused by a user")
+        return Conclusion(ProcessEnding.PAUSED, "user", "paused by a user")
     if exit_code == ExitCode.CANCELLED:
-        return Conclusion(Ending.CANCELLED, "driver_asked", "its driver was interrupted")
+        return Conclusion(ProcessEnding.CANCELLED, "driver_asked", "its driver was interrupted")
     pause = min(_FIRST_PAUSE_SECONDS * 2**num_failures, _LONGEST_PAUSE_SECONDS)
     if exit_code == ExitCode.CLUSTER_AWAY:
-        return Conclusion(Ending.AGAIN, "cluster_away", f"waits for its cluster: {last_words}", pause, is_failure=False)
+        return Conclusion(
+            ProcessEnding.AGAIN, "cluster_away", f"waits for its cluster: {last_words}", pause, is_failure=False
+        )
     if exit_code == ExitCode.SPECIFICATION:
         message = (
             f"the campaign cannot be trained on the driver's machine as it is now: {last_words or 'no reason given'}"
@@ -151,10 +153,10 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, 
         if (
             num_failures + 1 >= MAX_FAILURES
         ):  # a campaign that was accepted is not given up: whoever mends it resumes it
-            return Conclusion(Ending.PAUSED, "specification", message)
-        return Conclusion(Ending.AGAIN, "specification", message, pause)
+            return Conclusion(ProcessEnding.PAUSED, "specification", message)
+        return Conclusion(ProcessEnding.AGAIN, "specification", message, pause)
     what = "its driver vanished" if exit_code is None else f"its driver's exit code was {exit_code}"
     what += f": {last_words}" if last_words else ""
     if num_failures + 1 >= MAX_FAILURES:
-        return Conclusion(Ending.FAILED, "driver_lost", f"{MAX_FAILURES} drivers were lost; of the last, {what}")
-    return Conclusion(Ending.AGAIN, "driver_lost", what, pause)
+        return Conclusion(ProcessEnding.FAILED, "driver_lost", f"{MAX_FAILURES} drivers were lost; of the last, {what}")
+    return Conclusion(ProcessEnding.AGAIN, "driver_lost", what, pause)

@@ -20,7 +20,7 @@ from spectune.service.control.decisions import (
     Action,
     Conclusion,
     DriverState,
-    Ending,
+    ProcessEnding,
     Seen,
     action_for,
     conclude,
@@ -278,13 +278,16 @@ class Reconciler:
         last_words = self._data.last_words(campaign_id, attempt)
         num_failures = 0 if self._ledger.has_progressed(campaign_id, attempt) else submission.num_failures
         conclusion = conclude(state, exit_code, num_failures=num_failures, last_words=last_words)
-        if (campaign_id, attempt) in self._not_launched and conclusion.ending in (Ending.AGAIN, Ending.FAILED):
+        if (campaign_id, attempt) in self._not_launched and conclusion.ending in (
+            ProcessEnding.AGAIN,
+            ProcessEnding.FAILED,
+        ):
             message = "its driver could not be started"
-            conclusion = Conclusion(Ending.AGAIN, "driver_lost", message, LAUNCH_PAUSE_SECONDS, is_failure=False)
+            conclusion = Conclusion(ProcessEnding.AGAIN, "driver_lost", message, LAUNCH_PAUSE_SECONDS, is_failure=False)
         match conclusion.ending:
-            case Ending.REST:
+            case ProcessEnding.REST:
                 return
-            case Ending.AGAIN:
+            case ProcessEnding.AGAIN:
                 pause = conclusion.pause_seconds
                 self._ledger.lose_attempt(
                     campaign_id,
@@ -295,17 +298,17 @@ class Reconciler:
                 )
                 what = (campaign_id, attempt, conclusion.message, pause)
                 _log.warning("campaign %s: attempt %d was lost (%s); the next begins in %g s", *what)
-            case Ending.PAUSED:
+            case ProcessEnding.PAUSED:
                 if state is not CampaignState.PAUSING:
                     self._move(campaign_id, CampaignEvent.PAUSE, conclusion.reason, conclusion.message)
                 settle(self._ledger, self._data, campaign_id, TrialState.PENDING, reason="campaign_paused")
                 self._move(campaign_id, CampaignEvent.HALT, conclusion.reason, conclusion.message)
-            case Ending.CANCELLED:
+            case ProcessEnding.CANCELLED:
                 if state is not CampaignState.CANCELLING:
                     self._move(campaign_id, CampaignEvent.CANCEL, conclusion.reason, conclusion.message)
                 settle(self._ledger, self._data, campaign_id, TrialState.CANCELLED, reason="campaign_cancelled")
                 self._move(campaign_id, CampaignEvent.VANISH, conclusion.reason, conclusion.message)
-            case Ending.FAILED:
+            case ProcessEnding.FAILED:
                 settle(self._ledger, self._data, campaign_id, TrialState.LOST, reason=conclusion.reason)
                 self._move(campaign_id, CampaignEvent.FAIL, conclusion.reason, conclusion.message)
         self._record_end(campaign_id, attempt, exit_code)

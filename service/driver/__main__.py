@@ -38,7 +38,7 @@ from spectune.service.settings import Settings
 from spectune.service.written_files import write_whole
 
 if TYPE_CHECKING:
-    from spectune.service.driver.attempt import Attempt
+    from spectune.service.driver.attempt import DriverAttempt
 
 _log = logging.getLogger("spectune.service.driver")
 
@@ -132,7 +132,7 @@ def _claim(ledger: Ledger, arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 @contextmanager
 def _started_ray(
-    resources: ResourcesSection, arguments: argparse.Namespace, requests: StopRequests[Attempt]
+    resources: ResourcesSection, arguments: argparse.Namespace, requests: StopRequests[DriverAttempt]
 ) -> Iterator[ExitStack]:
     """Start Ray while another thread loads torch and Tune, of which its processes know nothing; closing it ends Ray."""
     loading = threading.Thread(target=_load, name="loading", daemon=True)
@@ -148,12 +148,12 @@ def _attempt(
     ledger: Ledger,
     document: Mapping[str, Any],
     arguments: argparse.Namespace,
-    requests: StopRequests[Attempt],
+    requests: StopRequests[DriverAttempt],
     ray_stack: ExitStack,
 ) -> ExitCode:
-    from spectune.service.driver.attempt import Attempt  # loaded while Ray started
+    from spectune.service.driver.attempt import DriverAttempt  # loaded while Ray started
 
-    attempt = Attempt(
+    attempt = DriverAttempt(
         ledger,
         parse(document),
         data=DataDirectory(arguments.data_dir),
@@ -187,13 +187,13 @@ def _open_ledger(arguments: argparse.Namespace) -> Ledger:
     return Ledger.at(DataDirectory(arguments.data_dir).ledger) if url is None else Ledger(url)
 
 
-def _hear_stops(arguments: argparse.Namespace) -> StopRequests[Attempt]:
-    requests: StopRequests[Attempt] = StopRequests()
+def _hear_stops(arguments: argparse.Namespace) -> StopRequests[DriverAttempt]:
+    requests: StopRequests[DriverAttempt] = StopRequests()
     _hear_signals(requests, arguments)
     return requests
 
 
-def _hear_signals(requests: StopRequests[Attempt], arguments: argparse.Namespace) -> None:
+def _hear_signals(requests: StopRequests[DriverAttempt], arguments: argparse.Namespace) -> None:
     if arguments.in_cluster_of_cpus is None:
         signal.signal(signal.SIGINT, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.CANCEL)))
         signal.signal(signal.SIGTERM, lambda *_: requests.ask(lambda attempt: attempt.stop(StopKind.PAUSE)))
@@ -202,11 +202,11 @@ def _hear_signals(requests: StopRequests[Attempt], arguments: argparse.Namespace
         signal.signal(number, lambda *_: requests.ask(_ask_ledger))
 
 
-def _ask_ledger(attempt: Attempt) -> None:
+def _ask_ledger(attempt: DriverAttempt) -> None:
     threading.Thread(target=attempt.stop_as_asked, daemon=True).start()
 
 
-def _watch_owner(requests: StopRequests[Attempt]) -> None:
+def _watch_owner(requests: StopRequests[DriverAttempt]) -> None:
     """Pause when standard input closes: the owner holds its other end as long as it lives."""
 
     def watch() -> None:

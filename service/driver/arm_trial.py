@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.model.outcomes import SeedHistory
 from spectune.service.campaign.model.records import Phase, TrialRecord
-from spectune.trainers.worker.messages import Ending, MemberReport
+from spectune.trainers.worker.messages import MemberReport, TrialEnding
 
 if TYPE_CHECKING:
     from spectune.service.driver.arms import Arm
@@ -95,7 +95,7 @@ def history_of(trial: ArmTrial) -> SeedHistory:
 def with_objectives(trial: ArmTrial, report: MemberReport) -> MemberReport:
     """Turn a report that lacks an objective into a failure of the task's code, and of this trial alone."""
     missing = trial.arm.missing(report.metrics)
-    if not missing or not (report.metrics or report.ending is Ending.REACHED):
+    if not missing or not (report.metrics or report.ending is TrialEnding.REACHED):
         return report
     message = f"step {report.step} was reported without {', '.join(missing)}: got {', '.join(sorted(report.metrics))}"
-    return replace(report, ending=Ending.FAILED, metrics={}, message=message)
+    return replace(report, ending=TrialEnding.FAILED, metrics={}, message=message)

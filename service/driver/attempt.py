@@ -43,7 +43,7 @@ def _milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Attempt:
+class DriverAttempt:
     """One attempt of a campaign.
 
     Args:

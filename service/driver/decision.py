@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.arithmetic import Execution
-from spectune.trainers.worker.messages import Verdict
+from spectune.trainers.worker.messages import SlotCommand
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Decision:
     """What to write down first and what to tell slots then."""
 
     records: list[Record] = field(default_factory=list)
-    verdicts: list[tuple[str, int, Verdict]] = field(default_factory=list)
+    verdicts: list[tuple[str, int, SlotCommand]] = field(default_factory=list)
 
 
 @dataclass

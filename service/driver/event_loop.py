@@ -23,7 +23,7 @@ from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger.spool import Spool
 from spectune.trainers.worker.arithmetic import Execution
-from spectune.trainers.worker.messages import SlotReport, Verdict
+from spectune.trainers.worker.messages import SlotCommand, SlotReport
 
 MAX_BARREN_LOSSES = 5  # slots lost in a row without any report
 _CHECK_SECONDS = 1.0
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class Board(Protocol):
     """Where verdicts are given."""
 
-    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
         """Give the verdict on a slot's report."""
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class ActorBoard:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
         """Give the verdict on a slot's report."""
         self._actor.post.remote(slot, number, cloudpickle.dumps(verdict))
 
@@ -246,4 +246,4 @@ class Conductor:
         with self._lock:
             waiting = dict(self._slots)
         for slot, number in waiting.items():
-            self._board.post(slot, number, Verdict(finish=True))
+            self._board.post(slot, number, SlotCommand(finish=True))

@@ -14,7 +14,7 @@ from spectune.service.driver.event_log import Chronicle
 from spectune.service.driver.fault_policy import Failures, is_out_of_memory
 from spectune.service.driver.slot_capacity import Lanes
 from spectune.service.ledger.spool import Record
-from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport
+from spectune.trainers.worker.messages import MemberReport, SlotReport, TrialEnding
 
 
 class Lessons:
@@ -45,11 +45,11 @@ class Lessons:
 
     def of_failures(self, slot: SlotState, reports: Sequence[MemberReport]) -> list[Record]:
         """Learn from failures of code what fits into memory, and whether the worker is to be retired."""
-        failed = {each.trial: each.message for each in reports if each.ending in (Ending.FAILED, Ending.LOST)}
+        failed = {each.trial: each.message for each in reports if each.ending in (TrialEnding.FAILED, TrialEnding.LOST)}
         starved = [slot.members[number] for number, message in failed.items() if is_out_of_memory(message)]
         records = self._of_death(slot, starved, "out of memory") if starved else []
         suspect = {number: message for number, message in failed.items() if not is_out_of_memory(message)}
-        has_reached = any(each.ending in (Ending.REACHED, Ending.DIVERGED) for each in reports)
+        has_reached = any(each.ending in (TrialEnding.REACHED, TrialEnding.DIVERGED) for each in reports)
         tracebacks = list(suspect.values())
         if self._failures.enter_report(slot.name, slot.place, failures=tracebacks, has_reached=has_reached):
             slot.is_retired = True
@@ -67,8 +67,8 @@ class Lessons:
 
     def blamed(self, slot: SlotState, report: MemberReport) -> MemberReport:
         """Turn what memory that several arms share did not bear into a loss: it is no fault of the trial's code."""
-        is_starved = report.ending is Ending.FAILED and is_out_of_memory(report.message)
-        return replace(report, ending=Ending.LOST) if is_starved and len(slot.arms) > 1 else report
+        is_starved = report.ending is TrialEnding.FAILED and is_out_of_memory(report.message)
+        return replace(report, ending=TrialEnding.LOST) if is_starved and len(slot.arms) > 1 else report
 
     def _of_death(self, slot: SlotState, trials: Sequence[ArmTrial], message: str) -> list[Record]:
         """Learn how much memory bears: of several arms first that they are too many, then of one its K."""

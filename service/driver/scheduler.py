@@ -29,7 +29,7 @@ from spectune.service.driver.trial_transitions import Moves
 from spectune.service.driver.turns import Turns
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.arithmetic import Execution
-from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import MemberReport, SlotCommand, SlotReport, TrialEnding
 
 
 class Dispatcher:
@@ -111,7 +111,7 @@ class Dispatcher:
             self._enter(state.members[member.trial], member, decision)
         for member in members:
             self._settle(state, member, decision)
-        self._judge(state, [each.trial for each in members if each.ending is Ending.REACHED], decision)
+        self._judge(state, [each.trial for each in members if each.ending is TrialEnding.REACHED], decision)
         self._stop_unwanted(state, decision)
         return self.check_limits(decision)
 
@@ -208,15 +208,15 @@ class Dispatcher:
 
     def _settle(self, state: SlotState, report: MemberReport, decision: Decision) -> None:
         """Move a member whose stretch did not reach its step."""
-        if report.ending in (Ending.REACHED, Ending.INTERRUPTED):
+        if report.ending in (TrialEnding.REACHED, TrialEnding.INTERRUPTED):
             return
         trial = state.take_out(report.trial)
         match report.ending:
-            case Ending.DIVERGED:
+            case TrialEnding.DIVERGED:
                 record = self._moves.end(trial, TrialEvent.DIVERGE, "diverged", report.message)
-            case Ending.FAILED:
+            case TrialEnding.FAILED:
                 record = self._moves.fail(trial, state.name, report.message)
-            case Ending.LOST:
+            case TrialEnding.LOST:
                 record = self._moves.lose(trial, report.message)
             case _:
                 assert_never(report.ending)
@@ -263,9 +263,9 @@ class Dispatcher:
             if verdict := self._turns.verdict(state):
                 self._give(state, verdict, decision)
         elif not state.members and self._seating.will_nothing_come(state):
-            self._give(state, Verdict(finish=True), decision)
+            self._give(state, SlotCommand(finish=True), decision)
 
-    def _give(self, state: SlotState, verdict: Verdict, decision: Decision) -> None:
+    def _give(self, state: SlotState, verdict: SlotCommand, decision: Decision) -> None:
         assert state.waits_for is not None
         decision.verdicts.append((state.name, state.waits_for, replace(verdict, evict=state.evict)))
         state.waits_for, state.evict = None, ()
@@ -292,7 +292,7 @@ class Dispatcher:
             else:  # it stays in the slot, which still writes its checkpoint
                 decision.records.append(self._moves.pause(trial, reason))
         state.members, state.held, state.entering = {}, set(), []
-        self._give(state, Verdict(finish=True, checkpoint=checkpoint), decision)
+        self._give(state, SlotCommand(finish=True, checkpoint=checkpoint), decision)
 
     def _cancelled(self, trial: ArmTrial) -> Record:
         """End a trial with its campaign."""

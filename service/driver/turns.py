@@ -26,7 +26,7 @@ from spectune.service.driver.arms import Arm
 from spectune.service.driver.assignments import MakeAssignment
 from spectune.service.driver.decision import SlotState
 from spectune.service.driver.slot_capacity import Lanes
-from spectune.trainers.worker.messages import SlotReport, Verdict
+from spectune.trainers.worker.messages import SlotCommand, SlotReport
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them
 SLACK_SECONDS = 0.1  # what is less apart trains side by side
@@ -72,7 +72,7 @@ class Turns:
             known[len(costs)] = min(sum(costs), known.get(len(costs), sum(costs)))
             self._most_seconds = max(self._most_seconds, sum(costs))
 
-    def verdict(self, slot: SlotState) -> Verdict | None:
+    def verdict(self, slot: SlotState) -> SlotCommand | None:
         """Make the verdict by which a slot goes on; None while arms elsewhere are behind all of its own."""
         projected = self._projected()
         able = _able(slot)
@@ -82,7 +82,7 @@ class Turns:
         slot.under_way = turn
         admitted, slot.entering = slot.entering, []
         idle = {number for number, trial in slot.members.items() if trial.arm.index not in slot.under_way}
-        verdict = Verdict(
+        verdict = SlotCommand(
             admit=tuple(self._assignment(each, is_alone=self._lanes.fills_its_lanes(each)) for each in admitted),
             hold=tuple(sorted(slot.held | idle)),
             plan_for=max((self._lanes.plan_for(trial) for trial in admitted), default=0),

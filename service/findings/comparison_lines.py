@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spectune.service.campaign.analysis.arm_comparison import Verdict
+from spectune.service.campaign.analysis.arm_comparison import ArmComparison
 
 
-def verdict_lines(verdicts: Iterable[Verdict], *, names: Sequence[str]) -> list[str]:
+def verdict_lines(verdicts: Iterable[ArmComparison], *, names: Sequence[str]) -> list[str]:
     """Say in a sentence per pair which arm is better, or what it would take to tell.
 
     Args:

@@ -16,7 +16,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord
-from spectune.service.ports import FollowedLedger
+from spectune.service.ports import TrackedLedger
 from spectune.service.tracking import links
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT
 from spectune.service.tracking.pages import MlflowPages
@@ -36,13 +36,13 @@ class MlflowAttachments:
         make_documents: Writes a campaign's documents, by file name.
     """
 
-    def __init__(self, ledger: FollowedLedger, client: MlflowClient, make_documents: Documents) -> None:
+    def __init__(self, ledger: TrackedLedger, client: MlflowClient, make_documents: Documents) -> None:
         self._ledger = ledger
         self._client = client
         self._make_documents = make_documents
 
     @classmethod
-    def connect(cls, ledger: FollowedLedger, tracking_uri: str, make_documents: Documents) -> Self:
+    def connect(cls, ledger: TrackedLedger, tracking_uri: str, make_documents: Documents) -> Self:
         """Speak to the MLflow behind a tracking address."""
         return cls(ledger, MlflowClient(tracking_uri=tracking_uri), make_documents)
 

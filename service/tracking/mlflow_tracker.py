@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
 from spectune.service.tracking import links
 from spectune.service.tracking.naming import metric_name
-from spectune.service.tracking.run_updates import RunNews, campaign_news, trial_news
+from spectune.service.tracking.run_updates import RunUpdate, campaign_news, trial_news
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.views import view, view_key
 
@@ -38,7 +38,7 @@ class Runs(Protocol):
     def find(self, experiment_id: str, campaign_id: str) -> dict[int | None, KnownRun]:
         """Find a campaign's runs, by trial."""
 
-    def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
+    def write(self, experiment_id: str, news: Sequence[RunUpdate], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Tell runs what there is to tell, making those that are not there."""
 
 

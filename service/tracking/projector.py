@@ -15,7 +15,7 @@ from spectune.service.campaign.analysis.leaderboard import leaderboard, place_of
 from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
 from spectune.service.campaign.model.progress import tally
 from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
-from spectune.service.ports import Attachments, FollowedLedger, Tracker
+from spectune.service.ports import Attachments, TrackedLedger, Tracker
 
 BATCH = 20_000
 SHORTEST_BATCH = 20
@@ -33,7 +33,7 @@ class Projector:
     """
 
     def __init__(
-        self, ledger: FollowedLedger, tracker: Tracker, campaign_id: str, *, attachments: Attachments | None = None
+        self, ledger: TrackedLedger, tracker: Tracker, campaign_id: str, *, attachments: Attachments | None = None
     ) -> None:
         self._ledger = ledger
         self._tracker = tracker

@@ -27,7 +27,7 @@ PARENT_RUN_TAG: Final = "mlflow.parentRunId"
 _MAX_VALUE: Final = 5000  # characters, within every limit of MLflow's
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     """A value of a metric; NaN and infinities are values."""
 
     name: str
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """Where a run stands.
 
     Attributes:
@@ -52,7 +52,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class RunNews:
+class RunUpdate:
     """What there is to tell of a run.
 
     Attributes:
@@ -72,11 +72,11 @@ class RunNews:
     identity: Mapping[str, str]
     params: Mapping[str, str]
     tags: Mapping[str, str] = field(default_factory=dict)
-    points: Sequence[Point] = ()
-    standing: Standing | None = None
+    points: Sequence[MetricPoint] = ()
+    standing: RunStatus | None = None
 
 
-def campaign_news(campaign: CampaignRecord, summary: Mapping[str, float] | None) -> RunNews:
+def campaign_news(campaign: CampaignRecord, summary: Mapping[str, float] | None) -> RunUpdate:
     """Describe a campaign's own run.
 
     Args:
@@ -87,25 +87,25 @@ def campaign_news(campaign: CampaignRecord, summary: Mapping[str, float] | None)
     params = {"task": specification["task"]["name"], "optimizers": _optimizers(specification["arms"])}
     params |= {f"search/{name}": value for name, value in specification["search"].items()}
     params |= {f"task/{name}": value for name, value in specification["task"].items() if name != "name"}
-    return RunNews(
+    return RunUpdate(
         trial=None,
         name=campaign.campaign_id,
         created_at=campaign.created_at,
         identity={"campaign": campaign.campaign_id, "kind": "campaign"},
         params=_texts(params),
         tags=_texts(specification["tags"]),
-        points=[Point(name, value, campaign.since, 0) for name, value in (summary or {}).items()],
+        points=[MetricPoint(name, value, campaign.since, 0) for name, value in (summary or {}).items()],
         standing=None if summary is None else _campaign_standing(campaign),
     )
 
 
-def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str) -> RunNews:
+def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str) -> RunUpdate:
     """Describe a trial's run."""
     trial, arm = news.record, campaign.specification["arms"][news.record.arm]
     place = {"trial": str(trial.number), "arm": arm["name"], "point": str(trial.point), "phase": str(trial.phase)}
     place[COLOUR_TAG] = colour(trial.arm, trial.point)
     params = {"optimizer": arm["optimizer"], "task": campaign.specification["task"]["name"], "seed": trial.seed_index}
-    return RunNews(
+    return RunUpdate(
         trial=trial.number,
         name=naming.run_name(arm["name"], trial.number),
         created_at=trial.created_at,
@@ -116,17 +116,17 @@ def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str)
     )
 
 
-def _reported(campaign: CampaignRecord, observations: Sequence[Observation]) -> list[Point]:
+def _reported(campaign: CampaignRecord, observations: Sequence[Observation]) -> list[MetricPoint]:
     """Give the points of reports, the objective first: the metric that MLflow has first is the one that it compares."""
     objective = campaign.objective["metric"]
     return [
-        Point(metric_name(name), value, each.produced_at, each.step)
+        MetricPoint(metric_name(name), value, each.produced_at, each.step)
         for each in observations
         for name, value in sorted(each.metrics.items(), key=lambda metric: metric[0] != objective)
     ]
 
 
-def _summary(campaign: CampaignRecord, trial: TrialRecord, history: Sequence[Observation]) -> list[Point]:
+def _summary(campaign: CampaignRecord, trial: TrialRecord, history: Sequence[Observation]) -> list[MetricPoint]:
     """Summarise a trial that has ended, so that the table of runs says at once how it went.
 
     An infinite best would leave a chart of all trials nothing but one corner; the last objective may be infinite.
@@ -141,21 +141,21 @@ def _summary(campaign: CampaignRecord, trial: TrialRecord, history: Sequence[Obs
     lr = trial.config.get("lr")
     if isinstance(lr, float | int) and lr > 0:
         summary[LOG_LR] = math.log10(lr)
-    return [Point(name, value, trial.since, trial.last_step) for name, value in summary.items()]
+    return [MetricPoint(name, value, trial.since, trial.last_step) for name, value in summary.items()]
 
 
-def _trial_standing(trial: TrialRecord, history: Sequence[Observation]) -> Standing:
+def _trial_standing(trial: TrialRecord, history: Sequence[Observation]) -> RunStatus:
     tags = {"state": trial.state, "reason": trial.reason, "message": trial.message, "attempt": trial.attempt}
     valid = [each.metrics["timing_valid"] == 1.0 for each in history if "timing_valid" in each.metrics]
     if valid:
         tags["timing_valid"] = "true" if all(valid) else "false"
-    return Standing(_trial_status(trial.state), trial.since if trial.state.is_terminal else None, _texts(tags))
+    return RunStatus(_trial_status(trial.state), trial.since if trial.state.is_terminal else None, _texts(tags))
 
 
-def _campaign_standing(campaign: CampaignRecord) -> Standing:
+def _campaign_standing(campaign: CampaignRecord) -> RunStatus:
     tags = {"state": campaign.state, "reason": campaign.reason, "message": campaign.message}
     ended_at = campaign.since if campaign.state.is_terminal else None
-    return Standing(_campaign_status(campaign.state), ended_at, _texts(tags))
+    return RunStatus(_campaign_status(campaign.state), ended_at, _texts(tags))
 
 
 def _trial_status(state: TrialState) -> str:

@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, E
 from mlflow.tracking._tracking_service.utils import _get_store  # MlflowClient asks for a run before it ends one
 
 from spectune.service.campaign.model.records import Refusal
-from spectune.service.tracking.run_updates import Point, RunNews
+from spectune.service.tracking.run_updates import MetricPoint, RunUpdate
 from spectune.service.tracking.views import VIEW_TAG, outdated
 
 MAX_BATCH: Final = 1000
@@ -103,7 +103,7 @@ class ServedRuns:
                 found[key] = KnownRun(run.info.run_id, run.info.status)
         return found
 
-    def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
+    def write(self, experiment_id: str, news: Sequence[RunUpdate], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Tell runs what there is to tell, making those that are not there.
 
         Args:
@@ -129,7 +129,7 @@ class ServedRuns:
             raise failure
         return refusals
 
-    def _write_one(self, experiment_id: str, news: RunNews, known: dict[int | None, KnownRun]) -> list[Refusal]:
+    def _write_one(self, experiment_id: str, news: RunUpdate, known: dict[int | None, KnownRun]) -> list[Refusal]:
         run, standing = known.get(news.trial), news.standing
         tags = {} if standing is None else dict(standing.tags)
         if run is None:  # its tags go with it, which saves the server a transaction
@@ -146,12 +146,12 @@ class ServedRuns:
         known[news.trial] = KnownRun(run.run_id, status, is_described=True)
         return refusals
 
-    def _create(self, experiment_id: str, news: RunNews, tags: Mapping[str, str]) -> KnownRun:
+    def _create(self, experiment_id: str, news: RunUpdate, tags: Mapping[str, str]) -> KnownRun:
         given = [RunTag(name, value) for name, value in tags.items()]
         run = self._store.create_run(experiment_id, "unknown", news.created_at, given, news.name)
         return KnownRun(str(run.info.run_id), "RUNNING")
 
-    def _log(self, run_id: str, news: RunNews, params: list[Param], tags: list[RunTag]) -> list[Refusal]:
+    def _log(self, run_id: str, news: RunUpdate, params: list[Param], tags: list[RunTag]) -> list[Refusal]:
         metrics, first = list(news.points), MAX_BATCH - len(params) - len(tags)
         refusals = []
         if params or tags or metrics:
@@ -161,7 +161,7 @@ class ServedRuns:
         return refusals
 
     def _batch(
-        self, run_id: str, news: RunNews, points: list[Point], params: list[Param], tags: list[RunTag]
+        self, run_id: str, news: RunUpdate, points: list[MetricPoint], params: list[Param], tags: list[RunTag]
     ) -> list[Refusal]:
         try:
             self._store.log_batch(run_id, [Metric(*point) for point in points], params, tags)
@@ -172,7 +172,7 @@ class ServedRuns:
         return []
 
     def _one_by_one(
-        self, run_id: str, news: RunNews, points: list[Point], params: list[Param], tags: list[RunTag]
+        self, run_id: str, news: RunUpdate, points: list[MetricPoint], params: list[Param], tags: list[RunTag]
     ) -> list[Refusal]:
         """Find out what of a batch is refused; the rest is written."""
         refusals = []

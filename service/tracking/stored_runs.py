@@ -33,7 +33,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import OperationalError
 
 from spectune.service.campaign.model.records import Refusal
-from spectune.service.tracking.run_updates import Point, RunNews
+from spectune.service.tracking.run_updates import MetricPoint, RunUpdate
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.store_file import make_whole
 
@@ -81,7 +81,7 @@ class StoredRuns(ServedRuns):
                 moved = literal(after).concat(func.substr(place, len(before) + 1))
                 connection.execute(update(table).where(is_below).values({column: moved}))
 
-    def write(self, experiment_id: str, news: Sequence[RunNews], known: dict[int | None, KnownRun]) -> list[Refusal]:
+    def write(self, experiment_id: str, news: Sequence[RunUpdate], known: dict[int | None, KnownRun]) -> list[Refusal]:
         """Do what `ServedRuns.write` does, whole or not at all.
 
         Raises:
@@ -119,7 +119,7 @@ class StoredRuns(ServedRuns):
         self._num_new = 0
 
 
-def _ends_campaign(news: RunNews) -> bool:
+def _ends_campaign(news: RunUpdate) -> bool:
     return news.trial is None and news.standing is not None and news.standing.ended_at is not None
 
 
@@ -153,7 +153,7 @@ def _restating() -> Any:
     return statement.values(status=bindparam("new_status"), end_time=ended_at)
 
 
-def _run(news: RunNews, run_id: str, experiment_id: str, location: str) -> _Row:
+def _run(news: RunUpdate, run_id: str, experiment_id: str, location: str) -> _Row:
     return {
         "run_uuid": run_id,
         "name": news.name,
@@ -170,22 +170,22 @@ def _run(news: RunNews, run_id: str, experiment_id: str, location: str) -> _Row:
     }
 
 
-def _tags(news: RunNews, run_id: str) -> Iterable[_Row]:
+def _tags(news: RunUpdate, run_id: str) -> Iterable[_Row]:
     standing = {} if news.standing is None else news.standing.tags
     tags = {MLFLOW_RUN_NAME: news.name, **news.identity, **news.tags, **standing}
     return ({"run_uuid": run_id, "key": name, "value": value} for name, value in tags.items())
 
 
-def _params(news: RunNews, run_id: str) -> Iterable[_Row]:
+def _params(news: RunUpdate, run_id: str) -> Iterable[_Row]:
     return ({"run_uuid": run_id, "key": name, "value": value} for name, value in news.params.items())
 
 
-def _standing(news: RunNews, run_id: str) -> _Row:
+def _standing(news: RunUpdate, run_id: str) -> _Row:
     assert news.standing is not None
     return {"run_id": run_id, "new_status": news.standing.status, "ended_at": news.standing.ended_at}
 
 
-def _enter_points(connection: Connection, points: Mapping[str, Sequence[Point]]) -> None:
+def _enter_points(connection: Connection, points: Mapping[str, Sequence[MetricPoint]]) -> None:
     rows = [_metric(point, run_id) for run_id, some in points.items() for point in some]
     latest: dict[tuple[str, str], _Row] = {}
     for row in rows:
@@ -196,7 +196,7 @@ def _enter_points(connection: Connection, points: Mapping[str, Sequence[Point]])
     _enter(connection, _overwriting_latest(), list(latest.values()))
 
 
-def _metric(point: Point, run_id: str) -> _Row:
+def _metric(point: MetricPoint, run_id: str) -> _Row:
     is_nan = math.isnan(point.value)
     value = 0.0 if is_nan else min(max(point.value, -_LARGEST), _LARGEST)
     place = {"run_uuid": run_id, "key": point.name, "timestamp": point.timestamp, "step": point.step}

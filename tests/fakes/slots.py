@@ -20,7 +20,7 @@ from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.ledger.spool import Record
 from spectune.trainers.engines.fused_step_check import FusionCheck
 from spectune.trainers.engines.plan import Plan
-from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, SlotReport, TrialEnding
 
 STEPS = 90
 
@@ -50,7 +50,7 @@ def objective(trial: int, step: int) -> float:
 @dataclass
 class _Slot:
     number: int = 0
-    verdict: Verdict | None = None
+    verdict: SlotCommand | None = None
     assignments: dict[int, Assignment] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
 
@@ -221,13 +221,13 @@ class Simulation:
         trial, size = assignment.trial, sizes[self.arm_of(assignment.trial)]
         seconds = self.cost(self.arm_of(trial), size) / size
         if fault := self.faults(name, trial):
-            ending = Ending.LOST if size > 1 else Ending.FAILED
+            ending = TrialEnding.LOST if size > 1 else TrialEnding.FAILED
             return MemberReport(trial, slot.steps[trial], ending, {}, fault, seconds, 0)
         if self.dispatcher.is_stopping:
-            return MemberReport(trial, slot.steps[trial], Ending.INTERRUPTED, {}, "", seconds, 0)
+            return MemberReport(trial, slot.steps[trial], TrialEnding.INTERRUPTED, {}, "", seconds, 0)
         slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
         value = self.value(trial, slot.steps[trial])
-        ending = Ending.REACHED if math.isfinite(value) else Ending.DIVERGED
+        ending = TrialEnding.REACHED if math.isfinite(value) else TrialEnding.DIVERGED
         forgets = trial == self.silent and slot.steps[trial] > 30
         metrics = {"loss": value} if forgets else {"validation_loss": value}
         return MemberReport(trial, slot.steps[trial], ending, metrics, "", seconds, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spectune.trainers.worker.messages import Verdict
+from spectune.trainers.worker.messages import SlotCommand
 
 
 class ScriptedVerdicts:
@@ -15,12 +15,12 @@ class ScriptedVerdicts:
         stopping: What `is_stopping` answers.
     """
 
-    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+    def __init__(self, verdicts: Sequence[SlotCommand]) -> None:
         self._verdicts = list(verdicts)
         self.asked: list[int] = []
         self.stopping = False
 
-    def verdict(self, slot: str, number: int) -> Verdict:
+    def verdict(self, slot: str, number: int) -> SlotCommand:
         self.asked.append(number)
         return self._verdicts[number]
 

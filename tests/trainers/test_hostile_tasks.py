@@ -20,7 +20,7 @@ from spectune.trainers.tasks.options import TaskOptionError
 from spectune.trainers.tasks.own import rehearse
 from spectune.trainers.tasks.task import TaskOptions
 from spectune.trainers.user_code import UserCodeError, checked_metrics, told
-from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, TrialEnding
 from spectune.trainers.worker.slot import Slot, SlotOptions
 from tests.fakes.verdict_source import ScriptedVerdicts
 
@@ -79,11 +79,13 @@ def play(folder: Path, mischief: Callable[[], None], *, is_alone: bool) -> list[
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Hostile(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedVerdicts([Verdict(admit=tuple(trials)), Verdict(checkpoint=True), Verdict(finish=True)])
+    verdicts = ScriptedVerdicts(
+        [SlotCommand(admit=tuple(trials)), SlotCommand(checkpoint=True), SlotCommand(finish=True)]
+    )
     slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 1e9, cpus=1))
     first = slot.step()
     assert first is not None
-    assert [each.ending for each in first.members] == [Ending.REACHED] * 2, first.members[0].message
+    assert [each.ending for each in first.members] == [TrialEnding.REACHED] * 2, first.members[0].message
     mischief()
     second = slot.step()
     assert second is not None
@@ -94,7 +96,7 @@ both = pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "togethe
 
 
 def check_failed(reports: list[MemberReport], sentence: str) -> None:
-    assert [(each.trial, each.ending) for each in reports] == [(0, Ending.FAILED), (1, Ending.FAILED)]
+    assert [(each.trial, each.ending) for each in reports] == [(0, TrialEnding.FAILED), (1, TrialEnding.FAILED)]
     assert all(sentence in each.message for each in reports), reports[0].message
 
 

@@ -27,7 +27,7 @@ from spectune.trainers.user_code import (
     running_user_code,
     told,
 )
-from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, Verdict
+from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, TrialEnding
 from spectune.trainers.worker.slot import Slot, SlotOptions
 from tests.fakes.verdict_source import ScriptedVerdicts
 
@@ -194,11 +194,11 @@ def play(folder: Path, misdeeds: Mapping[str, Callable[[], Any]], *, is_alone: b
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedVerdicts([Verdict(admit=tuple(trials)), Verdict(), Verdict(finish=True)])
+    verdicts = ScriptedVerdicts([SlotCommand(admit=tuple(trials)), SlotCommand(), SlotCommand(finish=True)])
     slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 0.0, cpus=1))
     first, reports = slot.step(), []
     assert first is not None
-    assert [each.ending for each in first.members] == [Ending.REACHED] * 2, first.members[0].message
+    assert [each.ending for each in first.members] == [TrialEnding.REACHED] * 2, first.members[0].message
     Weird.misdeeds.update(misdeeds)
     second = slot.step()
     assert second is not None
@@ -220,20 +220,20 @@ def test_a_value_that_is_no_number_fails_its_trial(
     tmp_path: Path, is_alone: bool, value: object, sentence: str
 ) -> None:
     reports = play(tmp_path, {"evaluate": lambda: {"validation_loss": value}}, is_alone=is_alone)
-    assert [(each.ending, each.message) for each in reports] == [(Ending.FAILED, sentence)] * 2
+    assert [(each.ending, each.message) for each in reports] == [(TrialEnding.FAILED, sentence)] * 2
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_numbers_of_other_types_are_reported_as_floats(tmp_path: Path, is_alone: bool) -> None:
     reports = play(tmp_path, {"evaluate": lambda: {"validation_loss": np.float32(0.5)}}, is_alone=is_alone)
-    assert [(each.ending, each.metrics["validation_loss"]) for each in reports] == [(Ending.REACHED, 0.5)] * 2
+    assert [(each.ending, each.metrics["validation_loss"]) for each in reports] == [(TrialEnding.REACHED, 0.5)] * 2
     assert all(type(value) is float for each in reports for value in each.metrics.values())
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_a_mapping_that_raises_fails_its_trial(tmp_path: Path, is_alone: bool) -> None:
     reports = play(tmp_path, {"evaluate": lambda: Raiser(validation_loss=1.0)}, is_alone=is_alone)
-    assert [each.ending for each in reports] == [Ending.FAILED] * 2
+    assert [each.ending for each in reports] == [TrialEnding.FAILED] * 2
     assert all("RuntimeError: no items" in each.message for each in reports)
 
 
@@ -248,7 +248,9 @@ def test_an_exit_that_code_raises_is_its_own_failure(
     tmp_path: Path, is_alone: bool, method: str, error: BaseException
 ) -> None:
     reports = play(tmp_path, {method: raising(error)}, is_alone=is_alone)
-    ending = Ending.LOST if method == "batch" else Ending.FAILED  # which member of a cohort is to blame is not known
+    ending = (
+        TrialEnding.LOST if method == "batch" else TrialEnding.FAILED
+    )  # which member of a cohort is to blame is not known
     assert [each.ending for each in reports] == [ending] * 2
     assert all(type(error).__name__ in each.message for each in reports)
     assert all("in misdeed\n    raise error\n" in each.message for each in reports)
@@ -274,8 +276,8 @@ def test_a_batch_or_loss_of_another_kind_is_named(tmp_path: Path, misdeeds: Any,
 def test_a_build_that_exits_fails_the_trial_at_its_start(tmp_path: Path) -> None:
     Weird.misdeeds["build"] = raising(SystemExit("no model"))
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
-    verdicts = ScriptedVerdicts([Verdict(admit=(Assignment(0, setting, (9,), is_alone=True),))])
+    verdicts = ScriptedVerdicts([SlotCommand(admit=(Assignment(0, setting, (9,), is_alone=True),))])
     report = Slot("s", verdicts, SlotOptions(str(tmp_path), "attempt-1", 0.0, cpus=1)).step()
     assert report is not None
-    assert [(each.ending, each.step) for each in report.members] == [(Ending.FAILED, 0)]
+    assert [(each.ending, each.step) for each in report.members] == [(TrialEnding.FAILED, 0)]
     assert "SystemExit: no model" in report.members[0].message

@@ -17,13 +17,13 @@ from torch import Tensor
 from spectune.trainers.data.shards import is_sharded, list_shards, map_shard, shards_fingerprint
 from spectune.trainers.data.text import CorpusError, cache_folder, list_text, read_text, text_fingerprint
 
-__all__ = ["Corpus", "CorpusError", "Listing", "Tokens", "corpus_fingerprint", "list_corpus", "read_corpus"]
+__all__ = ["Corpus", "CorpusError", "CorpusSummary", "Tokens", "corpus_fingerprint", "list_corpus", "read_corpus"]
 
 NUM_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Listing:
+class CorpusSummary:
     """What a corpus holds, as far as one knows without reading it.
 
     Attributes:
@@ -78,17 +78,17 @@ class Corpus:
     fingerprint: str
 
 
-def list_corpus(folder: Path | None) -> Listing:
+def list_corpus(folder: Path | None) -> CorpusSummary:
     """Look at a corpus without reading more than the head of each file.
 
     Raises:
         CorpusError: It cannot be used; the message names the folder or the file.
     """
     if folder is None or not is_sharded(folder):
-        return Listing(list_text(folder).num_bytes(), NUM_BYTES, "bytes")
+        return CorpusSummary(list_text(folder).num_bytes(), NUM_BYTES, "bytes")
     shards = list_shards(folder)
     longest = max(size for _, size in shards.train), max(size for _, size in shards.validation)
-    return Listing(longest, shards.vocabulary, "tokens")
+    return CorpusSummary(longest, shards.vocabulary, "tokens")
 
 
 def vocabulary_of(folder: Path | None) -> int | None:

@@ -49,7 +49,7 @@ class CorpusError(ValueError):
 
 
 @dataclass(frozen=True)
-class Listing:
+class TextFiles:
     """The files of a corpus by split, as paths relative to `root`, in a fixed order; nothing is read yet."""
 
     root: Path
@@ -73,7 +73,7 @@ class Text:
     fingerprint: str
 
 
-def list_text(folder: Path | None) -> Listing:
+def list_text(folder: Path | None) -> TextFiles:
     """List a corpus without reading more than the head of each file.
 
     Args:
@@ -92,7 +92,7 @@ def list_text(folder: Path | None) -> Listing:
         raise CorpusError(f"cannot be read ({error.strerror})", root) from error
     if len(names) < 2:
         raise CorpusError(f"needs two files of text, one to train and one to validate, has {len(names)}", root)
-    return Listing(root, *_split(names))
+    return TextFiles(root, *_split(names))
 
 
 def read_text(folder: Path | None) -> Text:
@@ -184,7 +184,7 @@ def _chunks(root: Path, names: tuple[str, ...]) -> Iterator[bytes]:
                 yield chunk
 
 
-def _copy(listing: Listing, write: Callable[[bytes], object]) -> tuple[str, int, int]:
+def _copy(listing: TextFiles, write: Callable[[bytes], object]) -> tuple[str, int, int]:
     """Hand all bytes to `write`, training before validation; give their fingerprint and the splits' sizes."""
     fingerprint, sizes = hashlib.sha256(MAGIC), []
     for names in (listing.train, listing.validation):
@@ -198,7 +198,7 @@ def _copy(listing: Listing, write: Callable[[bytes], object]) -> tuple[str, int,
     return fingerprint.hexdigest()[:32], sizes[0], sizes[1]
 
 
-def _build(listing: Listing, cache: Path) -> Path:
+def _build(listing: TextFiles, cache: Path) -> Path:
     """Write the cache file, named after what was really written, should a file have changed meanwhile."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=cache, prefix=".text-", suffix=".partial", delete=False) as file:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectune.trainers.engines.lane_stack import Bundle, LaneStack
+from spectune.trainers.engines.lane_stack import LaneBundle, LaneStack
 from spectune.trainers.schedules import Schedule
 from spectune.trainers.setting import TrialSetting
 
@@ -47,7 +47,7 @@ class LaneRates:
         self._factors: list[float] = []
         self._now: dict[tuple[str, ...], tuple[Tensor, Tensor | None]] = {}
 
-    def hyperparameters(self, bundle: Bundle) -> Mapping[str, Any]:
+    def hyperparameters(self, bundle: LaneBundle) -> Mapping[str, Any]:
         """Give a bundle's hyperparameters: numbers where all lanes agree, else tensors that broadcast."""
         return self._of_bundle[bundle.names]
 
@@ -57,7 +57,7 @@ class LaneRates:
         if factors != self._factors:
             self._factors, self._now = factors, {}
 
-    def of(self, bundle: Bundle) -> tuple[Tensor, Tensor | None]:
+    def of(self, bundle: LaneBundle) -> tuple[Tensor, Tensor | None]:
         """Give a bundle's learning rates γ, and 1 - γ λ where a lane decays; they broadcast."""
         if bundle.names not in self._now:
             factors = torch.tensor(self._factors, dtype=torch.float64, device=self._device)[self._course_of_lane]
@@ -68,12 +68,12 @@ class LaneRates:
             self._now[bundle.names] = shaped[0], shaped[1]
         return self._now[bundle.names]
 
-    def _vectors(self, bundle: Bundle, groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    def _vectors(self, bundle: LaneBundle, groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         lanes = [lane[bundle.group] for lane in groups]
         skipped = ("params", "param_names", "lr", "initial_lr", "weight_decay")
         return {name: self._value(bundle, [lane[name] for lane in lanes]) for name in lanes[0] if name not in skipped}
 
-    def _value(self, bundle: Bundle, values: list[Any]) -> Any:
+    def _value(self, bundle: LaneBundle, values: list[Any]) -> Any:
         if all(value == values[0] for value in values):
             return values[0]
         if isinstance(values[0], tuple):  # betas

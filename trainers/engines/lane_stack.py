@@ -30,7 +30,7 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class LaneBundle:
     """Parameters of one shape that one rule updates.
 
     Attributes:
@@ -54,7 +54,7 @@ class Bundle:
         return vector.view(1, -1, *[1] * len(self.shape))
 
 
-def bundles_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Bundle, ...]:
+def bundles_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[LaneBundle, ...]:
     """Tell how the parameters of a model are bundled, from the optimizer that was built for it."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[tuple[int, torch.Size], list[tuple[str, int]]] = {}
@@ -68,11 +68,11 @@ def bundles_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Bund
 
 def _bundle(
     optimizer: torch.optim.Optimizer, group: int, shape: torch.Size, members: Sequence[tuple[str, int]]
-) -> Bundle:
+) -> LaneBundle:
     rule = _rule_of(optimizer, optimizer.param_groups[group])
     shapes = {name: entry.shape for name, entry in rule.initial_state(torch.zeros(shape)).items()}
     names, places = zip(*members, strict=True)
-    return Bundle(names, places, group, rule, shape, shapes)
+    return LaneBundle(names, places, group, rule, shape, shapes)
 
 
 def _rule_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> Rule:
@@ -94,13 +94,13 @@ class LaneStack:
         states: For each bundle, its rule's state by name, [parameters, lanes, ...] with as many dimensions as weights.
     """
 
-    def __init__(self, bundles: tuple[Bundle, ...], weights: list[Tensor], states: list[State]) -> None:
+    def __init__(self, bundles: tuple[LaneBundle, ...], weights: list[Tensor], states: list[State]) -> None:
         self.bundles = bundles
         self.weights = weights
         self.states = states
 
     @classmethod
-    def of_model(cls, bundles: tuple[Bundle, ...], model: nn.Module) -> LaneStack:
+    def of_model(cls, bundles: tuple[LaneBundle, ...], model: nn.Module) -> LaneStack:
         """Make the stack of one lane that begins with a model's weights."""
         found = dict(model.named_parameters())
         weights = [torch.stack([found[name].detach() for name in bundle.names])[:, None] for bundle in bundles]
@@ -194,7 +194,7 @@ class LaneStack:
                     state[key][index, lane].copy_(value.reshape(state[key][index, lane].shape))
 
 
-def _lane(entries: Tensor, bundle: Bundle) -> Tensor:
+def _lane(entries: Tensor, bundle: LaneBundle) -> Tensor:
     """Shape states [parameters, ...] of one lane like [parameters, 1, ...], with the dimensions of the weights."""
     missing = 1 + len(bundle.shape) - entries.ndim
     return entries.reshape(entries.shape[0], 1, *[1] * missing, *entries.shape[1:])

@@ -14,7 +14,7 @@ from spectune.trainers.engines.plan import Plan
 from spectune.trainers.setting import TrialSetting
 
 
-class Ending(StrEnum):
+class TrialEnding(StrEnum):
     """How a member's stretch ended."""
 
     REACHED = "reached"  # the next report step
@@ -44,7 +44,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SlotCommand:
     """What the driver wants of a slot after a report.
 
     Attributes:
@@ -80,7 +80,7 @@ class MemberReport:
 
     trial: int
     step: int
-    ending: Ending
+    ending: TrialEnding
     metrics: dict[str, float]
     message: str
     seconds: float

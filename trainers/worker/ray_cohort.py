@@ -13,7 +13,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.exceptions import RayError
 
-from spectune.trainers.worker.messages import Verdict
+from spectune.trainers.worker.messages import SlotCommand
 from spectune.trainers.worker.slot import BoardLostError, Slot, SlotOptions
 from spectune.trainers.worker.worker_output import WorkerOutput
 
@@ -24,10 +24,10 @@ class ActorVerdicts:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def verdict(self, slot: str, number: int) -> Verdict:
+    def verdict(self, slot: str, number: int) -> SlotCommand:
         """Wait for the verdict on a report."""
         answer = cloudpickle.loads(_ask(self._actor.verdict, slot, number))
-        assert isinstance(answer, Verdict)
+        assert isinstance(answer, SlotCommand)
         return answer
 
     def is_stopping(self) -> bool:

@@ -29,7 +29,7 @@ from spectune.trainers.engines.structure import structure_of
 from spectune.trainers.user_code import failure_text
 from spectune.trainers.worker.arithmetic import Arithmetic, Execution, execution_here, pin_arithmetic
 from spectune.trainers.worker.compiler import leave_compiler_unloaded
-from spectune.trainers.worker.messages import Assignment, Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, SlotReport, TrialEnding
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class BoardLostError(Exception):
 class VerdictSource(Protocol):
     """Where a slot's verdicts come from; in production an actor beside the driver."""
 
-    def verdict(self, slot: str, number: int) -> Verdict:
+    def verdict(self, slot: str, number: int) -> SlotCommand:
         """Wait for the verdict on a report."""
 
     def is_stopping(self) -> bool:
@@ -224,7 +224,7 @@ class Slot:
         except BoardLostError:
             raise
         except BaseException as error:  # a user's code can raise anything
-            ending = Ending.LOST if len(trials) > 1 else Ending.FAILED
+            ending = TrialEnding.LOST if len(trials) > 1 else TrialEnding.FAILED
             seconds, text = self._charge(start) / len(trials), failure_text(error)
             return [_failure(each, cohort.step(each), text, seconds, ending) for each in trials]
         measured = cohort.report([trial for trial in trials if outcomes[trial] is not Outcome.INTERRUPTED])
@@ -263,7 +263,7 @@ def prepare_process(*, arithmetic: Arithmetic, cpus: int, gpus: float) -> None:
         torch.cuda.set_per_process_memory_fraction(gpus)  # neighbors on the device need theirs
 
 
-def _plans(verdict: Verdict) -> dict[int, Plan]:
+def _plans(verdict: SlotCommand) -> dict[int, Plan]:
     """Find out what the verdict asks; a trial that cannot even be tried out says why where it trains."""
     plans = {}
     for assignment in verdict.admit if verdict.plan_for else ():
@@ -287,10 +287,14 @@ def _report(
     if isinstance(measured, str):
         return _failure(trial, cohort.step(trial), measured, seconds)
     reason = cohort.reason(trial)
-    return MemberReport(trial, cohort.step(trial), Ending(outcome), dict(measured), reason, seconds, _milliseconds())
+    return MemberReport(
+        trial, cohort.step(trial), TrialEnding(outcome), dict(measured), reason, seconds, _milliseconds()
+    )
 
 
-def _failure(trial: int, step: int, message: str, seconds: float, ending: Ending = Ending.FAILED) -> MemberReport:
+def _failure(
+    trial: int, step: int, message: str, seconds: float, ending: TrialEnding = TrialEnding.FAILED
+) -> MemberReport:
     return MemberReport(trial, step, ending, {}, message, seconds, _milliseconds())
 
 

@@ -34,7 +34,7 @@ _MOST_SEEDS = 10_000  # beyond it a difference counts as out of reach
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ArmComparison:
     """What the finals say about two arms.
 
     Attributes:
@@ -58,7 +58,7 @@ class Verdict:
     seeds_needed: int | None
 
 
-def verdicts(finals: Mapping[int, Mapping[int, float]], *, mode: Mode) -> list[Verdict]:
+def verdicts(finals: Mapping[int, Mapping[int, float]], *, mode: Mode) -> list[ArmComparison]:
     """Compare all pairs of arms.
 
     Args:
@@ -142,13 +142,13 @@ def _differences(first: Mapping[int, float], second: Mapping[int, float]) -> lis
 
 def _verdict(
     arms: tuple[int, int], differences: Sequence[float], p_value: float | None, num_tests: int, mode: Mode
-) -> Verdict:
+) -> ArmComparison:
     num_wins = sum((each < 0) if mode == "minimize" else (each > 0) for each in differences)
     if p_value is None:
-        return Verdict(arms, len(differences), None, num_wins, None, None, None, None)
+        return ArmComparison(arms, len(differences), None, num_wins, None, None, None, None)
     mean, spread = fmean(differences), stdev(differences)
     first_is_better = (mean < 0) == (mode == "minimize")
-    return Verdict(
+    return ArmComparison(
         arms=arms,
         num_seeds=len(differences),
         difference=mean,

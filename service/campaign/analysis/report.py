@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spectune.service.campaign.analysis.arm_comparison import Verdict, interval_half_width, verdicts
+from spectune.service.campaign.analysis.arm_comparison import ArmComparison, interval_half_width, verdicts
 from spectune.service.campaign.analysis.best import BestPoint, campaign_ranking
 from spectune.service.campaign.analysis.comparability import comparability, group_of
 from spectune.service.campaign.analysis.executions import arithmetic_notes
@@ -111,7 +111,7 @@ class Report:
     why_no_best: str
     order: Sequence[int]
     arms: Sequence[ArmReport]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[ArmComparison]
     pareto: Sequence[ParetoPoint]
     lacking: Mapping[str, str]
     notes: Sequence[str]
@@ -171,7 +171,7 @@ def make_report(
     )
 
 
-def final_verdicts(specification: Specification, trials: Sequence[TrialRecord]) -> list[Verdict]:
+def final_verdicts(specification: Specification, trials: Sequence[TrialRecord]) -> list[ArmComparison]:
     """Compare all arms that have finals, as the report does; empty without finals.
 
     Args:

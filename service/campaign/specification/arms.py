@@ -7,7 +7,7 @@ from typing import Any
 
 from spectune.search_spaces import DEFAULT_SPACES, Space, SpaceError, default_space, parse_space
 from spectune.search_spaces.json_values import is_number, json_pointer
-from spectune.service.campaign.specification.catalog import Catalog, Hyperparameter
+from spectune.service.campaign.specification.catalog import Catalog, HyperparameterDescription
 from spectune.service.campaign.specification.problem_list import ProblemList
 from spectune.service.campaign.specification.sections import ArmSection
 
@@ -73,7 +73,11 @@ def _filled(document: Any, preset: str) -> Any:
 
 class _ArmChecks:
     def __init__(
-        self, arm: ArmSection, pointer: str, hyperparameters: Mapping[str, Hyperparameter], found: ProblemList
+        self,
+        arm: ArmSection,
+        pointer: str,
+        hyperparameters: Mapping[str, HyperparameterDescription],
+        found: ProblemList,
     ) -> None:
         self._arm = arm
         self._pointer = pointer

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 _CLUSTERS = ("RAY_ADDRESS", "SPECTUNE_RAY_ADDRESS")  # where workers run on other machines than this one
 
 
-class Hyperparameter(Protocol):
+class HyperparameterDescription(Protocol):
     """What is asked of one hyperparameter of an optimizer."""
 
     @property
@@ -71,7 +71,7 @@ class Catalog:
         num_gpus: How many all workers have together; None where that is a cluster's business.
     """
 
-    optimizers: Mapping[str, Mapping[str, Hyperparameter]]
+    optimizers: Mapping[str, Mapping[str, HyperparameterDescription]]
     tasks: Collection[str]
     describe_task: Callable[[str, Mapping[str, Any]], TaskDescription]
     check_schedule: Callable[[Mapping[str, Any]], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spectune.service.api import examples
 from spectune.service.api.openapi import document as openapi_document
-from spectune.service.api.problems import Problem
+from spectune.service.api.problems import ProblemDocument
 from spectune.service.api.schemas import Campaign
 from spectune.service.errors import LedgerError
 from tests.service.api.conftest import Bench
@@ -65,7 +65,7 @@ def test_the_stored_openapi_document_is_the_true_one() -> None:
 
 def test_the_examples_are_answers_that_could_be_given() -> None:
     schemas = openapi_document()["components"]["schemas"]
-    for model, example in ((Campaign, examples.CAMPAIGN), (Problem, examples.PROBLEM)):
+    for model, example in ((Campaign, examples.CAMPAIGN), (ProblemDocument, examples.PROBLEM)):
         assert model.model_validate(example).model_dump(mode="json") == example
         shown = {name: value for name, value in example.items() if value is not None}
         assert schemas[model.__name__]["examples"] == [shown]

@@ -7,7 +7,15 @@ import dataclasses
 import pytest
 
 from spectune.service.campaign.model.lifecycle import CampaignState
-from spectune.service.control.decisions import MAX_FAILURES, Action, DriverState, Ending, Seen, action_for, conclude
+from spectune.service.control.decisions import (
+    MAX_FAILURES,
+    Action,
+    DriverState,
+    ProcessEnding,
+    Seen,
+    action_for,
+    conclude,
+)
 from spectune.service.driver.exit_codes import ExitCode
 from tests.service.control.test_admission import submission
 
@@ -47,22 +55,22 @@ def test_what_is_seen_says_what_to_do(
 @pytest.mark.parametrize(
     ("state", "exit_code", "num_failures", "ending"),
     [
-        (_S.SUCCEEDED, 0, 0, Ending.REST),
-        (_S.PAUSED, ExitCode.PAUSED, 0, Ending.REST),
-        (_S.RUNNING, ExitCode.INFRASTRUCTURE, 0, Ending.AGAIN),
-        (_S.RUNNING, -9, MAX_FAILURES - 1, Ending.FAILED),
-        (_S.STARTING, None, 0, Ending.AGAIN),
-        (_S.RUNNING, ExitCode.SPECIFICATION, 0, Ending.AGAIN),
-        (_S.RUNNING, ExitCode.SPECIFICATION, MAX_FAILURES - 1, Ending.PAUSED),
-        (_S.RUNNING, ExitCode.CLUSTER_AWAY, 9 * MAX_FAILURES, Ending.AGAIN),
-        (_S.RUNNING, ExitCode.CANCELLED, 0, Ending.CANCELLED),
-        (_S.CANCELLING, -9, 0, Ending.CANCELLED),
-        (_S.CANCELLING, None, 0, Ending.CANCELLED),
-        (_S.PAUSING, -9, 0, Ending.PAUSED),
+        (_S.SUCCEEDED, 0, 0, ProcessEnding.REST),
+        (_S.PAUSED, ExitCode.PAUSED, 0, ProcessEnding.REST),
+        (_S.RUNNING, ExitCode.INFRASTRUCTURE, 0, ProcessEnding.AGAIN),
+        (_S.RUNNING, -9, MAX_FAILURES - 1, ProcessEnding.FAILED),
+        (_S.STARTING, None, 0, ProcessEnding.AGAIN),
+        (_S.RUNNING, ExitCode.SPECIFICATION, 0, ProcessEnding.AGAIN),
+        (_S.RUNNING, ExitCode.SPECIFICATION, MAX_FAILURES - 1, ProcessEnding.PAUSED),
+        (_S.RUNNING, ExitCode.CLUSTER_AWAY, 9 * MAX_FAILURES, ProcessEnding.AGAIN),
+        (_S.RUNNING, ExitCode.CANCELLED, 0, ProcessEnding.CANCELLED),
+        (_S.CANCELLING, -9, 0, ProcessEnding.CANCELLED),
+        (_S.CANCELLING, None, 0, ProcessEnding.CANCELLED),
+        (_S.PAUSING, -9, 0, ProcessEnding.PAUSED),
     ],
 )
 def test_how_a_driver_ended_says_what_becomes_of_its_campaign(
-    state: CampaignState, exit_code: int | None, num_failures: int, ending: Ending
+    state: CampaignState, exit_code: int | None, num_failures: int, ending: ProcessEnding
 ) -> None:
     assert conclude(state, exit_code, num_failures=num_failures).ending is ending
 
@@ -76,7 +84,7 @@ def test_the_reason_of_a_driver_that_left_none_is_the_last_line_of_its_log() -> 
     ended = conclude(
         CampaignState.STARTING, 20, num_failures=MAX_FAILURES - 1, last_words="the socket's path is too long"
     )
-    assert ended.ending is Ending.FAILED
+    assert ended.ending is ProcessEnding.FAILED
     assert ended.message.endswith("its driver's exit code was 20: the socket's path is too long")
     assert conclude(CampaignState.STARTING, 20, num_failures=0).message == "its driver's exit code was 20"
     refused = conclude(CampaignState.RUNNING, ExitCode.SPECIFICATION, num_failures=0, last_words="/task/corpus: gone")

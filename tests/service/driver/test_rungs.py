@@ -11,7 +11,7 @@ from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
 from spectune.service.driver.scheduler import Dispatcher
 from spectune.service.driver.slot_capacity import Lanes
-from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import MemberReport, SlotCommand, SlotReport, TrialEnding
 from tests.fakes.slots import specification
 
 FIRST, SECOND = 30, 60  # the rungs
@@ -31,13 +31,13 @@ def dispatcher(*, workers: int, members: int, points: int) -> Dispatcher:
 
 def reports(number: int, at: int, values: dict[int, float]) -> SlotReport:
     members = [
-        MemberReport(trial, at, Ending.REACHED, {"validation_loss": value}, "", 1.0, 0)
+        MemberReport(trial, at, TrialEnding.REACHED, {"validation_loss": value}, "", 1.0, 0)
         for trial, value in values.items()
     ]
     return SlotReport(number, members)
 
 
-def verdict_of(decision: Decision, slot: str) -> Verdict:
+def verdict_of(decision: Decision, slot: str) -> SlotCommand:
     (verdict,) = (verdict for name, _, verdict in decision.verdicts if name == slot)
     return verdict
 
@@ -47,7 +47,7 @@ def moves(decision: Decision, trial: int) -> list[tuple[Any, Any]]:
     return [(each["state"], each["reason"]) for each in moved]
 
 
-def admitted(verdict: Verdict) -> list[int]:
+def admitted(verdict: SlotCommand) -> list[int]:
     return [each.trial for each in verdict.admit]
 
 

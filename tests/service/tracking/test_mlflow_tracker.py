@@ -20,7 +20,7 @@ from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
 from spectune.service.ledger import Ledger, entries
 from spectune.service.tracking.mlflow_tracker import EXPERIMENT, MlflowTracker
 from spectune.service.tracking.projector import Projector
-from spectune.service.tracking.run_updates import Point, RunNews
+from spectune.service.tracking.run_updates import MetricPoint, RunUpdate
 from spectune.service.tracking.served_runs import KnownRun, ServedRuns
 from spectune.service.tracking.stored_runs import StoredRuns
 from spectune.service.tracking.views import VIEW_TAG
@@ -217,7 +217,7 @@ def test_an_earlier_value_does_not_overwrite_the_latest_of_a_metric(store: str) 
         runs, known = kind.connect(store), dict[int | None, KnownRun]()
         experiment = runs.experiment(kind.__name__, None)
         for step, value in ((5, 1.0), (3, 9.0), (5, math.inf), (4, -math.inf), (5, math.nan)):
-            runs.write(experiment, [RunNews(**news, points=[Point("loss", value, 7, step)])], known)  # type: ignore[arg-type]
+            runs.write(experiment, [RunUpdate(**news, points=[MetricPoint("loss", value, 7, step)])], known)  # type: ignore[arg-type]
         run = MlflowClient(tracking_uri=store).get_run(known[0].run_id)
         history = MlflowClient(tracking_uri=store).get_metric_history(known[0].run_id, "loss")
         shown.append((repr(run.data.metrics["loss"]), sorted((each.step, repr(each.value)) for each in history)))
@@ -281,8 +281,8 @@ def test_what_mlflow_refuses_is_told_and_everything_else_is_there(store: str) ->
             self._store.log_batch(run_id, metrics, params, tags)
 
     runs, known = ServedRuns(Refusing()), dict[int | None, KnownRun]()
-    points = [Point("loss", 1.0, 1, 1), Point("poison", 2.0, 1, 1), Point("lr", 3.0, 1, 1)]
-    news = RunNews(0, "a", 1, {"campaign": "c"}, {"seed": "1"}, points=points)
+    points = [MetricPoint("loss", 1.0, 1, 1), MetricPoint("poison", 2.0, 1, 1), MetricPoint("lr", 3.0, 1, 1)]
+    news = RunUpdate(0, "a", 1, {"campaign": "c"}, {"seed": "1"}, points=points)
     (refusal,) = runs.write(runs.experiment(EXPERIMENT, None), [news], known)
     assert (refusal.trial, refusal.error) == (0, "no such metric")
     assert "poison" in refusal.content

@@ -21,7 +21,7 @@ from spectune.service.driver.writer import Writer
 from spectune.service.errors import FencedError, LedgerError
 from spectune.service.ledger import Ledger, ServiceLedger
 from spectune.service.ledger.spool import Record, Spool, read
-from spectune.trainers.worker.messages import Ending, MemberReport, SlotReport, Verdict
+from spectune.trainers.worker.messages import MemberReport, SlotCommand, SlotReport, TrialEnding
 from tests.fakes.slots import specification
 
 
@@ -30,11 +30,11 @@ class FakeBoard:
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        self.verdicts: dict[tuple[str, int], Verdict] = {}
+        self.verdicts: dict[tuple[str, int], SlotCommand] = {}
         self.spooled: list[int] = []
         self.is_stopping = False
 
-    def post(self, slot: str, number: int, verdict: Verdict) -> None:
+    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
         self.spooled.append(len(list(read(self._spool))))
         self.verdicts[slot, number] = verdict
 
@@ -71,7 +71,7 @@ class Bench:
         self.conductor = Conductor(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
         self.conductor.start(Decision())
 
-    def verdict(self, slot: str, number: int) -> Verdict:
+    def verdict(self, slot: str, number: int) -> SlotCommand:
         wait_until(lambda: (slot, number) in self.board.verdicts)
         return self.board.verdicts[slot, number]
 
@@ -104,14 +104,14 @@ def full_disk(tmp_path: Path) -> Iterator[Bench]:
 
 
 def reached(trial: int, step: int) -> MemberReport:
-    return MemberReport(trial, step, Ending.REACHED, {"validation_loss": 1.0}, "", 0.5, 0)
+    return MemberReport(trial, step, TrialEnding.REACHED, {"validation_loss": 1.0}, "", 0.5, 0)
 
 
 def test_a_verdict_is_given_only_when_its_records_are_on_the_spool(bench: Bench) -> None:
     bench.conductor.open_slot("s")
     (assignment,) = bench.verdict("s", 0).admit
     bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
-    assert bench.verdict("s", 1) == Verdict()
+    assert bench.verdict("s", 1) == SlotCommand()
     assert bench.board.spooled == [2, 3]  # drawn and started; observed
 
 
@@ -152,7 +152,9 @@ def test_a_stop_is_carried_out_once(bench: Bench) -> None:
     (assignment,) = bench.verdict("s", 0).admit
     for _ in range(3):
         bench.conductor.stop(StopKind.CANCEL)
-    bench.conductor.take("s", SlotReport(1, [MemberReport(assignment.trial, 7, Ending.INTERRUPTED, {}, "", 0.1, 0)]))
+    bench.conductor.take(
+        "s", SlotReport(1, [MemberReport(assignment.trial, 7, TrialEnding.INTERRUPTED, {}, "", 0.1, 0)])
+    )
     assert bench.verdict("s", 1).finish
     bench.conductor.close_slot("s")
     wait_until(bench.conductor.is_over)
