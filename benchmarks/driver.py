@@ -22,9 +22,9 @@ from spectune.service.campaign.specification.specification import Specification,
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.event_loop import Conductor
-from spectune.service.driver.scheduler import Dispatcher
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.event_loop import EventLoop
+from spectune.service.driver.scheduler import Scheduler
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger import Ledger
 from spectune.service.ledger.spool import Spool
@@ -106,11 +106,11 @@ def measure(specification: Specification, folder: Path) -> dict[str, float]:
         attempt = ledger.begin_attempt("c")
         writer, board, arms = Writer(ledger, "c", attempt), LoopBoard(), make_arms(specification)
         num_slots = specification.resources.workers
-        lanes = Lanes(arms, members=specification.members(), num_slots=num_slots)
+        lanes = SlotCapacity(arms, members=specification.members(), num_slots=num_slots)
         maker = AssignmentMaker(specification)
-        dispatcher = Dispatcher(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 1_000_000)
+        dispatcher = Scheduler(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 1_000_000)
         spool = Spool(folder / "spool.jsonl")
-        conductor = Conductor(dispatcher, spool=spool, writer=writer, board=board)
+        conductor = EventLoop(dispatcher, spool=spool, writer=writer, board=board)
         start, used = time.perf_counter(), time.process_time()
         conductor.start(Decision())
         _train(conductor, board, num_slots=num_slots)
@@ -131,7 +131,7 @@ def measure(specification: Specification, folder: Path) -> dict[str, float]:
     }
 
 
-def _train(conductor: Conductor, board: LoopBoard, *, num_slots: int) -> None:
+def _train(conductor: EventLoop, board: LoopBoard, *, num_slots: int) -> None:
     slots = {f"slot-{index}": NullSlot(f"slot-{index}") for index in range(num_slots)}
     for name in slots:
         conductor.open_slot(name)

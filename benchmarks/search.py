@@ -30,7 +30,7 @@ from spectune.search_spaces.domains import LogUniform
 from spectune.search_spaces.muon import MUON
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.search.samplers import SamplerName
-from spectune.service.campaign.stopping.rules import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.rules import Hyperband, Median, RungOutcome, StoppingRule, SuccessiveHalving
 from spectune.service.campaign.study import ArmStudy
 
 STEPS: Final = 90
@@ -106,7 +106,7 @@ def steps_to(goal: float, sampler: SamplerName, rule: str, *, points: int, searc
 
 
 def _goes_on(stopping: StoppingRule, trial: int, step: int, value: float) -> bool:
-    return stopping.submit(step, [(trial, value)])[trial].verdict is RungVerdict.KEEP
+    return stopping.submit(step, [(trial, value)])[trial].verdict is RungOutcome.KEEP
 
 
 def _rule(name: str) -> StoppingRule | None:

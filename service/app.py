@@ -103,7 +103,7 @@ def forget_told(ledger: Ledger, campaign_ids: Iterable[str]) -> None:
         for tracker in (links.MLFLOW, links.ATTACHMENTS):
             if ledger.cursor(tracker, campaign_id):
                 ledger.set_cursor(tracker, campaign_id, 0)
-        ledger.exhume(links.MLFLOW, campaign_id)
+        ledger.clear_dead_letters(links.MLFLOW, campaign_id)
 
 
 def _documents(

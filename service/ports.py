@@ -9,7 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Refusal, TrialNews, TrialRecord
+from spectune.service.campaign.model.records import (
+    CampaignRecord,
+    Event,
+    Observation,
+    Refusal,
+    TrialRecord,
+    TrialUpdate,
+)
 
 
 class AttemptLedger(Protocol):
@@ -53,7 +60,7 @@ class TrackedLedger(Protocol):
     def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
         """Remember how far a tracker has followed a campaign."""
 
-    def bury(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
+    def add_dead_letters(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
         """Keep what a tracker will never take."""
 
 
@@ -63,7 +70,7 @@ class Tracker(Protocol):
     name: str
 
     def tell(
-        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+        self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
         """Tell what has happened; may be repeated without harm. Gives what will never be taken."""
 
@@ -148,5 +155,5 @@ class LastingLauncher(Protocol):
     def exit_code(self, campaign_id: str, attempt: int) -> int | None:
         """Tell with what code the driver of an attempt ended; None where nobody knows."""
 
-    def remains(self, campaign_id: str, attempt: int) -> list[str]:
+    def end_remains(self, campaign_id: str, attempt: int) -> list[str]:
         """End what is left of an attempt whose driver is gone, and name what could not be ended."""

@@ -179,7 +179,7 @@ def list_attempts(request: Request, campaign_id: str) -> AttemptList:
 def list_set_aside(request: Request, campaign_id: str) -> SetAsideList:
     """List the records of a campaign's drivers that the ledger cannot hold, and why."""
     find(request, campaign_id)
-    found = context_of(request).ledger.buried(SPOOL, campaign_id)
+    found = context_of(request).ledger.dead_letters(SPOOL, campaign_id)
     return SetAsideList(records=[SetAside(trial=each.trial, content=each.content, reason=each.error) for each in found])
 
 

@@ -97,7 +97,7 @@ def _bring_up_to_date(ledger: ServiceLedger, made: list[Projector], console: Con
         projector.catch_up()
         projector.attach()
         after = ledger.cursor(links.MLFLOW, campaign_id)
-        refused = ledger.buried(links.MLFLOW, campaign_id)
+        refused = ledger.dead_letters(links.MLFLOW, campaign_id)
         table.add_row(campaign_id, str(after - before), str(after), str(len(refused)))
         for each in refused[:_SHOWN]:
             whose = "the campaign" if each.trial is None else f"trial {each.trial}"

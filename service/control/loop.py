@@ -250,7 +250,7 @@ class Reconciler:
             if (self._ledger.clock() - submission.campaign.since) / 1000 > STOP_SECONDS:
                 driver.kill()
             return False
-        if remains := self._launcher.remains(campaign_id, attempt):
+        if remains := self._launcher.end_remains(campaign_id, attempt):
             self._explain(submission, None, f"waits for the end of {', '.join(remains)}")
             return False
         return True
@@ -269,7 +269,7 @@ class Reconciler:
     def _conclude(self, submission: Submission, exit_code: int | None) -> None:
         """Do what an ended driver calls for, once nothing of it is left."""
         campaign_id, attempt = _attempt(submission)
-        remains = self._launcher.remains(campaign_id, attempt)
+        remains = self._launcher.end_remains(campaign_id, attempt)
         if remains:
             self._explain(submission, None, f"waits for the end of {', '.join(remains)}")
             return

@@ -32,7 +32,7 @@ class ArmTrial:
     values: dict[int, float] = field(default_factory=dict)  # objective by step
     is_new: bool = True  # no slot had it yet
     further: tuple[float, ...] = ()  # the further objectives at the last step
-    shuns: str | None = None  # the slot in which its code failed
+    excluded_slot: str | None = None  # the slot in which its code failed
 
     @property
     def is_searched(self) -> bool:

@@ -23,7 +23,7 @@ from spectune.service.campaign.stopping.rules import (
     Hyperband,
     Median,
     RungDecision,
-    RungVerdict,
+    RungOutcome,
     StoppingRule,
     SuccessiveHalving,
 )
@@ -260,11 +260,11 @@ class Arm:
 
 def _fate(decision: RungDecision) -> tuple[Fate, str]:
     match decision.verdict:
-        case RungVerdict.KEEP:
+        case RungOutcome.KEEP:
             return Fate.CONTINUE, decision.reason
-        case RungVerdict.STOP:
+        case RungOutcome.STOP:
             return Fate.STOP, decision.reason
-        case RungVerdict.WAIT:
+        case RungOutcome.WAIT:
             return Fate.WAIT, decision.reason
         case _:
             assert_never(decision.verdict)

@@ -18,11 +18,11 @@ from spectune.service.driver.arms import Arm, make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.cluster import living_machines
 from spectune.service.driver.cluster_capacity import CapacityWait, waited_seconds
-from spectune.service.driver.event_loop import ActorBoard, Conductor
+from spectune.service.driver.event_loop import ActorBoard, EventLoop
 from spectune.service.driver.exit_codes import ExitCode
 from spectune.service.driver.mailbox import start_board
-from spectune.service.driver.scheduler import Dispatcher
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.scheduler import Scheduler
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.tune_driver import run_slots
 from spectune.service.driver.writer import Writer
@@ -82,7 +82,7 @@ class DriverAttempt:
             ledger, campaign_id, number, resources=specification.resources, machines=living_machines
         )
         self._stopped = threading.Event()
-        self._conductor: Conductor | None = None
+        self._conductor: EventLoop | None = None
         self._stop: StopKind | None = None
         self._stop_asked_at: float | None = None
 
@@ -111,10 +111,10 @@ class DriverAttempt:
         import_earlier_spools(self._ledger, self._campaign_id, attempt=self._number, spool=self._data.spool)
         arms = make_arms(self._specification)
         maker = AssignmentMaker(self._specification)
-        lanes = Lanes(arms, members=self._specification.members(), num_slots=self._num_workers)
+        lanes = SlotCapacity(arms, members=self._specification.members(), num_slots=self._num_workers)
         for event in self._ledger.events(self._campaign_id, "shrunk"):
             lanes.bound(event.body["arm"], event.body["members"])
-        dispatcher = Dispatcher(
+        dispatcher = Scheduler(
             arms,
             lanes=lanes,
             assignment=maker.assignment,
@@ -126,7 +126,7 @@ class DriverAttempt:
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
         board = start_board()
-        conductor = Conductor(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
+        conductor = EventLoop(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
         conductor.start(first)
         self._conductor = conductor
         writer.on_stops = conductor.stop_trials
@@ -142,7 +142,7 @@ class DriverAttempt:
             self._end_ray()
         return self._conclude(conductor, writer, is_complete, dispatcher.exhausted, arms)
 
-    def _run_slots(self, conductor: Conductor, board: object) -> None:
+    def _run_slots(self, conductor: EventLoop, board: object) -> None:
         resources = self._specification.resources
         run_slots(
             conductor,
@@ -179,7 +179,7 @@ class DriverAttempt:
         )
 
     def _conclude(
-        self, conductor: Conductor, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]
+        self, conductor: EventLoop, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]
     ) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
         failure = conductor.failure or writer.failure

@@ -43,7 +43,7 @@ class SlotState:
         """The arms that have members in it."""
         return {trial.arm.index for trial in self.members.values()}
 
-    def take_out(self, number: int) -> ArmTrial:
+    def remove_member(self, number: int) -> ArmTrial:
         """Let a member leave; the slot is told so with its next verdict."""
         self.held.discard(number)
         self.evict += (number,)

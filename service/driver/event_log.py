@@ -13,7 +13,7 @@ from spectune.trainers.engines.plan import Plan
 from spectune.trainers.worker.messages import MemberReport
 
 
-class Chronicle:
+class EventLog:
     """Makes records.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ray import cloudpickle
 
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.scheduler import Dispatcher
+from spectune.service.driver.scheduler import Scheduler
 from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.ledger.spool import Spool
@@ -62,7 +62,7 @@ class _Stimulus:
     act: Callable[[], Decision | None]
 
 
-class Conductor:
+class EventLoop:
     """Carries stimuli to the dispatcher and its decisions to the world.
 
     Args:
@@ -72,7 +72,7 @@ class Conductor:
         board: Where verdicts are given.
     """
 
-    def __init__(self, dispatcher: Dispatcher, *, spool: Spool, writer: Writer, board: Board) -> None:
+    def __init__(self, dispatcher: Scheduler, *, spool: Spool, writer: Writer, board: Board) -> None:
         self._dispatcher = dispatcher
         self._spool = spool
         self._writer = writer

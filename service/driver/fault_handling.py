@@ -1,6 +1,6 @@
 """What reports and losses teach beside numbers: how many trials fit together, and which workers to trust.
 
-Each lesson changes `Lanes` or `Failures` and gives the records that say so.
+Each lesson changes `SlotCapacity` or `FaultPolicy` and gives the records that say so.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.event_log import Chronicle
-from spectune.service.driver.fault_policy import Failures, is_out_of_memory
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.event_log import EventLog
+from spectune.service.driver.fault_policy import FaultPolicy, is_out_of_memory
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.messages import MemberReport, SlotReport, TrialEnding
 
 
-class Lessons:
+class FaultHandling:
     """Learns from what slots report and from how they end.
 
     Args:
@@ -26,7 +26,7 @@ class Lessons:
         write: Makes the records.
     """
 
-    def __init__(self, lanes: Lanes, failures: Failures, write: Chronicle) -> None:
+    def __init__(self, lanes: SlotCapacity, failures: FaultPolicy, write: EventLog) -> None:
         self._lanes = lanes
         self._failures = failures
         self._write = write

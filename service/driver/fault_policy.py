@@ -26,7 +26,7 @@ def is_out_of_memory(message: str) -> bool:
     return _OUT_OF_MEMORY.search(message) is not None
 
 
-class Failures:
+class FaultPolicy:
     """What has failed in this attempt, of whom and where."""
 
     def __init__(self) -> None:

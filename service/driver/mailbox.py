@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-class VerdictBoard:
+class CommandBoard:
     """Pickled verdicts by slot and number; written once, kept, and waited for."""
 
     def __init__(self) -> None:
@@ -46,5 +46,5 @@ class VerdictBoard:
 def start_board() -> Any:
     """Start the board on the driver's own node: losing it means losing the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(num_cpus=0, max_concurrency=10_000)(VerdictBoard)
+    board = ray.remote(num_cpus=0, max_concurrency=10_000)(CommandBoard)
     return board.options(scheduling_strategy=here).remote()

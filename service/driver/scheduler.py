@@ -19,20 +19,20 @@ from spectune.service.driver.arm_trial import ArmTrial, with_objectives
 from spectune.service.driver.arms import Arm, Fate
 from spectune.service.driver.assignments import MakeAssignment
 from spectune.service.driver.decision import Decision, SlotState
-from spectune.service.driver.event_log import Chronicle
-from spectune.service.driver.fault_handling import Lessons
-from spectune.service.driver.fault_policy import Failures
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.event_log import EventLog
+from spectune.service.driver.fault_handling import FaultHandling
+from spectune.service.driver.fault_policy import FaultPolicy
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.driver.stop_kinds import StopKind
-from spectune.service.driver.trial_queue import HEAD_START_SECONDS, Seating
-from spectune.service.driver.trial_transitions import Moves
+from spectune.service.driver.trial_queue import HEAD_START_SECONDS, TrialQueue
+from spectune.service.driver.trial_transitions import TrialTransitions
 from spectune.service.driver.turns import Turns
 from spectune.service.ledger.spool import Record
 from spectune.trainers.worker.arithmetic import Execution
 from spectune.trainers.worker.messages import MemberReport, SlotCommand, SlotReport, TrialEnding
 
 
-class Dispatcher:
+class Scheduler:
     """One attempt's membership: which trials are in which slot.
 
     Args:
@@ -52,22 +52,22 @@ class Dispatcher:
         self,
         arms: Sequence[Arm],
         *,
-        lanes: Lanes,
+        lanes: SlotCapacity,
         assignment: MakeAssignment,
         now: Callable[[], int],
         limit: Callable[[float, Sequence[float]], Exhausted | None] = lambda device_seconds, bests: None,
         shares_seconds: bool = False,
     ) -> None:
         self._arms = arms
-        self._write = Chronicle(now)
+        self._write = EventLog(now)
         self._slots: dict[str, SlotState] = {}
-        self._seating = Seating(
+        self._seating = TrialQueue(
             arms, lanes, self._slots, head_start_seconds=0.0 if shares_seconds else HEAD_START_SECONDS
         )
         self._turns = Turns(arms, self._slots, lanes, assignment=assignment, waits=shares_seconds)
-        self._failures = Failures()
-        self._lessons = Lessons(lanes, self._failures, self._write)
-        self._moves = Moves(self._seating, lanes, self._failures, self._write)
+        self._failures = FaultPolicy()
+        self._lessons = FaultHandling(lanes, self._failures, self._write)
+        self._moves = TrialTransitions(self._seating, lanes, self._failures, self._write)
         self._stop: StopKind | None = None
         self._unwanted: set[int] = set()
         self._limit = limit
@@ -200,17 +200,17 @@ class Dispatcher:
         if fate is Fate.WAIT:
             state.held.add(trial.number)
         elif fate is Fate.COMPLETE:
-            state.take_out(trial.number)
+            state.remove_member(trial.number)
             decision.records.append(self._moves.end(trial, TrialEvent.COMPLETE, "end_of_schedule", reason))
         elif fate is Fate.STOP:
-            state.take_out(trial.number)
+            state.remove_member(trial.number)
             decision.records.append(self._moves.end(trial, TrialEvent.STOP, "stopping_rule", reason))
 
     def _settle(self, state: SlotState, report: MemberReport, decision: Decision) -> None:
         """Move a member whose stretch did not reach its step."""
         if report.ending in (TrialEnding.REACHED, TrialEnding.INTERRUPTED):
             return
-        trial = state.take_out(report.trial)
+        trial = state.remove_member(report.trial)
         match report.ending:
             case TrialEnding.DIVERGED:
                 record = self._moves.end(trial, TrialEvent.DIVERGE, "diverged", report.message)
@@ -225,7 +225,7 @@ class Dispatcher:
     def _stop_unwanted(self, state: SlotState, decision: Decision) -> None:
         """End members that users want to end; to the search they are as if they had never been tried."""
         for number in sorted(self._unwanted.intersection(state.members)):
-            trial = state.take_out(number)
+            trial = state.remove_member(number)
             decision.records.append(self._moves.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
 
     # Serving slots
@@ -288,7 +288,7 @@ class Dispatcher:
         """End a slot: its trials wait for another, or are cancelled where no reason to wait is given."""
         for trial in list(state.members.values()):
             if reason is None:
-                decision.records.append(self._cancelled(state.take_out(trial.number)))
+                decision.records.append(self._cancelled(state.remove_member(trial.number)))
             else:  # it stays in the slot, which still writes its checkpoint
                 decision.records.append(self._moves.pause(trial, reason))
         state.members, state.held, state.entering = {}, set(), []

@@ -23,7 +23,7 @@ MAX_DEATHS: Final = 3
 """Of workers under several trials of an arm: the kernel ends a process that takes too much memory without a word."""
 
 
-class Lanes:
+class SlotCapacity:
     """What is known about each arm's K.
 
     Args:

@@ -2,8 +2,8 @@
 
 Of an arm, trials that wait (they lost their worker, or are further seeds of a drawn point) come before new points, the
 lowest number first, since others may wait for it at a rung. A trial whose code failed in a slot does not enter that
-slot again, for the worker may be to blame. How many trials fit into a slot is `Lanes`' business, and whose turn it is
-among those inside that of `Turns`.
+slot again, for the worker may be to blame. `SlotCapacity` decides how many trials fit into a slot, and `Turns` whose
+turn it is among those inside.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TypeAlias
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.arms import Arm
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.slot_capacity import SlotCapacity
 
 HEAD_START_SECONDS = 2.0  # an arm in a slot comes before others until it is so far ahead: larger cohorts are faster
 
 Crowd: TypeAlias = Mapping[tuple[int, int], int]  # how many members a slot has, by arm and workers lost under them
 
 
-class Seating:
+class TrialQueue:
     """The trials that wait and the arms that draw new ones.
 
     Args:
@@ -37,7 +37,7 @@ class Seating:
     """
 
     def __init__(
-        self, arms: Sequence[Arm], lanes: Lanes, slots: Mapping[str, SlotState], *, head_start_seconds: float
+        self, arms: Sequence[Arm], lanes: SlotCapacity, slots: Mapping[str, SlotState], *, head_start_seconds: float
     ) -> None:
         self._arms = arms
         self._lanes = lanes
@@ -56,7 +56,7 @@ class Seating:
     def will_nothing_come(self, slot: SlotState) -> bool:
         """Whether a slot without work may end: no trial that could still come would enter it."""
         if self.waiting:
-            return all(trial.shuns == slot.name for trial in self.waiting)
+            return all(trial.excluded_slot == slot.name for trial in self.waiting)
         return not any(arm.may_draw() for arm in self._arms)
 
     def fair_share(self) -> int:
@@ -79,7 +79,7 @@ class Seating:
             return self._called(awaited), []
         crowd = Counter((trial.arm.index, trial.num_losses) for trial in slot.members.values())
         for arm in self._arms_by_need(slot):
-            waiting = next((each for each in self.waiting if each.arm is arm and each.shuns != slot.name), None)
+            waiting = next((each for each in self.waiting if each.arm is arm and each.excluded_slot != slot.name), None)
             num_losses = 0 if waiting is None else waiting.num_losses
             if not self._has_lane(crowd, arm.index, num_losses) or not self._may_try(slot, arm):
                 continue

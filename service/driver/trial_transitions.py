@@ -1,4 +1,4 @@
-"""Moves trials from state to state: into a slot, out of one, to their end.
+"""Transitions of trials from state to state: into a slot, out of one, to their end.
 
 Each move changes the trial, its arm and who waits for a slot, and gives the record that says so.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 from spectune.service.campaign.model.lifecycle import TrialEvent
 from spectune.service.driver.arm_trial import ArmTrial
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.event_log import Chronicle
-from spectune.service.driver.fault_policy import Failures
-from spectune.service.driver.slot_capacity import Lanes
-from spectune.service.driver.trial_queue import Seating
+from spectune.service.driver.event_log import EventLog
+from spectune.service.driver.fault_policy import FaultPolicy
+from spectune.service.driver.slot_capacity import SlotCapacity
+from spectune.service.driver.trial_queue import TrialQueue
 from spectune.service.ledger.spool import Record
 
 MAX_LOSSES = 3  # workers lost under one trial, alone in the last of them, without a new observation
 
 
-class Moves:
-    """Moves the trials of one attempt.
+class TrialTransitions:
+    """Moves the trials of one attempt from state to state.
 
     Args:
         seating: Who waits for a slot.
@@ -27,7 +27,7 @@ class Moves:
         write: Makes the records.
     """
 
-    def __init__(self, seating: Seating, lanes: Lanes, failures: Failures, write: Chronicle) -> None:
+    def __init__(self, seating: TrialQueue, lanes: SlotCapacity, failures: FaultPolicy, write: EventLog) -> None:
         self._seating = seating
         self._lanes = lanes
         self._failures = failures
@@ -53,7 +53,7 @@ class Moves:
         """Let a trial whose code failed try once more elsewhere, unless it failed in the same way before."""
         if self._failures.is_final(trial.number, message):
             return self.end(trial, TrialEvent.FAIL, "user_code", message)
-        trial.shuns = slot
+        trial.excluded_slot = slot
         return self.requeue(trial, message, reason="user_code")
 
     def lose(self, trial: ArmTrial, message: str, *, is_held: bool = False) -> Record:

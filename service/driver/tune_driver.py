@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
-from spectune.service.driver.event_loop import Conductor
+from spectune.service.driver.event_loop import EventLoop
 from spectune.trainers.worker.ray_cohort import CohortSlot, placement
 from spectune.trainers.worker.slot import SlotOptions
 
@@ -46,7 +46,7 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
         num_workers: At most so many slots at a time.
     """
 
-    def __init__(self, conductor: Conductor, *, num_workers: int) -> None:
+    def __init__(self, conductor: EventLoop, *, num_workers: int) -> None:
         super().__init__(metric=None, mode=None)
         self._conductor = conductor
         self._num_workers = num_workers
@@ -77,7 +77,7 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
 class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
     """Hands what happens to slots to the conductor; never raises, because Tune would end the campaign."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: EventLoop) -> None:
         self._conductor = conductor
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -131,7 +131,7 @@ class GraceStopper(_Unpickled, tune.Stopper):  # type: ignore[misc]
 
 
 def run_slots(
-    conductor: Conductor,
+    conductor: EventLoop,
     *,
     board: Any,
     num_workers: int,

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from spectune.service.driver.arms import Arm
 from spectune.service.driver.assignments import MakeAssignment
 from spectune.service.driver.decision import SlotState
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.trainers.worker.messages import SlotCommand, SlotReport
 
 CAUTION = 0.5  # a machine that others use as well takes twice as long at times, the first report among them
@@ -47,7 +47,7 @@ class Turns:
         self,
         arms: Sequence[Arm],
         slots: Mapping[str, SlotState],
-        lanes: Lanes,
+        lanes: SlotCapacity,
         *,
         assignment: MakeAssignment,
         waits: bool,

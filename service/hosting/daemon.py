@@ -16,7 +16,7 @@ from spectune.service.written_files import write_whole
 STOP_SECONDS = 10.0
 
 
-class StandingProcess:
+class Daemon:
     """One process, remembered in a file.
 
     Args:

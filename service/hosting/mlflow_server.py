@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from spectune.service.data_directory import DataDirectory
-from spectune.service.hosting.daemon import StandingProcess, free_ports
+from spectune.service.hosting.daemon import Daemon, free_ports
 
 _HIDDEN = ("SPECTUNE_DATABASE_URL", "SPECTUNE_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class MlflowServer:
     def __init__(self, data: DataDirectory, *, port: int) -> None:
         self._data = data
         self._port = port
-        self._process = StandingProcess(data.mlflow_server, log=data.mlflow_log)
+        self._process = Daemon(data.mlflow_server, log=data.mlflow_log)
         # Making a client takes thirty times as long as asking; it keeps no connection, which might be stale.
         self._http = httpx.Client(timeout=2.0, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from spectune.service.data_directory import DataDirectory
 from spectune.service.driver.environment import own_ray_environment
 from spectune.service.driver.temporary_folder import ray_folder
-from spectune.service.hosting.daemon import StandingProcess, free_ports
+from spectune.service.hosting.daemon import Daemon, free_ports
 from spectune.service.launchers.process_tags import kept_environment, kill_marked
 from spectune.service.written_files import write_whole
 
@@ -48,7 +48,7 @@ class RayHead:
         self._data = data
         self._num_cpus = num_cpus
         self._database_url = database_url
-        self._process = StandingProcess(data.ray_head, log=data.ray_log)
+        self._process = Daemon(data.ray_head, log=data.ray_log)
 
     @property
     def address(self) -> str:

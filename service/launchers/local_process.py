@@ -82,7 +82,7 @@ class SubprocessDriver:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def remains(self) -> list[str]:
+    def end_remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
         return [process_name(process) for process in marked(self._mark)]
 
@@ -129,7 +129,7 @@ class AdoptedDriver:
         """End the driver and everything it started, at once."""
         kill_marked(self._mark)
 
-    def remains(self) -> list[str]:
+    def end_remains(self) -> list[str]:
         """Name the processes of the attempt that live."""
         return [process_name(process) for process in marked(self._mark)]
 
@@ -221,7 +221,7 @@ class SubprocessLauncher:
                     return AdoptedDriver(process, mark, self._data, campaign_id, attempt)
         return None
 
-    def remains(self, campaign_id: str, attempt: int) -> list[str]:
+    def end_remains(self, campaign_id: str, attempt: int) -> list[str]:
         """End whatever is left of an attempt without a driver, and name what could not be ended."""
         mark = self._mark(campaign_id, attempt)
         kill_marked(mark)

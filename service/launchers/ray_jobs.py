@@ -138,7 +138,7 @@ class RayJobLauncher:
         except (OSError, ValueError):
             return None
 
-    def remains(self, campaign_id: str, attempt: int) -> list[str]:
+    def end_remains(self, campaign_id: str, attempt: int) -> list[str]:
         """End what is left of an attempt without a driver: its job, its actors, its processes on this machine."""
         name, mark = job_id(campaign_id, attempt), self.mark(campaign_id, attempt)
         job = self.api.read(name)

@@ -149,20 +149,20 @@ class FollowedLedger:
                 values = {"tracker": tracker, "campaign_id": campaign_id, "sequence": sequence}
                 connection.execute(insert(cursors).values(values))
 
-    def bury(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
+    def add_dead_letters(self, tracker: str, campaign_id: str, refusals: Sequence[Refusal]) -> None:
         """Keep what a tracker will never take, with what it said; the same thing twice is kept once."""
         for refusal in refusals:
             with self._transaction() as connection:
                 add_dead_letter(connection, tracker, campaign_id, refusal, at=self._now())
 
-    def buried(self, tracker: str, campaign_id: str) -> list[Refusal]:
+    def dead_letters(self, tracker: str, campaign_id: str) -> list[Refusal]:
         """Read what a tracker would not take."""
         mine = (dead_letters.c.tracker == tracker) & (dead_letters.c.campaign_id == campaign_id)
         query = select(dead_letters).where(mine).order_by(dead_letters.c.at, dead_letters.c.fingerprint)
         with self._reading() as connection:
             return [Refusal(row.trial, row.content, row.error) for row in connection.execute(query)]
 
-    def exhume(self, tracker: str, campaign_id: str) -> None:
+    def clear_dead_letters(self, tracker: str, campaign_id: str) -> None:
         """Forget what a tracker would not take, before it is told everything again."""
         mine = (dead_letters.c.tracker == tracker) & (dead_letters.c.campaign_id == campaign_id)
         with self._transaction() as connection:

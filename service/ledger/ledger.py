@@ -138,7 +138,7 @@ class Ledger(FollowedLedger):
     ) -> None:
         """Enter spooled records, all or none; those that the ledger holds already are passed over.
 
-        A record that no database will ever hold is set aside with its reason, where `buried` finds it.
+        A record that no database will ever hold is set aside with its reason, where `dead_letters` finds it.
 
         Args:
             campaign_id: Which campaign.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
-from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
+from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialUpdate
 from spectune.service.tracking import links
 from spectune.service.tracking.naming import metric_name
 from spectune.service.tracking.run_updates import RunUpdate, campaign_news, trial_news
@@ -79,7 +79,7 @@ class MlflowTracker:
         return cls(ServedRuns.connect(tracking_uri), address=address, artifact_location=artifact_location)
 
     def tell(
-        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+        self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
         """Tell what has happened to a campaign and its trials.
 
@@ -126,7 +126,7 @@ class MlflowTracker:
         )
 
     def _tell(
-        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+        self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
         known, experiment_id = self._runs_of(campaign), self.experiment_id()
         refusals: list[Refusal] = []

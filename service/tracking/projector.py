@@ -14,7 +14,7 @@ from spectune.service.campaign.analysis.best import campaign_ranking
 from spectune.service.campaign.analysis.leaderboard import leaderboard, place_of
 from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
 from spectune.service.campaign.model.progress import tally
-from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Phase, TrialNews, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Event, Observation, Phase, TrialRecord, TrialUpdate
 from spectune.service.ports import Attachments, TrackedLedger, Tracker
 
 BATCH = 20_000
@@ -81,11 +81,11 @@ class Projector:
             return False
         campaign = self._ledger.campaign(self._campaign_id)
         refusals = self._tracker.tell(campaign, self._news(changes), self._summary_of(campaign, changes))
-        self._ledger.bury(self._tracker.name, self._campaign_id, refusals)
+        self._ledger.add_dead_letters(self._tracker.name, self._campaign_id, refusals)
         self._ledger.set_cursor(self._tracker.name, self._campaign_id, changes[-1].sequence)
         return True
 
-    def _news(self, changes: Sequence[Event | Observation]) -> list[TrialNews]:
+    def _news(self, changes: Sequence[Event | Observation]) -> list[TrialUpdate]:
         """Tell the changes by trial. A trial is read after them, so that it is there; it may be further on already."""
         observed: defaultdict[int, list[Observation]] = defaultdict(list)
         moved: set[int] = set()
@@ -98,7 +98,7 @@ class Projector:
         records = {each.number: each for each in self._ledger.trials(self._campaign_id, numbers=numbers)}
         histories = self._histories({number for number in moved if records[number].state.is_terminal})
         return [
-            TrialNews(records[number], observed[number], number in moved, histories[number])
+            TrialUpdate(records[number], observed[number], number in moved, histories[number])
             for number in sorted(numbers)
         ]
 

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from spectune.service.campaign.model import naming
 from spectune.service.campaign.model.lifecycle import CampaignState, TrialState
-from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialNews, TrialRecord
+from spectune.service.campaign.model.records import CampaignRecord, Observation, TrialRecord, TrialUpdate
 from spectune.service.tracking.naming import LOG_LR, metric_name
 from spectune.service.tracking.views import COLOUR_TAG, colour
 
@@ -99,7 +99,7 @@ def campaign_news(campaign: CampaignRecord, summary: Mapping[str, float] | None)
     )
 
 
-def trial_news(campaign: CampaignRecord, news: TrialNews, *, parent_run_id: str) -> RunUpdate:
+def trial_news(campaign: CampaignRecord, news: TrialUpdate, *, parent_run_id: str) -> RunUpdate:
     """Describe a trial's run."""
     trial, arm = news.record, campaign.specification["arms"][news.record.arm]
     place = {"trial": str(trial.number), "arm": arm["name"], "point": str(trial.point), "phase": str(trial.phase)}

@@ -59,5 +59,5 @@ def _cookie(request: Request) -> dict[str, Any]:
 
 def _own_path(path: str) -> str:
     """Let nobody send a reader elsewhere: only a path of ours is gone on to."""
-    is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return path if is_own else "/"
+    is_user_task = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if is_user_task else "/"

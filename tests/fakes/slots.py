@@ -14,8 +14,8 @@ from spectune.service.campaign.stopping.budget import SpendingLimit
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.scheduler import Dispatcher
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.scheduler import Scheduler
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.ledger.spool import Record
 from spectune.trainers.engines.fused_step_check import FusionCheck
@@ -100,9 +100,9 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self.arms = arms = make_arms(self.specification)
-        lanes = Lanes(arms, members=self.members, num_slots=self.specification.resources.workers)
+        lanes = SlotCapacity(arms, members=self.members, num_slots=self.specification.resources.workers)
         maker = AssignmentMaker(self.specification)
-        self.dispatcher = Dispatcher(
+        self.dispatcher = Scheduler(
             arms,
             lanes=lanes,
             assignment=maker.assignment,

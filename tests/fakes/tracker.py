@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialNews
+from spectune.service.campaign.model.records import CampaignRecord, Refusal, TrialUpdate
 
 
 class TrackerDownError(Exception):
@@ -33,7 +33,7 @@ class FakeTracker:
         self.points: dict[int, set[tuple[str, int, int, float]]] = defaultdict(set)
 
     def tell(
-        self, campaign: CampaignRecord, trials: Sequence[TrialNews], summary: Mapping[str, float] | None
+        self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
         self._maybe_fail()
         self.campaign_states.setdefault(campaign.campaign_id, "")

@@ -22,7 +22,7 @@ from spectune.trainers.tasks.task import TaskOptions
 from spectune.trainers.user_code import UserCodeError, checked_metrics, told
 from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, TrialEnding
 from spectune.trainers.worker.slot import Slot, SlotOptions
-from tests.fakes.verdict_source import ScriptedVerdicts
+from tests.fakes.command_source import ScriptedCommands
 
 
 class Extra(nn.Linear):
@@ -79,7 +79,7 @@ def play(folder: Path, mischief: Callable[[], None], *, is_alone: bool) -> list[
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Hostile(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedVerdicts(
+    verdicts = ScriptedCommands(
         [SlotCommand(admit=tuple(trials)), SlotCommand(checkpoint=True), SlotCommand(finish=True)]
     )
     slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 1e9, cpus=1))

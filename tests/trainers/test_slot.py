@@ -18,7 +18,7 @@ from spectune.trainers.setting import TrialSetting
 from spectune.trainers.tasks import task_from_options
 from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, TrialEnding
 from spectune.trainers.worker.slot import BoardLostError, Slot, SlotOptions
-from tests.fakes.verdict_source import ScriptedVerdicts
+from tests.fakes.command_source import ScriptedCommands
 
 GO_ON = SlotCommand()
 END = SlotCommand(finish=True)
@@ -48,7 +48,7 @@ def assignment(trial: int = 0, *, is_new: bool = True, **changes: Any) -> Assign
 
 def play(folder: Path, *verdicts: SlotCommand, attempt: int = 1, name: str = "s") -> list[MemberReport]:
     """Let a slot follow a script to its end and list what its members did."""
-    slot = Slot(name, ScriptedVerdicts(verdicts), options(folder, attempt=attempt))
+    slot = Slot(name, ScriptedCommands(verdicts), options(folder, attempt=attempt))
     reports: list[MemberReport] = []
     while (report := slot.step()) is not None:
         reports += report.members
@@ -81,7 +81,7 @@ def test_a_member_trains_to_each_report_step_and_no_further(tmp_path: Path) -> N
 
 
 def test_reports_are_numbered_and_asking_starts_at_zero(tmp_path: Path) -> None:
-    verdicts = ScriptedVerdicts([SlotCommand(admit=(assignment(),)), GO_ON, END])
+    verdicts = ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON, END])
     slot = Slot("s", verdicts, options(tmp_path))
     numbers_given = [report.number for report in iter(slot.step, None) if report is not None]
     assert (numbers_given, verdicts.asked) == ([1, 2], [0, 1, 2])
@@ -107,7 +107,7 @@ def test_a_member_that_is_held_keeps_its_place_and_does_not_train(tmp_path: Path
 
 
 def test_a_slot_whose_members_all_wait_reports_nothing_and_asks_again(tmp_path: Path) -> None:
-    slot = Slot("s", ScriptedVerdicts([SlotCommand(admit=(assignment(),), hold=(0,)), GO_ON, END]), options(tmp_path))
+    slot = Slot("s", ScriptedCommands([SlotCommand(admit=(assignment(),), hold=(0,)), GO_ON, END]), options(tmp_path))
     assert [next_members(slot), [each.step for each in next_members(slot)]] == [[], [10]]
 
 
@@ -118,7 +118,7 @@ def test_a_trial_that_never_came_may_be_evicted(tmp_path: Path) -> None:
 
 def test_a_checkpoint_knows_only_what_has_been_acknowledged(tmp_path: Path) -> None:
     """A report whose verdict never came may be lost with its worker, so no checkpoint may lie behind it."""
-    slot = Slot("s", ScriptedVerdicts([SlotCommand(admit=(assignment(),)), GO_ON]), options(tmp_path))
+    slot = Slot("s", ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON]), options(tmp_path))
     slot.step()
     assert saved(tmp_path) is None
     slot.step()
@@ -139,7 +139,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     undisturbed = play(tmp_path / "undisturbed", SlotCommand(admit=(assignment(),)), GO_ON, GO_ON, END)
-    slot = Slot("s", ScriptedVerdicts([SlotCommand(admit=(assignment(),)), GO_ON, GO_ON, END]), options(tmp_path))
+    slot = Slot("s", ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON, GO_ON, END]), options(tmp_path))
     reports = list(next_members(slot))
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", refuse)
@@ -177,7 +177,7 @@ def test_a_member_that_diverges_says_why(tmp_path: Path) -> None:
     assert math.isnan(report.metrics["validation_loss"])
 
 
-class DeadBoard(ScriptedVerdicts):
+class DeadBoard(ScriptedCommands):
     """A board that dies after its first verdict."""
 
     def is_stopping(self) -> bool:
@@ -194,7 +194,7 @@ def test_a_board_that_dies_ends_the_slot_and_fails_no_trial(tmp_path: Path) -> N
 
 def test_a_stop_interrupts_a_long_stretch_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     long = replace(assignment(steps=10_000_000), report_steps=(10_000_000,))
-    verdicts = ScriptedVerdicts([SlotCommand(admit=(long,)), SlotCommand(finish=True, checkpoint=True)])
+    verdicts = ScriptedCommands([SlotCommand(admit=(long,)), SlotCommand(finish=True, checkpoint=True)])
     verdicts.stopping = True
     slot = Slot("s", verdicts, options(tmp_path))
     outcome = slot.step()
@@ -213,14 +213,14 @@ def test_a_slot_checks_a_fused_step_of_a_trial_now_and_then_where_it_is_asked_to
     pair = tuple(replace(assignment(trial, seed=trial), report_steps=ends) for trial in (0, 1))
     script = [SlotCommand(admit=pair), *[GO_ON] * 29, END]
     checking = replace(options(tmp_path), verify_fusion=True)
-    found = [each.checks for each in iter(Slot("s", ScriptedVerdicts(script), checking).step, None) if each is not None]
+    found = [each.checks for each in iter(Slot("s", ScriptedCommands(script), checking).step, None) if each is not None]
     assert [
         (place, trial, check.step, check.holds) for place, each in enumerate(found) for trial, check in each.items()
     ] == [
         (0, 0, 1, True),
         (16, 1, 17, True),
     ]
-    silent = [each.checks for each in iter(Slot("t", ScriptedVerdicts(script), options(tmp_path)).step, None) if each]
+    silent = [each.checks for each in iter(Slot("t", ScriptedCommands(script), options(tmp_path)).step, None) if each]
     assert silent == [{}] * 30
 
 
@@ -233,7 +233,7 @@ def test_a_fused_step_that_is_not_the_step_alone_is_found_out(tmp_path: Path, mo
         return losses
 
     monkeypatch.setattr(LaneStep, "take", off)
-    verdicts = ScriptedVerdicts([SlotCommand(admit=(assignment(0), assignment(1, seed=1))), END])
+    verdicts = ScriptedCommands([SlotCommand(admit=(assignment(0), assignment(1, seed=1))), END])
     report = Slot("s", verdicts, replace(options(tmp_path), verify_fusion=True)).step()
     assert report is not None
     (check,) = report.checks.values()
@@ -243,7 +243,7 @@ def test_a_fused_step_that_is_not_the_step_alone_is_found_out(tmp_path: Path, mo
 
 def test_a_trial_alone_is_not_checked(tmp_path: Path) -> None:
     checking = replace(options(tmp_path), verify_fusion=True)
-    alone = Slot("s", ScriptedVerdicts([SlotCommand(admit=(assignment(0),)), GO_ON, END]), checking)
+    alone = Slot("s", ScriptedCommands([SlotCommand(admit=(assignment(0),)), GO_ON, END]), checking)
     assert [each.checks for each in iter(alone.step, None) if each is not None] == [{}, {}]
 
 
@@ -252,7 +252,7 @@ def test_checking_changes_no_number(tmp_path: Path) -> None:
     found = []
     for verifies in (False, True):
         checking = replace(options(tmp_path / str(verifies)), verify_fusion=verifies)
-        slot = Slot("s", ScriptedVerdicts([pair, GO_ON, GO_ON, END]), checking)
+        slot = Slot("s", ScriptedCommands([pair, GO_ON, GO_ON, END]), checking)
         reports = [member for each in iter(slot.step, None) if each is not None for member in each.members]
         found.append([(each.trial, *numbers([each])[0], each.metrics["loss"]) for each in reports])
     assert found[0] == found[1]

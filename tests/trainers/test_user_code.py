@@ -29,7 +29,7 @@ from spectune.trainers.user_code import (
 )
 from spectune.trainers.worker.messages import Assignment, MemberReport, SlotCommand, TrialEnding
 from spectune.trainers.worker.slot import Slot, SlotOptions
-from tests.fakes.verdict_source import ScriptedVerdicts
+from tests.fakes.command_source import ScriptedCommands
 
 GOOD = [
     (3, 3.0),
@@ -194,7 +194,7 @@ def play(folder: Path, misdeeds: Mapping[str, Callable[[], Any]], *, is_alone: b
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedVerdicts([SlotCommand(admit=tuple(trials)), SlotCommand(), SlotCommand(finish=True)])
+    verdicts = ScriptedCommands([SlotCommand(admit=tuple(trials)), SlotCommand(), SlotCommand(finish=True)])
     slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 0.0, cpus=1))
     first, reports = slot.step(), []
     assert first is not None
@@ -276,7 +276,7 @@ def test_a_batch_or_loss_of_another_kind_is_named(tmp_path: Path, misdeeds: Any,
 def test_a_build_that_exits_fails_the_trial_at_its_start(tmp_path: Path) -> None:
     Weird.misdeeds["build"] = raising(SystemExit("no model"))
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
-    verdicts = ScriptedVerdicts([SlotCommand(admit=(Assignment(0, setting, (9,), is_alone=True),))])
+    verdicts = ScriptedCommands([SlotCommand(admit=(Assignment(0, setting, (9,), is_alone=True),))])
     report = Slot("s", verdicts, SlotOptions(str(tmp_path), "attempt-1", 0.0, cpus=1)).step()
     assert report is not None
     assert [(each.ending, each.step) for each in report.members] == [(TrialEnding.FAILED, 0)]

@@ -13,7 +13,7 @@ from spectune.trainers.tasks.matrix_factorization import MatrixFactorization
 from spectune.trainers.tasks.matrix_logistic import MatrixLogistic
 from spectune.trainers.tasks.matrix_regression import MatrixRegression
 from spectune.trainers.tasks.options import TaskOptionError, option, schema
-from spectune.trainers.tasks.own import is_own, own_task_type
+from spectune.trainers.tasks.own import is_user_task, own_task_type
 from spectune.trainers.tasks.presets import PRESETS, presets_of
 from spectune.trainers.tasks.task import Task, TaskOptions, from_options
 from spectune.trainers.tasks.vision_transformer import VisionTransformer
@@ -38,7 +38,7 @@ def task_type(name: str) -> type[Task]:
     Raises:
         TaskOptionError: There is no such task, or the class is not one.
     """
-    if is_own(name):
+    if is_user_task(name):
         return own_task_type(name)
     if name not in TASKS:
         raise TaskOptionError("name", unknown("task", str(name), TASKS), name)

@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 _IMPORTING = threading.Lock()  # the streams that are redirected belong to all threads
 
 
-def is_own(name: object) -> bool:
+def is_user_task(name: object) -> bool:
     """Tell whether a task's name means a class of the user's."""
     return isinstance(name, str) and ":" in name
 

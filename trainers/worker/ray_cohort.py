@@ -18,7 +18,7 @@ from spectune.trainers.worker.slot import BoardLostError, Slot, SlotOptions
 from spectune.trainers.worker.worker_output import WorkerOutput
 
 
-class ActorVerdicts:
+class ActorCommands:
     """Verdicts from the driver's actor."""
 
     def __init__(self, actor: Any) -> None:
@@ -84,7 +84,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         attribute: dict[str, Any] = {}
         if options.output:
             attribute = {"attribute": WorkerOutput(Path(options.output) / f"{self._slot_name}.log").attribute}
-        self._slot = Slot(self._slot_name, ActorVerdicts(verdicts), options, **attribute)
+        self._slot = Slot(self._slot_name, ActorCommands(verdicts), options, **attribute)
         self._is_known = False
         _end_on_sigterm()
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()

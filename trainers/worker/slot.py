@@ -72,7 +72,7 @@ class BoardLostError(Exception):
     """The driver's board does not answer: the slot ends, and its trials go on elsewhere."""
 
 
-class VerdictSource(Protocol):
+class CommandSource(Protocol):
     """Where a slot's verdicts come from; in production an actor beside the driver."""
 
     def verdict(self, slot: str, number: int) -> SlotCommand:
@@ -95,7 +95,7 @@ class Slot:
     def __init__(
         self,
         name: str,
-        verdicts: VerdictSource,
+        verdicts: CommandSource,
         options: SlotOptions,
         attribute: Callable[[Sequence[int]], object] = lambda trials: None,
     ) -> None:

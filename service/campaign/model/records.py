@@ -144,7 +144,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class TrialNews:
+class TrialUpdate:
     """What has happened to a trial.
 
     Attributes:

@@ -87,15 +87,15 @@ def installed_catalog() -> Catalog:
     from spectune.trainers.options import OptionError
     from spectune.trainers.schedules import Schedule
     from spectune.trainers.tasks import TASKS, TaskOptions, task_from_options
-    from spectune.trainers.tasks.own import is_own, rehearse
+    from spectune.trainers.tasks.own import is_user_task, rehearse
     from spectune.trainers.user_code import OperatorInterrupt, running_user_code, told
 
     def describe_task(name: str, options: Mapping[str, Any]) -> TaskDescription:
         try:
-            with running_user_code() if is_own(name) else nullcontext():
+            with running_user_code() if is_user_task(name) else nullcontext():
                 task = task_from_options(name, options)
                 task.check()
-            if is_own(name):
+            if is_user_task(name):
                 rehearse(task, name)
             if isinstance(task, TaskOptions):
                 task = task.pinned()
@@ -106,7 +106,7 @@ def installed_catalog() -> Catalog:
         except OperatorInterrupt:
             raise
         except BaseException as error:  # the constructor or a property of a user's class can raise anything
-            if not is_own(name):
+            if not is_user_task(name):
                 raise
             raise RefusedOptionError("name", f"the task raised {told(error)}", name) from error
 

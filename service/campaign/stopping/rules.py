@@ -41,7 +41,7 @@ _Rank: TypeAlias = tuple[bool, float, int]  # not finite, the value with small b
 _FEWEST = 3  # trials below which the median stops nothing
 
 
-class RungVerdict(StrEnum):
+class RungOutcome(StrEnum):
     """What becomes of a trial at a rung."""
 
     KEEP = "keep"
@@ -53,7 +53,7 @@ class RungVerdict(StrEnum):
 class RungDecision:
     """A verdict and why."""
 
-    verdict: RungVerdict
+    verdict: RungOutcome
     reason: str
 
 
@@ -141,7 +141,7 @@ class SuccessiveHalving:
                 if rung in reports[trial] and not (rung == last and ended.get(trial) is TrialState.DIVERGED):
                     self._enter(rung, trial, reports[trial][rung])
                     if last > rung and not self._deterministic:
-                        self._decided[trial, rung] = RungDecision(RungVerdict.KEEP, f"was kept at step {rung}")
+                        self._decided[trial, rung] = RungDecision(RungOutcome.KEEP, f"was kept at step {rung}")
         for trial, outcome in ended.items():
             self.end(trial, outcome)
 
@@ -156,7 +156,7 @@ class SuccessiveHalving:
             return known
         awaited = self._awaited(trial, rung)
         if awaited:
-            return RungDecision(RungVerdict.WAIT, f"at step {rung}, for trials {awaited}")
+            return RungDecision(RungOutcome.WAIT, f"at step {rung}, for trials {awaited}")
         self._decided[trial, rung] = decision = self._judge(trial, rung)
         return decision
 
@@ -172,7 +172,7 @@ class SuccessiveHalving:
         num_kept = self._num_kept(num_rivals)
         is_kept = rank <= num_kept and math.isfinite(value)
         reason = f"rank {rank} of {num_rivals} at step {rung}, where {num_kept} go on: got {value:g}"
-        return RungDecision(RungVerdict.KEEP if is_kept else RungVerdict.STOP, reason)
+        return RungDecision(RungOutcome.KEEP if is_kept else RungOutcome.STOP, reason)
 
     def _standing(self, trial: int, rung: int) -> tuple[int, int]:
         """Give a trial's rank at a rung, and among how many."""
@@ -270,7 +270,7 @@ class Hyperband:
             else:
                 first = self._rungs[bracket] if bracket < len(self._rungs) else "none"
                 reason = f"its bracket's first rung is {first}"
-                decisions |= {trial: RungDecision(RungVerdict.KEEP, reason) for trial, _ in mine}
+                decisions |= {trial: RungDecision(RungOutcome.KEEP, reason) for trial, _ in mine}
         return decisions
 
     def restore(self, reports: Mapping[int, Mapping[int, float]], *, ended: Mapping[int, TrialState]) -> None:

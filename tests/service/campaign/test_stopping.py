@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from spectune.service.campaign.model.lifecycle import TrialState
-from spectune.service.campaign.stopping.rules import Hyperband, Median, RungVerdict, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.rules import Hyperband, Median, RungOutcome, StoppingRule, SuccessiveHalving
 
-KEEP, STOP, WAIT = RungVerdict.KEEP, RungVerdict.STOP, RungVerdict.WAIT
+KEEP, STOP, WAIT = RungOutcome.KEEP, RungOutcome.STOP, RungOutcome.WAIT
 
 
 def _rule(num_trials: int, **changes: Any) -> SuccessiveHalving:

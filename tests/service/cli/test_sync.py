@@ -94,7 +94,7 @@ def test_it_brings_up_one_campaign_or_all_and_a_rebuild_doubles_nothing(data: Da
 
 def test_it_shows_what_mlflow_refuses(data: DataDirectory) -> None:
     with Ledger.at(data.ledger) as ledger:
-        ledger.bury("mlflow", "a", [Refusal(3, "the metric 'x'", "may only contain letters")])
+        ledger.add_dead_letters("mlflow", "a", [Refusal(3, "the metric 'x'", "may only contain letters")])
     result = sync(data, "a")
     assert result.exit_code == 0, result.output
     assert "a: MLflow refuses the metric 'x' of trial 3: may only contain letters" in result.output

@@ -25,7 +25,7 @@ def poison(world: World, monkeypatch: pytest.MonkeyPatch, where: str) -> list[st
     """Let something raise whenever it is asked for the campaign "a"; lists the calls."""
     launcher, ledger = world.reconciler._launcher, world.ledger
     calls: list[str] = []
-    owner: Any = launcher if where in ("launch", "find", "remains") else ledger
+    owner: Any = launcher if where in ("launch", "find", "end_remains") else ledger
     original: Callable[..., Any] = getattr(owner, where)
 
     def poisoned(campaign_id: str, *arguments: Any, **options: Any) -> Any:
@@ -49,7 +49,7 @@ def test_a_launch_that_raises_anything_holds_up_no_other(world: World, monkeypat
     assert len(calls) == MAX_FAILURES
 
 
-@pytest.mark.parametrize("where", ["remains", "lose_attempt"])
+@pytest.mark.parametrize("where", ["end_remains", "lose_attempt"])
 def test_an_end_that_raises_anything_holds_up_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -207,7 +207,7 @@ class FakeLauncher:
         ended = [each.exit_code for each in self._all(campaign_id, attempt) if each.exit_code is not None]
         return ended[-1] if ended and ended[-1] != KILLED else None
 
-    def remains(self, campaign_id: str, attempt: int) -> list[str]:
+    def end_remains(self, campaign_id: str, attempt: int) -> list[str]:
         for driver in self._all(campaign_id, attempt):
             driver.kill()
         return []

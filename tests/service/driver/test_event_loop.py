@@ -13,9 +13,9 @@ from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.event_loop import MAX_BARREN_LOSSES, Conductor
-from spectune.service.driver.scheduler import Dispatcher
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.event_loop import MAX_BARREN_LOSSES, EventLoop
+from spectune.service.driver.scheduler import Scheduler
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.service.driver.stop_kinds import StopKind
 from spectune.service.driver.writer import Writer
 from spectune.service.errors import FencedError, LedgerError
@@ -65,10 +65,10 @@ class Bench:
         one_arm = [{"optimizer": "muon", "space": "default"}]
         asked = specification(arms=one_arm, search={"sampler": "random", "points": 2}, stopping={"rule": "none"})
         arms = make_arms(asked)
-        lanes = Lanes(arms, members=1, num_slots=3)
+        lanes = SlotCapacity(arms, members=1, num_slots=3)
         assignment = AssignmentMaker(asked).assignment
-        dispatcher = Dispatcher(arms, lanes=lanes, assignment=assignment, now=lambda: 0)
-        self.conductor = Conductor(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
+        dispatcher = Scheduler(arms, lanes=lanes, assignment=assignment, now=lambda: 0)
+        self.conductor = EventLoop(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
         self.conductor.start(Decision())
 
     def verdict(self, slot: str, number: int) -> SlotCommand:

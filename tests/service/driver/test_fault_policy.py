@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spectune.service.driver.fault_policy import MAX_BAD_WORKERS, MAX_STRIKES, Failures, is_out_of_memory
+from spectune.service.driver.fault_policy import MAX_BAD_WORKERS, MAX_STRIKES, FaultPolicy, is_out_of_memory
 from spectune.service.driver.slot_capacity import MAX_DEATHS
 from tests.fakes.slots import Simulation, specification
 
@@ -88,9 +88,9 @@ def test_code_that_fails_everywhere_is_no_workers_fault() -> None:
 
 
 def test_a_machine_on_which_workers_die_gets_no_further_one_while_another_works() -> None:
-    failures = Failures()
+    failures = FaultPolicy()
     assert not any(failures.lose_worker("bad") for _ in range(3 * MAX_BAD_WORKERS))  # there may be no other
-    failures = Failures()
+    failures = FaultPolicy()
     failures.enter_report("s", "good", failures=[], has_reached=True)
     assert [failures.lose_worker("bad") for _ in range(MAX_BAD_WORKERS)] == [False] * (MAX_BAD_WORKERS - 1) + [True]
     assert failures.quarantined == {"bad"}
@@ -99,7 +99,7 @@ def test_a_machine_on_which_workers_die_gets_no_further_one_while_another_works(
 
 
 def test_a_report_in_which_somebody_got_further_takes_the_strikes_away() -> None:
-    failures = Failures()
+    failures = FaultPolicy()
     for number in range(3 * MAX_STRIKES):
         assert not failures.enter_report("s", "", failures=[f"{number}"], has_reached=number % MAX_STRIKES == 0)
 

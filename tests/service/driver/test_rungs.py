@@ -9,15 +9,15 @@ import pytest
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision
-from spectune.service.driver.scheduler import Dispatcher
-from spectune.service.driver.slot_capacity import Lanes
+from spectune.service.driver.scheduler import Scheduler
+from spectune.service.driver.slot_capacity import SlotCapacity
 from spectune.trainers.worker.messages import MemberReport, SlotCommand, SlotReport, TrialEnding
 from tests.fakes.slots import specification
 
 FIRST, SECOND = 30, 60  # the rungs
 
 
-def dispatcher(*, workers: int, members: int, points: int) -> Dispatcher:
+def dispatcher(*, workers: int, members: int, points: int) -> Scheduler:
     campaign = specification(
         arms=[{"optimizer": "muon", "space": "default"}],
         search={"sampler": "random", "points": points, "deterministic": True},
@@ -25,8 +25,8 @@ def dispatcher(*, workers: int, members: int, points: int) -> Dispatcher:
         resources={"workers": workers},
     )
     arms = make_arms(campaign)
-    lanes = Lanes(arms, members=members, num_slots=workers)
-    return Dispatcher(arms, lanes=lanes, assignment=AssignmentMaker(campaign).assignment, now=lambda: 0)
+    lanes = SlotCapacity(arms, members=members, num_slots=workers)
+    return Scheduler(arms, lanes=lanes, assignment=AssignmentMaker(campaign).assignment, now=lambda: 0)
 
 
 def reports(number: int, at: int, values: dict[int, float]) -> SlotReport:

@@ -93,7 +93,7 @@ def test_a_head_that_forgot_its_jobs_leaves_nothing_and_one_that_is_away_leaves_
 ) -> None:
     driver = launcher.launch("c", 1)
     assert launcher.find("c", 1) is not None
-    assert launcher.remains("c", 1) == ["job c-a1 (RUNNING)"]
+    assert launcher.end_remains("c", 1) == ["job c-a1 (RUNNING)"]
     assert jobs.stopped == ["c-a1"]
     jobs.is_away = True
     for ask in (driver.poll, driver.request_stop, lambda: launcher.find("c", 1), lambda: launcher.launch("c", 2)):
@@ -101,7 +101,7 @@ def test_a_head_that_forgot_its_jobs_leaves_nothing_and_one_that_is_away_leaves_
             ask()
     jobs.is_away = False
     jobs.jobs.clear()
-    assert (driver.poll(), launcher.find("c", 1), launcher.remains("c", 1)) == (-9, None, [])
+    assert (driver.poll(), launcher.find("c", 1), launcher.end_remains("c", 1)) == (-9, None, [])
 
 
 def test_a_job_that_has_not_begun_is_asked_again_and_one_that_left_its_code_is_believed(
@@ -125,9 +125,9 @@ def test_a_job_that_ended_holds_a_cancel_up_while_one_of_its_actors_lives(
     launcher.launch("c", 1)
     jobs.jobs["c-a1"] |= {"status": "FAILED", "job_id": "0200"}
     jobs.actors = [{"class_name": "CohortSlot", "pid": 7, "node_id": "af0a9914c841"}]
-    assert launcher.remains("c", 1) == ["CohortSlot (process 7 of node af0a9914)"]
+    assert launcher.end_remains("c", 1) == ["CohortSlot (process 7 of node af0a9914)"]
     jobs.actors = []
-    assert launcher.remains("c", 1) == []
+    assert launcher.end_remains("c", 1) == []
 
 
 def test_what_keeps_ray_from_launching_is_one_sentence(jobs: FakeJobs, launcher: RayJobLauncher) -> None:

@@ -50,7 +50,7 @@ def test_a_driver_that_stands_by_ends_when_its_owner_does(tmp_path: Path) -> Non
         assert driver._process.stdin is not None
         driver._process.stdin.close()
         assert driver._process.wait(timeout=60) == ExitCode.CANCELLED
-        assert driver.remains() == []
+        assert driver.end_remains() == []
 
 
 def test_a_driver_that_stands_by_for_one_campaign_takes_no_other(

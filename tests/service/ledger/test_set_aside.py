@@ -91,7 +91,7 @@ def test_anything_between_good_entries_loses_none_of_them(
     assert {(each.trial, each.step) for each in ledger.observations(mine)} >= {(100, 1), (100, 2), (101, 7)}
     assert {each.number for each in ledger.trials(mine)} >= {100, 101}
     assert [each.number for each in ledger.trials(other)] == [0]
-    aside = ledger.buried(SPOOL, mine)
+    aside = ledger.dead_letters(SPOOL, mine)
     assert len(ledger.events(mine, "set_aside")) >= len(aside)
     for each in aside:
         assert each.error
@@ -121,7 +121,7 @@ POISON: dict[str, Any] = {
 def test_each_poison_is_kept_with_its_reason_and_told_as_an_event(ledger: ServiceLedger, name: str) -> None:
     campaign_id = began(ledger)
     ledger.append(campaign_id, 1, [(1, created(1)), (2, POISON[name]), (3, observed(1, 9))])
-    (letter,) = ledger.buried(SPOOL, campaign_id)
+    (letter,) = ledger.dead_letters(SPOOL, campaign_id)
     assert letter.content.startswith("entry 2 of attempt 1: ")
     (event,) = ledger.events(campaign_id, "set_aside")
     assert "entry 2 of attempt 1 cannot be entered, and is set aside: " in event.body["message"]
@@ -129,7 +129,7 @@ def test_each_poison_is_kept_with_its_reason_and_told_as_an_event(ledger: Servic
     assert ledger.num_set_aside([campaign_id, "other"]) == {campaign_id: 1}
     assert ledger.num_buried(SPOOL) == 1
     ledger.append(campaign_id, 1, [(1, created(1)), (2, POISON[name]), (3, observed(1, 9))])  # harmless when repeated
-    assert len(ledger.buried(SPOOL, campaign_id)) == 1
+    assert len(ledger.dead_letters(SPOOL, campaign_id)) == 1
 
 
 def test_text_of_a_users_code_is_entered_clean(ledger: ServiceLedger) -> None:
@@ -142,7 +142,7 @@ def test_text_of_a_users_code_is_entered_clean(ledger: ServiceLedger) -> None:
         entries.shrunk(trial=1, arm=0, num_members=1, message=text, at=5),
     ]
     ledger.append(campaign_id, 1, list(enumerate(moves, start=1)))
-    assert ledger.buried(SPOOL, campaign_id) == []
+    assert ledger.dead_letters(SPOOL, campaign_id) == []
     (trial,) = ledger.trials(campaign_id)
     assert trial.message.startswith(r"RuntimeError: cannot read caf\udce9.bin\x00")
     assert len(trial.message.encode()) < 70_000
@@ -165,7 +165,7 @@ def test_a_database_that_is_away_is_no_reason_to_set_anything_aside(
     assert ledger.spool_position(campaign_id, 1) == 0
     ledger.append(campaign_id, 1, [(1, created(1))])
     assert len(ledger.trials(campaign_id)) == 1
-    assert ledger.buried(SPOOL, campaign_id) == []
+    assert ledger.dead_letters(SPOOL, campaign_id) == []
 
 
 def test_a_damaged_line_of_a_spool_is_set_aside_and_the_rest_entered(ledger: ServiceLedger, tmp_path: Any) -> None:
@@ -176,5 +176,5 @@ def test_a_damaged_line_of_a_spool_is_set_aside_and_the_rest_entered(ledger: Ser
     path.write_bytes(lines[0] + b"\xff\xfe garbage \x00\n" + lines[2])
     ledger.append(campaign_id, 1, list(read(path)))
     assert [each.number for each in ledger.trials(campaign_id)] == [1, 3]
-    (letter,) = ledger.buried(SPOOL, campaign_id)
+    (letter,) = ledger.dead_letters(SPOOL, campaign_id)
     assert "the spool is damaged at byte" in letter.error

@@ -78,9 +78,9 @@ def test_what_a_tracker_refuses_is_kept_once_and_holds_nothing_back(ledger: Ledg
         ledger.set_cursor("fake", "c", 0)
         Projector(ledger, tracker, "c").catch_up()
     assert_complete(tracker)
-    assert ledger.buried("fake", "c") == tracker.refusals
-    ledger.exhume("fake", "c")
-    assert ledger.buried("fake", "c") == []
+    assert ledger.dead_letters("fake", "c") == tracker.refusals
+    ledger.clear_dead_letters("fake", "c")
+    assert ledger.dead_letters("fake", "c") == []
 
 
 def test_finals_are_not_mixed_with_the_search(ledger: Ledger) -> None:

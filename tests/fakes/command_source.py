@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spectune.trainers.worker.messages import SlotCommand
 
 
-class ScriptedVerdicts:
+class ScriptedCommands:
     """Gives the verdicts of a list, one per report number.
 
     Attributes:
