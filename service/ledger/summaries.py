@@ -25,6 +25,9 @@ from spectune.service.ledger.tables import trials
 _ROUNDING = 1e-9
 _TELL_NOTHING = (TrialState.FAILED, TrialState.LOST, TrialState.CANCELLED)  # of a point, as `outcomes.py` has it
 _SCALE = 2.0**-10  # exact, and the sum over a thousand seeds of the largest numbers is still a number
+_TINY = (
+    1e-290  # PostgreSQL refuses a product that underflows; below this a value counts as zero, and as no more certain
+)
 _MAX_LISTED = 2000  # points in a statement
 _Point: TypeAlias = tuple[str, int, str, int]
 _OUTCOME = ("campaign_id", "number", "arm", "point", "config", "state", "objective", "objective_kind")
@@ -76,8 +79,9 @@ def _best_points(campaigns: Sequence[CampaignRecord]) -> Select[tuple[object, ..
     num_good = func.sum(case((is_good, 1), else_=0))
     num_silent = func.sum(case((mine.c.state.in_(_TELL_NOTHING), 1), else_=0))
     sign = case((mine.c.campaign_id.in_(maximized), -1.0), else_=1.0)
-    cost = case((is_good, sign * _SCALE * mine.c.objective))
-    doubt = _ROUNDING * func.max(func.abs(cost))
+    is_tiny = and_(is_good, func.abs(mine.c.objective) < _TINY)
+    cost = case((is_tiny, 0.0), (is_good, sign * _SCALE * mine.c.objective))
+    doubt = _ROUNDING * func.max(func.abs(cost)) + _TINY
     keys = (mine.c.campaign_id, mine.c.arm, mine.c.phase, mine.c.point)
     points = select(*keys, (func.avg(cost) - doubt).label("low"), (func.avg(cost) + doubt).label("high"))
     points = points.where(mine.c.phase != Phase.AUDIT.value).group_by(*keys)

@@ -65,10 +65,13 @@ def test_the_stored_openapi_document_is_the_true_one() -> None:
 
 def test_the_examples_are_answers_that_could_be_given() -> None:
     schemas = openapi_document()["components"]["schemas"]
-    for model, example in ((Campaign, examples.CAMPAIGN), (ProblemDocument, examples.PROBLEM)):
+    for name, model, example in (
+        ("Campaign", Campaign, examples.CAMPAIGN),
+        ("Problem", ProblemDocument, examples.PROBLEM),
+    ):
         assert model.model_validate(example).model_dump(mode="json") == example
         shown = {name: value for name, value in example.items() if value is not None}
-        assert schemas[model.__name__]["examples"] == [shown]
+        assert schemas[name]["examples"] == [shown]
 
 
 def test_every_operation_says_what_it_does_and_how_it_refuses() -> None:

@@ -82,6 +82,20 @@ def test_a_list_finds_the_best_points_and_counts_that_ranking_all_trials_finds(
     assert ledger.tallies([campaign.campaign_id]) == {campaign.campaign_id: found.tallies}
 
 
+@pytest.mark.parametrize("mode", ["minimize", "maximize"])
+@pytest.mark.parametrize(
+    "values", [(5e-324,), (5e-324, -5e-324), (1e-310, 1e-300), (1.2e-290, 5e-291, -5e-291), (0.0, 5e-324, 1.7e308)]
+)
+def test_a_database_that_refuses_to_underflow_lists_the_smallest_numbers(
+    ledger: ServiceLedger, mode: str, values: tuple[float, ...]
+) -> None:
+    trials = [(0, point, "search", TrialState.COMPLETED, value) for point, value in enumerate(values)]
+    campaign = enter(ledger, trials, mode)
+    best = ledger.summaries([campaign])[campaign.campaign_id].standings[0].best
+    assert best is not None
+    assert best.value == (min if mode == "minimize" else max)(values)
+
+
 def test_lists_tell_campaigns_apart_and_know_which_is_maximized(ledger: ServiceLedger) -> None:
     trials = [(0, 0, "search", TrialState.COMPLETED, 1.0), (0, 1, "search", TrialState.COMPLETED, 2.0)]
     both = [enter(ledger, trials, mode) for mode in ("minimize", "maximize")]
