@@ -20,34 +20,46 @@ def block_after(heading: str, language: str = "") -> str:
     return found.group(1)
 
 
-def told() -> dict[str, set[str]]:
-    """Read the tree: for each folder of the packages, the files that stand under it."""
-    tree: dict[str, set[str]] = {}
+def told() -> dict[str, str]:
+    """Read the tree: each folder with its phrase."""
+    tree: dict[str, str] = {}
     path: list[str] = []
     for line in block_after("The tree").splitlines():
-        depth, words = (len(line) - len(line.lstrip())) // 4, line.split()
-        if words[0].endswith("/"):
-            path = [*path[:depth], words[0].rstrip("/")]
-            tree["/".join(path)] = set()
-        else:
-            tree["/".join(path[:depth])] |= set(words)
-    return {folder: files for folder, files in tree.items() if folder.split("/")[0] in PACKAGES}
+        depth, (name, _, phrase) = (len(line) - len(line.lstrip())) // 4, line.strip().partition("/")
+        path = [*path[:depth], name]
+        tree["/".join(path)] = phrase.strip()
+    return tree
 
 
-def test_the_tree_names_every_folder_and_file_of_the_packages() -> None:
-    true: dict[str, set[str]] = {}
-    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
-        folder = path.parent.relative_to(ROOT).as_posix()
-        if "migrations" not in folder:
-            true.setdefault(folder, set()).update({path.stem} - {"__init__"})
-    assert told() == true
+def folders_of_the_packages() -> set[str]:
+    """Return the folders that hold what is installed; those of migrations are the ledger's."""
+    found = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
+    names = {path.relative_to(ROOT).as_posix() for path in found if path.name != "__pycache__"}
+    return {name for name in names if "migrations" not in name}
 
 
-def test_every_top_level_folder_has_its_phrase() -> None:
-    folders = {line.split()[0] for line in block_after("The tree").splitlines() if not line.startswith(" ")}
-    ours = {path.name + "/" for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    generated = {"build/", "dist/", "spectune-data/", "spectune.egg-info/", "__pycache__/"}
-    assert folders == ours - generated
+def test_the_tree_names_every_folder_with_a_phrase() -> None:
+    tree = told()
+    assert {name for name in tree if name.split("/")[0] in PACKAGES} == folders_of_the_packages()
+    assert all(len(phrase.split()) >= 3 for phrase in tree.values()), tree
+
+
+def test_every_top_level_folder_is_in_the_tree() -> None:
+    ours = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    generated = {"build", "dist", "spectune-data", "spectune.egg-info", "__pycache__"}
+    assert {name for name in told() if "/" not in name} == ours - generated
+
+
+def test_it_is_read_in_a_few_minutes() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 125  # tables apart, nothing has to be scrolled
+
+
+def test_its_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "guide").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
 
 
 def test_the_campaign_in_the_readme_can_be_run(tmp_path: Path) -> None:
@@ -57,13 +69,16 @@ def test_the_campaign_in_the_readme_can_be_run(tmp_path: Path) -> None:
     assert [arm.optimizer for arm in specification.arms] == ["root", "muon"]
 
 
+def test_the_campaign_in_the_guide_can_be_run(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guide" / "campaign-file.md").read_text(encoding="utf-8")
+    (document,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    campaign = tmp_path / "campaign.yaml"
+    campaign.write_text(document, encoding="utf-8")
+    assert parse(read_document(campaign)).warnings() == []
+
+
 def test_every_example_can_be_run() -> None:
     examples = sorted((ROOT / "examples").glob("*.yaml"))
     assert examples
     for example in examples:
         assert parse(read_document(example)).warnings() == [], example.name
-
-
-def test_the_pictures_exist() -> None:
-    for path in re.findall(r"\]\((docs/[^)]+)\)", README):
-        assert (ROOT / path).exists(), path
