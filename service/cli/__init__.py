@@ -11,7 +11,7 @@ _MISSING_EXTRA = 2
 def main() -> None:
     """Run the command line, or print which extra it lacks: the optimizers are installed without it."""
     try:
-        from spectune.service.cli.main import main as run
+        from spectune.service.cli.application import main as run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == _OWN:
             raise

@@ -1,10 +1,9 @@
-"""The verbs that speak to a service, from `submit` to `logs`; `VERBS` lists them."""
+"""The verbs that speak to a service, from `submit` to `logs`."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +13,8 @@ from rich.table import Table
 from spectune.service.campaign.model.clean_text import clean_text
 from spectune.service.campaign.model.numbers import from_json, interval_text
 from spectune.service.campaign.model.progress import duration_text, untold_text
-from spectune.service.campaign_file import read_document
 from spectune.service.cli.consoles import output_console, print_table
-from spectune.service.cli.stored import read_stored
 from spectune.service.client import Client
-from spectune.service.data_directory import DataDirectory
-from spectune.service.findings.worker_output import read_output
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="SPECTUNE_URL", help="Where the service is.")]
 _TEXT_WIDTH = 14  # of a column of words on a narrow terminal
@@ -39,13 +34,13 @@ def submit(
 ) -> None:
     """Submit a campaign and print its id."""
     with _client(url) as client:
-        print(client.submit(read_document(campaign_file), priority=priority, key=key)["id"])
+        print(client.submit(_document(campaign_file), priority=priority, key=key)["id"])
 
 
 def preview(campaign_file: FileArgument, url: UrlOption = DEFAULT_URL) -> None:
     """Say what a campaign would do, without submitting it."""
     with _client(url) as client:
-        _print_json(client.preview(read_document(campaign_file)))
+        _print_json(client.preview(_document(campaign_file)))
 
 
 def list_campaigns(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
@@ -162,14 +157,25 @@ def logs(
 ) -> None:
     """Show the end of what a campaign's driver printed, and what the code of its trials printed in workers."""
     if data_dir is not None:
-        text = _stored_logs(DataDirectory(data_dir.resolve()), campaign_id, trial)
+        text = _stored_logs(data_dir.resolve(), campaign_id, trial)
     else:
         with _client(url) as client:
             text = client.logs(campaign_id, trial=trial)
     print(text, end="" if text.endswith("\n") else "\n")
 
 
-def _stored_logs(data: DataDirectory, campaign_id: str, trial: int | None) -> str:
+def _document(campaign_file: Path) -> Any:
+    from spectune.service.campaign_file import read_document  # YAML, which most verbs need not wait for
+
+    return read_document(campaign_file)
+
+
+def _stored_logs(root: Path, campaign_id: str, trial: int | None) -> str:
+    from spectune.service.cli.stored import read_stored  # the database, which a service has elsewhere
+    from spectune.service.data_directory import DataDirectory
+    from spectune.service.findings.worker_output import read_output
+
+    data = DataDirectory(root)
     attempts = read_stored(data.root, campaign_id).record.attempt
     printed = read_output(data.output(campaign_id), trial=trial)
     if trial is not None:
@@ -177,22 +183,6 @@ def _stored_logs(data: DataDirectory, campaign_id: str, trial: int | None) -> st
     logs = [data.driver_log(campaign_id, attempt) for attempt in range(attempts, 0, -1)]
     last = next((log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists()), "")
     return "\n".join(filter(None, [clean_text(last), printed])) or "nothing was printed"
-
-
-VERBS: dict[str, Callable[..., None]] = {
-    "submit": submit,
-    "preview": preview,
-    "list": list_campaigns,
-    "show": show,
-    "watch": watch,
-    "cancel": cancel,
-    "pause": pause,
-    "resume": resume,
-    "retry": retry,
-    "extend": extend,
-    "stop": stop,
-    "logs": logs,
-}
 
 
 def tracking_lines(tracking: dict[str, Any]) -> list[str]:

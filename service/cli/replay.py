@@ -39,8 +39,9 @@ def replay(
     ] = TOLERANCE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Train a bundle's best trials once more, as a worker does; the exit status is 0 if all are within the tolerance.
+    """Train a bundle's best trials once more, as a worker does.
 
+    The exit status is 0 if all are within the tolerance.
     On a processor with the same instructions the values come out to the last bit. On another one this says how far
     they lie apart, and which differences between arms are smaller than that.
     """

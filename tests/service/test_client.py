@@ -17,7 +17,7 @@ import pytest
 
 from spectune.service.api.application import ROUTES
 from spectune.service.campaign.model.lifecycle import CampaignEvent
-from spectune.service.cli import main, remote
+from spectune.service.cli import main, remote, verbs
 from spectune.service.client import Client
 from spectune.service.errors import RequestError
 from spectune.service.settings import Settings
@@ -136,7 +136,7 @@ VERBS = {
 
 
 def test_every_remote_verb_is_among_those_tried() -> None:
-    assert VERBS.keys() == remote.VERBS.keys()
+    assert VERBS.keys() == {name for name, verb in verbs.VERBS.items() if verb.place.startswith("remote:")}
 
 
 @pytest.mark.parametrize("verb", VERBS)

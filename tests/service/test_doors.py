@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from spectune.service.campaign.analysis.best import NONE_COMPLETED, TWO_OBJECTIVES
 from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
 from spectune.service.campaign.specification.specification import Specification, restore
+from spectune.service.cli.application import application
 from spectune.service.cli.bundle import best_trials
-from spectune.service.cli.main import application
 from spectune.service.cli.outcome import outcome_document, show_outcome
 from spectune.service.cli.progress import ProgressDisplay
 from spectune.service.client import Client

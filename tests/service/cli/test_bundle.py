@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 from spectune.service.cli.replay import undecided_pairs
 from spectune.service.driver.replay import Replayed
 from spectune.service.errors import BundleError, CampaignNotFoundError

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from spectune.optimizers.rules.calibration import calibrate
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 
 
 @pytest.fixture(autouse=True)

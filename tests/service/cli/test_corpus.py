@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spectune.service.campaign.specification.specification import parse
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 from spectune.service.cli.run import _with_absolute_folders
 from spectune.service.errors import SpecificationError
 

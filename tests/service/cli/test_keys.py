@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 from spectune.service.errors import DataDirectoryError
 from tests.fakes.unprivileged import forbid_writing, run_unprivileged
 

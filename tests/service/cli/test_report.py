@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from spectune.optimizers import Muon
 from spectune.service.campaign.model.lifecycle import CampaignEvent
 from spectune.service.campaign.specification.specification import Specification, parse
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 from spectune.service.cli.report import report_on
 from spectune.service.cli.stored import read_stored
 from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, OutputError

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from spectune.service.campaign.model.records import Refusal
-from spectune.service.cli.main import application
+from spectune.service.cli.application import application
 from spectune.service.data_directory import DataDirectory
 from spectune.service.errors import CampaignNotFoundError, DataDirectoryError, TrackingError
 from spectune.service.ledger import Ledger, ServiceLedger

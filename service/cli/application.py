@@ -12,8 +12,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.console import Console
 
-from spectune.service.cli import best, bundle, calibrate, remote, replay, report, run, serve, sync
-from spectune.service.cli.corpus import corpus
+from spectune.service.cli.verbs import Verbs
 from spectune.service.errors import (
     BundleError,
     CampaignNotFoundError,
@@ -27,26 +26,15 @@ from spectune.service.errors import (
 )
 
 EXIT_BAD_INPUT = 2
+EXIT_NOT_SUCCEEDED = 1
 
 application = typer.Typer(
     name="spectune",
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-application.command(name="demo")(run.demo)
-application.command(name="run")(run.run)
-application.command(name="report")(report.report)
-application.command(name="best")(best.best)
-application.command(name="bundle")(bundle.bundle)
-application.command(name="replay")(replay.replay)
-application.command(name="sync")(sync.sync)
-application.command(name="calibrate")(calibrate.calibrate)
-application.add_typer(corpus)
-application.command(name="serve")(serve.serve)
-application.add_typer(serve.keys, name="keys")
-for verb, command in remote.VERBS.items():
-    application.command(name=verb)(command)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -81,14 +69,14 @@ def main() -> None:
     ) as error:
         _refuse("refused", str(error).splitlines(), EXIT_BAD_INPUT)
     except ServiceError as error:
-        _refuse("the campaign cannot be followed", [str(error)], run.EXIT_NOT_SUCCEEDED)
+        _refuse("the campaign cannot be followed", [str(error)], EXIT_NOT_SUCCEEDED)
     except BrokenPipeError:  # whoever read our output has had enough
         _silence(sys.stdout)
-        sys.exit(run.EXIT_NOT_SUCCEEDED)
+        sys.exit(EXIT_NOT_SUCCEEDED)
     except OSError as error:  # a disk that is full, a file that may not be read: the machine's, not the command's
         _silence(sys.stdout)
         what = error.filename if error.filename is not None else "standard output or a temporary file"
-        _refuse("the command cannot go on", [f"{error.strerror or error}: got {what!r}"], run.EXIT_NOT_SUCCEEDED)
+        _refuse("the command cannot go on", [f"{error.strerror or error}: got {what!r}"], EXIT_NOT_SUCCEEDED)
     finally:
         gc.freeze()  # on its way out the interpreter would look for garbage in all of torch and MLflow: half a second
 
