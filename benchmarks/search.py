@@ -30,7 +30,9 @@ from spectune.search_spaces.domains import LogUniform
 from spectune.search_spaces.muon import MUON
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.search.samplers import SamplerName
-from spectune.service.campaign.stopping.rules import Hyperband, Median, RungOutcome, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.halving import RungOutcome, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.hyperband import Hyperband
+from spectune.service.campaign.stopping.median import Median
 from spectune.service.campaign.study import ArmStudy
 
 STEPS: Final = 90
@@ -106,7 +108,7 @@ def steps_to(goal: float, sampler: SamplerName, rule: str, *, points: int, searc
 
 
 def _goes_on(stopping: StoppingRule, trial: int, step: int, value: float) -> bool:
-    return stopping.submit(step, [(trial, value)])[trial].verdict is RungOutcome.KEEP
+    return stopping.submit(step, [(trial, value)])[trial].outcome is RungOutcome.KEEP
 
 
 def _rule(name: str) -> StoppingRule | None:

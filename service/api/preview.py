@@ -149,7 +149,7 @@ def _kind(specification: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _estimate(specification: Specification, plans: Sequence[ArmPlan]) -> Estimate:
     planned = planned_trials(specification.document())
-    per_arm = round(expected_steps(specification) * planned.search) + planned.beyond * specification.task.steps
+    per_arm = round(specification.expected_steps() * planned.search) + planned.beyond * specification.task.steps
     seconds = [plan.seconds_per_step for plan in plans]
     known = [each for each in seconds if each is not None]
     total = per_arm * sum(known) if len(known) == len(seconds) else None
@@ -158,28 +158,6 @@ def _estimate(specification: Specification, plans: Sequence[ArmPlan]) -> Estimat
         device_seconds=total,
         wall_seconds=None if total is None else total / specification.resources.workers,
     )
-
-
-def expected_steps(specification: Specification) -> float:
-    """Give the steps of a trial on average, if one of `reduction_factor` goes on at each rung.
-
-    The median rule stops half over the whole way, so that half of the way behind its first rung is left on average.
-    """
-    rungs, stopping, steps = specification.rungs(), specification.stopping, specification.task.steps
-    if not rungs:
-        return float(steps)
-    if stopping.rule == "median":
-        return (rungs[0] + steps) / 2
-    factor = stopping.reduction_factor or 1
-    if stopping.rule == "successive_halving":
-        return _halved((*rungs, steps), factor)
-    brackets = [(*rungs[start:], steps) for start in range(len(rungs) + 1)]
-    return sum(_halved(bracket, factor) for bracket in brackets) / len(brackets)
-
-
-def _halved(ends: Sequence[int], factor: int) -> float:
-    stretches = (end - begin for begin, end in zip((0, *ends), ends, strict=False))
-    return sum(stretch / float(factor**number) for number, stretch in enumerate(stretches))
 
 
 ROUTES = (Route("POST", "/v1/campaigns:preview", preview, Role.VIEWER, Preview, example=SPECIFICATION),)

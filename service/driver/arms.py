@@ -12,21 +12,14 @@ from enum import StrEnum
 from functools import partial
 from typing import assert_never
 
+from spectune.service.campaign.ending.finals import extra_trials
 from spectune.service.campaign.model import naming
 from spectune.service.campaign.model.lifecycle import TrialEvent, next_trial_state
 from spectune.service.campaign.model.outcomes import SeedHistory
 from spectune.service.campaign.model.points import Point
 from spectune.service.campaign.model.records import Observation, Phase, TrialRecord
 from spectune.service.campaign.specification.specification import Specification
-from spectune.service.campaign.stopping.finals import extra_trials
-from spectune.service.campaign.stopping.rules import (
-    Hyperband,
-    Median,
-    RungDecision,
-    RungOutcome,
-    StoppingRule,
-    SuccessiveHalving,
-)
+from spectune.service.campaign.stopping.halving import RungDecision, RungOutcome, StoppingRule
 from spectune.service.campaign.study import NoPoint, arm_study
 from spectune.service.driver.arm_trial import ArmTrial, history_of, record_of, restored
 
@@ -259,7 +252,7 @@ class Arm:
 
 
 def _fate(decision: RungDecision) -> tuple[Fate, str]:
-    match decision.verdict:
+    match decision.outcome:
         case RungOutcome.KEEP:
             return Fate.CONTINUE, decision.reason
         case RungOutcome.STOP:
@@ -267,7 +260,7 @@ def _fate(decision: RungDecision) -> tuple[Fate, str]:
         case RungOutcome.WAIT:
             return Fate.WAIT, decision.reason
         case _:
-            assert_never(decision.verdict)
+            assert_never(decision.outcome)
 
 
 def make_arms(specification: Specification) -> list[Arm]:
@@ -276,15 +269,6 @@ def make_arms(specification: Specification) -> list[Arm]:
 
 
 def _stopping_rule(specification: Specification) -> StoppingRule | None:
-    stopping, rungs = specification.stopping, specification.rungs()
-    mode, deterministic = specification.objective.mode, specification.search.deterministic
-    if stopping.rule == "none":
-        return None
-    if stopping.rule == "median":
-        return Median(rungs, mode=mode, deterministic=deterministic)
-    factor = stopping.reduction_factor
-    assert factor is not None, "parse fills it in: got None"
-    if stopping.rule == "successive_halving":
-        return SuccessiveHalving(rungs, reduction_factor=factor, mode=mode, deterministic=deterministic)
     point_of = partial(naming.point_index, num_arms=len(specification.arms), seeds=specification.search.seeds)
-    return Hyperband(rungs, reduction_factor=factor, point_of=point_of, mode=mode, deterministic=deterministic)
+    rule = specification.stopping_rule(point_of=point_of)
+    return None if rule is None else rule.make()

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from spectune.service.campaign.ending.budget import Exhausted, SpendingLimit, wall_seconds
+from spectune.service.campaign.ending.conclusion import conclusion
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState
 from spectune.service.campaign.specification.sections import ResourcesSection
 from spectune.service.campaign.specification.specification import Specification
-from spectune.service.campaign.stopping.budget import Exhausted, SpendingLimit, wall_seconds
-from spectune.service.campaign.stopping.conclusion import conclusion
 from spectune.service.data_directory import Access, DataDirectory
 from spectune.service.driver.arms import Arm, make_arms
 from spectune.service.driver.assignments import AssignmentMaker

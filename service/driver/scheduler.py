@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from spectune.service.campaign.ending.budget import Exhausted
 from spectune.service.campaign.model.lifecycle import STOPPED_BY_USER, TrialEvent, TrialState
 from spectune.service.campaign.model.records import Observation, TrialRecord
-from spectune.service.campaign.stopping.budget import Exhausted
 from spectune.service.driver.arm_trial import ArmTrial, with_objectives
 from spectune.service.driver.arms import Arm, Fate
 from spectune.service.driver.assignments import MakeAssignment

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spectune.service.campaign.ending.budget import SpendingLimit
 from spectune.service.campaign.specification.specification import Specification, parse
-from spectune.service.campaign.stopping.budget import SpendingLimit
 from spectune.service.driver.arms import make_arms
 from spectune.service.driver.assignments import AssignmentMaker
 from spectune.service.driver.decision import Decision

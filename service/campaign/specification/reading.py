@@ -37,6 +37,7 @@ from spectune.service.campaign.specification.sections import (
     TaskSection,
 )
 from spectune.service.campaign.specification.unsearched import check_no_domains, explain_options
+from spectune.service.campaign.stopping.rules import RULES
 from spectune.service.errors import SpecificationError
 
 _NEEDED = ("name", "task", "objective", "arms", "search")
@@ -287,10 +288,10 @@ class _Reading:
         elif task and stopping.min_steps >= task.steps:
             message = f"must be below the task's {task.steps} steps"
             self._found.add("/stopping/min_steps", message, stopping.min_steps)
-        if stopping.rule != "median":
+        if RULES[stopping.rule].takes_factor:
             return stopping.model_copy(update={"reduction_factor": stopping.reduction_factor or _REDUCTION_FACTOR})
         if stopping.reduction_factor is not None:
-            message = "the rule 'median' does not take it"
+            message = f"the rule '{stopping.rule}' does not take it"
             self._found.add("/stopping/reduction_factor", message, stopping.reduction_factor)
         return stopping
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from spectune.search_spaces import Space, parse_space
 from spectune.service.campaign.model.outcomes import Mode
 from spectune.service.campaign.search.samplers import SamplerName
+from spectune.service.campaign.stopping.rules import RuleName
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 ARITHMETICS = (
@@ -102,7 +103,7 @@ class ScheduleSection(Section):
 class StoppingSection(Section):
     """Which trials are stopped early."""
 
-    rule: Literal["none", "successive_halving", "hyperband", "median"] = "none"
+    rule: RuleName = "none"
     min_steps: int | None = Field(default=None, ge=1)  # the first rung; nothing is stopped before
     reduction_factor: int | None = Field(default=None, ge=2)  # 3 if not given
     audit: int = Field(default=0, ge=0, le=1000)  # stopped trials per arm that are run to the end all the same

@@ -6,7 +6,7 @@ defaults of sections, tasks and search spaces are filled in, so that a newer rel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +30,7 @@ from spectune.service.campaign.specification.sections import (
     StoppingSection,
     TaskSection,
 )
+from spectune.service.campaign.stopping.rules import RULES, ChosenRule, RuleSetting
 from spectune.service.errors import Problem
 
 _TELLING_AUDIT = 10
@@ -79,22 +80,34 @@ class Specification(BaseModel):
         return self.resources.members
 
     def rungs(self) -> tuple[int, ...]:
-        """Give the steps at which trials are compared, all before the end.
+        """Return the steps at which trials are compared, all before the end; empty if none is stopped."""
+        rule = self.stopping_rule()
+        return () if rule is None else rule.rungs()
 
-        They are min_steps times the powers of the factor or, for the median, every report from min_steps on.
+    def stopping_rule(self, *, point_of: Callable[[int], int] = lambda trial: trial) -> ChosenRule | None:
+        """Return the stopping rule; None if no trial is stopped.
+
+        Args:
+            point_of: Returns the index of a trial's point.
         """
-        stopping, steps = self.stopping, self.task.steps
+        stopping = self.stopping
         if stopping.rule == "none" or stopping.min_steps is None:
-            return ()
-        if stopping.rule == "median":
-            return tuple(step for step in range(self._every, steps, self._every) if step >= stopping.min_steps)
-        assert stopping.reduction_factor is not None, "parse fills it in: got None"
-        rungs = []
-        rung = stopping.min_steps
-        while rung < steps:
-            rungs.append(rung)
-            rung *= stopping.reduction_factor
-        return tuple(rungs)
+            return None
+        setting = RuleSetting(
+            min_steps=stopping.min_steps,
+            factor=stopping.reduction_factor or 1,
+            every_steps=self._every,
+            steps=self.task.steps,
+            mode=self.objective.mode,
+            is_deterministic=self.search.deterministic,
+            point_of=point_of,
+        )
+        return ChosenRule(RULES[stopping.rule], setting)
+
+    def expected_steps(self) -> float:
+        """Return the steps of a trial of the search on average, as far as its stopping rule foretells them."""
+        rule = self.stopping_rule()
+        return float(self.task.steps) if rule is None else rule.expected_steps()
 
     def report_steps(self) -> tuple[int, ...]:
         """Give the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""

@@ -1,1 +1,1 @@
-"""When trials and campaigns end."""
+"""Stopping rules: which trials of an arm are stopped early."""

@@ -1,294 +1,135 @@
-"""Stopping rules of one arm, ours because Optuna's judge one trial at a time and depend on their order.
-
-**Successive halving** (arXiv:1502.07943, asynchronous: arXiv:1810.05934). A report at a rung goes on if its rank among
-all values at that rung, its own included, is at most
-
-    max(1, ceil(n / reduction_factor)),      n = how many values are at the rung,
-
-smaller rank is better, equal values are ranked by trial number, and a value that is not finite never goes on. All
-values of one submission enter before any of them is judged: of 27 that arrive together exactly 9 survive with a factor
-3. The first to arrive has rank 1 and passes. What was decided is not decided again when more values come. A trial that
-diverges enters its next rung with NaN: it was tried and lost, so it counts in n.
-
-**Hyperband** (arXiv:1603.06560). Where rankings of early rungs mislead, some trials should meet them late. Points are
-dealt to brackets, each with a successive halving of its own: bracket s has the last s of the S rungs, bracket 0 none,
-and the share of the points in proportion to (S + 1) / (s + 1) * reduction_factor^s, which spends about as much on each.
-
-**Median** (Golovin et al. 2017, Google Vizier). From the first step on, every report is a rung with the factor 2, but a
-trial that was stopped or diverged before counts there as lost: n does not shrink, so that a trial is stopped where it
-falls behind half of all trials, not behind half of those that are left. With fewer than three nothing is stopped.
-
-**Deterministic mode.** Trial t is compared with the trials of lower number only, and waits at the rung until each of
-them that is still live has reported there or ended. So the decision is a function of the values alone, not of the order
-of their arrival. The live trial with the lowest number never waits, so there is always one that can go on, provided
-that free workers are given to the lowest number first.
-"""
+"""The stopping rules: for each, where it compares trials, how one is made, and what it leaves of the work."""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.model.outcomes import Mode
+from spectune.service.campaign.stopping.halving import StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.hyperband import Hyperband
+from spectune.service.campaign.stopping.median import Median
 
-_Rank: TypeAlias = tuple[bool, float, int]  # not finite, the value with small better, the trial
-
-_FEWEST = 3  # trials below which the median stops nothing
-
-
-class RungOutcome(StrEnum):
-    """What becomes of a trial at a rung."""
-
-    KEEP = "keep"
-    STOP = "stop"
-    WAIT = "wait"  # for trials of lower number; ask again when something has happened
+RuleName: TypeAlias = Literal["none", "successive_halving", "hyperband", "median"]
 
 
 @dataclass(frozen=True)
-class RungDecision:
-    """A verdict and why."""
+class RuleSetting:
+    """What a rule is made for.
 
-    verdict: RungOutcome
-    reason: str
-
-
-class StoppingRule(Protocol):
-    """Which trials of an arm are stopped."""
-
-    def begin(self, trial: int) -> None:
-        """Let a trial take part; trials must begin in the order of their numbers, before any of them is submitted."""
-
-    def end(self, trial: int, outcome: TrialState) -> None:
-        """Let a trial take part no more."""
-
-    def submit(self, rung: int, reports: Iterable[tuple[int, float]]) -> dict[int, RungDecision]:
-        """Enter all values of a report, then decide on each; a value that is there already is not replaced.
-
-        Args:
-            rung: The step.
-            reports: Pairs of trial number and value.
-
-        Raises:
-            ValueError: There is no such rung, or a trial is not live.
-        """
-
-    def restore(self, reports: Mapping[int, Mapping[int, float]], *, ended: Mapping[int, TrialState]) -> None:
-        """Take over what the ledger knows.
-
-        A live trial that has reported beyond a rung was kept there. One whose last report is the rung's is decided when
-        it is submitted again. The report with which a trial diverged was never submitted: `end` enters its NaN.
-
-        Args:
-            reports: For each trial, the objective at each step it has reported; trials without reports included.
-            ended: For each trial that has ended, how.
-        """
-
-
-class SuccessiveHalving:
-    """The rungs of one arm.
-
-    Args:
-        rungs: The steps at which trials are compared, rising.
-        reduction_factor: One of so many goes on.
+    Attributes:
+        min_steps: Nothing is stopped before.
+        factor: One of so many goes on at a rung; 1 for a rule that takes none.
+        every_steps: A trial reports at multiples of it.
+        steps: The steps of a whole trial.
         mode: Whether small or large values are better.
-        deterministic: Whether decisions must not depend on the order of arrival.
+        is_deterministic: Whether decisions must not depend on the order of arrival.
+        point_of: Returns the index of a trial's point.
     """
 
-    def __init__(
-        self, rungs: Sequence[int], *, reduction_factor: int, mode: Mode = "minimize", deterministic: bool = False
-    ) -> None:
-        self._values: dict[int, dict[int, float]] = {rung: {} for rung in sorted(rungs)}
-        self._ranked: dict[int, list[_Rank]] = {rung: [] for rung in self._values}
-        self._factor = reduction_factor
-        self._sign = 1.0 if mode == "minimize" else -1.0
-        self._deterministic = deterministic
-        self._live: set[int] = set()
-        self._decided: dict[tuple[int, int], RungDecision] = {}
-
-    def begin(self, trial: int) -> None:
-        """Let a trial take part."""
-        self._live.add(trial)
-
-    def end(self, trial: int, outcome: TrialState) -> None:
-        """Let a trial take part no more; one that diverged loses at its next rung."""
-        next_rung = next((rung for rung, values in self._values.items() if trial not in values), None)
-        if outcome is TrialState.DIVERGED and next_rung is not None and trial in self._live:
-            self._enter(next_rung, trial, math.nan)
-        self._live.discard(trial)
-
-    def submit(self, rung: int, reports: Iterable[tuple[int, float]]) -> dict[int, RungDecision]:
-        """Enter all values of a report, then decide on each."""
-        if rung not in self._values:
-            raise ValueError(f"the rungs are {list(self._values)}: got step {rung}")
-        reports = list(reports)
-        if strangers := [trial for trial, _ in reports if trial not in self._live]:
-            raise ValueError(f"only live trials are judged: got {strangers}")
-        for trial, value in reports:
-            self._enter(rung, trial, value)
-        return {trial: self._decide(trial, rung) for trial, _ in reports}
-
-    def restore(self, reports: Mapping[int, Mapping[int, float]], *, ended: Mapping[int, TrialState]) -> None:
-        """Take over what the ledger knows."""
-        for trial in sorted(reports):
-            self.begin(trial)
-            last = max(reports[trial], default=0)
-            for rung in self._values:
-                if rung in reports[trial] and not (rung == last and ended.get(trial) is TrialState.DIVERGED):
-                    self._enter(rung, trial, reports[trial][rung])
-                    if last > rung and not self._deterministic:
-                        self._decided[trial, rung] = RungDecision(RungOutcome.KEEP, f"was kept at step {rung}")
-        for trial, outcome in ended.items():
-            self.end(trial, outcome)
-
-    def _enter(self, rung: int, trial: int, value: float) -> None:
-        if trial not in self._values[rung]:
-            self._values[rung][trial] = value
-            insort(self._ranked[rung], self._order(trial, value))
-
-    def _decide(self, trial: int, rung: int) -> RungDecision:
-        known = self._decided.get((trial, rung))
-        if known is not None:
-            return known
-        awaited = self._awaited(trial, rung)
-        if awaited:
-            return RungDecision(RungOutcome.WAIT, f"at step {rung}, for trials {awaited}")
-        self._decided[trial, rung] = decision = self._judge(trial, rung)
-        return decision
-
-    def _awaited(self, trial: int, rung: int) -> list[int]:
-        """List the live trials that a trial has to wait for at a rung."""
-        if not self._deterministic:
-            return []
-        return sorted(other for other in self._live if other < trial and other not in self._values[rung])
-
-    def _judge(self, trial: int, rung: int) -> RungDecision:
-        value = self._values[rung][trial]
-        rank, num_rivals = self._standing(trial, rung)
-        num_kept = self._num_kept(num_rivals)
-        is_kept = rank <= num_kept and math.isfinite(value)
-        reason = f"rank {rank} of {num_rivals} at step {rung}, where {num_kept} go on: got {value:g}"
-        return RungDecision(RungOutcome.KEEP if is_kept else RungOutcome.STOP, reason)
-
-    def _standing(self, trial: int, rung: int) -> tuple[int, int]:
-        """Give a trial's rank at a rung, and among how many."""
-        ranked, mine = self._ranked[rung], self._order(trial, self._values[rung][trial])
-        if self._deterministic:
-            ranked = [each for each in ranked if each[-1] <= trial]
-        return 1 + bisect_left(ranked, mine), len(ranked)
-
-    def _num_kept(self, num_rivals: int) -> int:
-        return max(1, -(-num_rivals // self._factor))
-
-    def _order(self, trial: int, value: float) -> _Rank:
-        return (True, 0.0, trial) if not math.isfinite(value) else (False, self._sign * value, trial)
+    min_steps: int
+    factor: int
+    every_steps: int
+    steps: int
+    mode: Mode = "minimize"
+    is_deterministic: bool = False
+    point_of: Callable[[int], int] = lambda trial: trial
 
 
-class Median(SuccessiveHalving):
-    """Compares trials at every report: one that falls behind half of all is stopped.
+@dataclass(frozen=True)
+class RuleEntry:
+    """A stopping rule.
 
-    Args:
-        steps: The steps at which trials are compared, rising.
-        mode: Whether small or large values are better.
-        deterministic: Whether decisions must not depend on the order of arrival.
+    Attributes:
+        takes_factor: Whether `reduction_factor` is an option of it.
+        rungs: Returns the steps at which trials are compared, all before the end.
+        make: Makes the rule of one arm, from its rungs.
+        expected_steps: Returns the steps of a trial on average, from rungs of which there is at least one.
     """
 
-    def __init__(self, steps: Sequence[int], *, mode: Mode = "minimize", deterministic: bool = False) -> None:
-        super().__init__(steps, reduction_factor=2, mode=mode, deterministic=deterministic)
-        self._lost: dict[int, int] = {}  # trial -> the last step at which it was compared
-
-    def end(self, trial: int, outcome: TrialState) -> None:
-        """Let a trial take part no more; one that was stopped or diverged has lost at every later step."""
-        if outcome in (TrialState.STOPPED, TrialState.DIVERGED) and trial in self._live:
-            self._lost[trial] = max((rung for rung, values in self._values.items() if trial in values), default=0)
-        self._live.discard(trial)
-
-    def _standing(self, trial: int, rung: int) -> tuple[int, int]:
-        """Count those that lost before behind all that are there."""
-        rank, num_rivals = super()._standing(trial, rung)
-        lost = (other for other, last in self._lost.items() if last < rung)
-        return rank, num_rivals + sum(other < trial or not self._deterministic for other in lost)
-
-    def _num_kept(self, num_rivals: int) -> int:
-        return num_rivals if num_rivals < _FEWEST else super()._num_kept(num_rivals)
+    takes_factor: bool
+    rungs: Callable[[RuleSetting], tuple[int, ...]]
+    make: Callable[[Sequence[int], RuleSetting], StoppingRule]
+    expected_steps: Callable[[Sequence[int], RuleSetting], float]
 
 
-class Hyperband:
-    """Several successive halvings side by side, which begin at different rungs.
+def _powers(setting: RuleSetting) -> tuple[int, ...]:
+    """Return min_steps times the powers of the factor."""
+    rungs, rung = [], setting.min_steps
+    while rung < setting.steps:
+        rungs.append(rung)
+        rung *= setting.factor
+    return tuple(rungs)
 
-    Args:
-        rungs: The steps at which trials may be compared, rising.
-        reduction_factor: One of so many goes on.
-        point_of: Gives the index of a trial's point; those of one point meet the same rungs.
-        mode: Whether small or large values are better.
-        deterministic: Whether decisions must not depend on the order of arrival.
-    """
 
-    def __init__(
-        self,
-        rungs: Sequence[int],
-        *,
-        reduction_factor: int,
-        point_of: Callable[[int], int] = lambda trial: trial,
-        mode: Mode = "minimize",
-        deterministic: bool = False,
-    ) -> None:
-        self._rungs = sorted(rungs)
-        self._brackets = [
-            SuccessiveHalving(each, reduction_factor=reduction_factor, mode=mode, deterministic=deterministic)
-            for each in (self._rungs[skipped:] for skipped in range(len(self._rungs) + 1))
-        ]
-        most = len(self._rungs)
-        self._weights = [(most + 1) / (left + 1) * float(reduction_factor) ** left for left in range(most, -1, -1)]
-        self._dealt: list[int] = []  # the bracket of each point, by its index
-        self._num_dealt = [0] * len(self._weights)
-        self._point_of = point_of
+def _reports(setting: RuleSetting) -> tuple[int, ...]:
+    """Return every report from min_steps on."""
+    every = setting.every_steps
+    return tuple(step for step in range(every, setting.steps, every) if step >= setting.min_steps)
 
-    def begin(self, trial: int) -> None:
-        """Let a trial take part in its point's bracket."""
-        self._bracket(trial).begin(trial)
 
-    def end(self, trial: int, outcome: TrialState) -> None:
-        """Let a trial take part no more."""
-        self._bracket(trial).end(trial, outcome)
+def _halving(rungs: Sequence[int], setting: RuleSetting) -> StoppingRule:
+    return SuccessiveHalving(
+        rungs, reduction_factor=setting.factor, mode=setting.mode, deterministic=setting.is_deterministic
+    )
 
-    def submit(self, rung: int, reports: Iterable[tuple[int, float]]) -> dict[int, RungDecision]:
-        """Enter all values of a report, then decide on each; below its bracket's first rung a trial goes on."""
-        if rung not in self._rungs:
-            raise ValueError(f"the rungs are {self._rungs}: got step {rung}")
-        of_bracket: dict[int, list[tuple[int, float]]] = {}
-        for trial, value in reports:
-            of_bracket.setdefault(self.bracket_of(self._point_of(trial)), []).append((trial, value))
-        decisions: dict[int, RungDecision] = {}
-        for bracket, mine in of_bracket.items():
-            if rung in self._rungs[bracket:]:
-                decisions |= self._brackets[bracket].submit(rung, mine)
-            else:
-                first = self._rungs[bracket] if bracket < len(self._rungs) else "none"
-                reason = f"its bracket's first rung is {first}"
-                decisions |= {trial: RungDecision(RungOutcome.KEEP, reason) for trial, _ in mine}
-        return decisions
 
-    def restore(self, reports: Mapping[int, Mapping[int, float]], *, ended: Mapping[int, TrialState]) -> None:
-        """Take over what the ledger knows."""
-        for index, bracket in enumerate(self._brackets):
-            mine = {trial: told for trial, told in reports.items() if self.bracket_of(self._point_of(trial)) == index}
-            bracket.restore(mine, ended={trial: outcome for trial, outcome in ended.items() if trial in mine})
+def _hyperband(rungs: Sequence[int], setting: RuleSetting) -> StoppingRule:
+    return Hyperband(
+        rungs,
+        reduction_factor=setting.factor,
+        point_of=setting.point_of,
+        mode=setting.mode,
+        deterministic=setting.is_deterministic,
+    )
 
-    def bracket_of(self, point: int) -> int:
-        """Tell how many rungs the trials of a point skip: points are dealt to the bracket furthest below its share."""
-        while len(self._dealt) <= point:
-            num_after = len(self._dealt) + 1
-            total = sum(self._weights)
-            shares = [num_after * weight / total for weight in self._weights]
-            lacks = [share - num for share, num in zip(shares, self._num_dealt, strict=True)]
-            self._dealt.append(lacks.index(max(lacks)))
-            self._num_dealt[self._dealt[-1]] += 1
-        return self._dealt[point]
 
-    def _bracket(self, trial: int) -> SuccessiveHalving:
-        return self._brackets[self.bracket_of(self._point_of(trial))]
+def _median(rungs: Sequence[int], setting: RuleSetting) -> StoppingRule:
+    return Median(rungs, mode=setting.mode, deterministic=setting.is_deterministic)
+
+
+def _halved(rungs: Sequence[int], setting: RuleSetting) -> float:
+    """Return the steps of a trial on average, if one of `factor` goes on at each rung."""
+    ends = (*rungs, setting.steps)
+    stretches = (end - begin for begin, end in zip((0, *ends), ends, strict=False))
+    return sum(stretch / float(setting.factor**number) for number, stretch in enumerate(stretches))
+
+
+def _halved_in_brackets(rungs: Sequence[int], setting: RuleSetting) -> float:
+    brackets = [rungs[start:] for start in range(len(rungs) + 1)]
+    return sum(_halved(bracket, setting) for bracket in brackets) / len(brackets)
+
+
+def _half_of_the_way(rungs: Sequence[int], setting: RuleSetting) -> float:
+    """Return the steps if half are stopped over the whole way: half of it is left on average behind the first rung."""
+    return (rungs[0] + setting.steps) / 2
+
+
+RULES: Final[Mapping[str, RuleEntry]] = {
+    "successive_halving": RuleEntry(True, _powers, _halving, _halved),
+    "hyperband": RuleEntry(True, _powers, _hyperband, _halved_in_brackets),
+    "median": RuleEntry(False, _reports, _median, _half_of_the_way),
+}
+"""All rules but `none`, by name."""
+
+
+@dataclass(frozen=True)
+class ChosenRule:
+    """A stopping rule for the trials of one campaign."""
+
+    entry: RuleEntry
+    setting: RuleSetting
+
+    def rungs(self) -> tuple[int, ...]:
+        """Return the steps at which trials are compared, all before the end."""
+        return self.entry.rungs(self.setting)
+
+    def make(self) -> StoppingRule:
+        """Make the rule of one arm."""
+        return self.entry.make(self.rungs(), self.setting)
+
+    def expected_steps(self) -> float:
+        """Return the steps of a trial of the search on average."""
+        rungs = self.rungs()
+        return self.entry.expected_steps(rungs, self.setting) if rungs else float(self.setting.steps)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from spectune.service.api.preview import expected_steps
 from spectune.service.campaign.specification.specification import parse
 from spectune.service.campaign.study import arm_study
 from spectune.service.ledger import entries
@@ -100,4 +99,4 @@ def test_another_owners_campaigns_tell_nothing(bench: Bench) -> None:
 def test_a_rule_saves_what_it_stops(stopping: dict[str, Any], expected: float) -> None:
     asked = document(stopping=stopping)
     asked["objective"]["every_steps"] = 10
-    assert expected_steps(parse(asked)) == pytest.approx(expected)
+    assert parse(asked).expected_steps() == pytest.approx(expected)

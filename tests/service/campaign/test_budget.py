@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from spectune.service.campaign.ending.budget import Limit, Spending, exhausted, wall_seconds
 from spectune.service.campaign.model.outcomes import Mode
 from spectune.service.campaign.specification.sections import BudgetSection
-from spectune.service.campaign.stopping.budget import Limit, Spending, exhausted, wall_seconds
 
 TARGETS = [
     ("minimize", 2.0, True),

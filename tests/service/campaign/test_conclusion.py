@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from spectune.service.campaign.ending.budget import Exhausted, Limit
+from spectune.service.campaign.ending.conclusion import conclusion
 from spectune.service.campaign.model.lifecycle import CampaignEvent, TrialState
 from spectune.service.campaign.model.records import TrialRecord
-from spectune.service.campaign.stopping.budget import Exhausted, Limit
-from spectune.service.campaign.stopping.conclusion import conclusion
 
 S = TrialState
 NAN = math.nan

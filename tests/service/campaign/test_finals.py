@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from spectune.service.campaign.ending.finals import extra_trials, nearest_the_cut
 from spectune.service.campaign.model.lifecycle import TrialState
 from spectune.service.campaign.model.records import Phase, TrialRecord
 from spectune.service.campaign.specification.catalog import Catalog
 from spectune.service.campaign.specification.specification import Specification, parse
-from spectune.service.campaign.stopping.finals import extra_trials, nearest_the_cut
 
 
 def trial(number: int, state: TrialState = TrialState.COMPLETED, objective: float | None = None, **changes: Any) -> Any:

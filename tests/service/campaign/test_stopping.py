@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from spectune.service.campaign.model.lifecycle import TrialState
-from spectune.service.campaign.stopping.rules import Hyperband, Median, RungOutcome, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.halving import RungOutcome, StoppingRule, SuccessiveHalving
+from spectune.service.campaign.stopping.hyperband import Hyperband
+from spectune.service.campaign.stopping.median import Median
 
 KEEP, STOP, WAIT = RungOutcome.KEEP, RungOutcome.STOP, RungOutcome.WAIT
 
@@ -23,7 +25,7 @@ def _rule(num_trials: int, **changes: Any) -> SuccessiveHalving:
 
 
 def _kept(decisions: dict[int, Any]) -> list[int]:
-    return sorted(trial for trial, decision in decisions.items() if decision.verdict is KEEP)
+    return sorted(trial for trial, decision in decisions.items() if decision.outcome is KEEP)
 
 
 def test_exactly_a_third_of_those_that_report_together_survive() -> None:
@@ -51,15 +53,15 @@ def test_larger_values_survive_where_larger_is_better() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_never_goes_on_and_sorts_last(value: float) -> None:
     rule = _rule(4, mode="minimize")
-    assert rule.submit(10, [(0, value)])[0].verdict is STOP
+    assert rule.submit(10, [(0, value)])[0].outcome is STOP
     assert _kept(rule.submit(10, [(1, 5.0), (2, 6.0), (3, 7.0)])) == [1, 2]  # 4 at the rung, so 2 go on
 
 
 def test_the_first_to_arrive_passes_and_the_next_ones_are_compared_with_it() -> None:
     rule = _rule(3)
-    assert rule.submit(10, [(0, 1.0)])[0].verdict is KEEP
-    assert rule.submit(10, [(1, 2.0)])[1].verdict is STOP
-    assert rule.submit(10, [(2, 0.5)])[2].verdict is KEEP
+    assert rule.submit(10, [(0, 1.0)])[0].outcome is KEEP
+    assert rule.submit(10, [(1, 2.0)])[1].outcome is STOP
+    assert rule.submit(10, [(2, 0.5)])[2].outcome is KEEP
 
 
 def test_a_decision_says_why() -> None:
@@ -197,7 +199,7 @@ class _Lanes:
             rung = (10, 30)[num_passed]
             value = math.nan if (trial, rung) == (3, 10) else math.sin(trial * (1.7 + rung))
             self._reported[trial][rung] = -5.0 if trial == 8 else value  # it gets to its divergence
-            verdict = self._rule.submit(rung, [(trial, self._reported[trial][rung])])[trial].verdict
+            verdict = self._rule.submit(rung, [(trial, self._reported[trial][rung])])[trial].outcome
             if verdict is KEEP:
                 self._passed[trial] = num_passed + 1
             elif verdict is STOP:
@@ -243,18 +245,18 @@ def test_in_deterministic_mode_a_restart_changes_nothing(rule: str, restart_ever
 def test_a_trial_waits_for_lower_numbers_until_they_have_come_or_ended() -> None:
     rule = _rule(3, deterministic=True)
     decision = rule.submit(10, [(2, 0.5)])[2]
-    assert (decision.verdict, decision.reason) == (WAIT, "at step 10, for trials [0, 1]")
-    assert rule.submit(10, [(0, 1.0)])[0].verdict is KEEP
-    assert rule.submit(10, [(2, 0.5)])[2].verdict is WAIT
+    assert (decision.outcome, decision.reason) == (WAIT, "at step 10, for trials [0, 1]")
+    assert rule.submit(10, [(0, 1.0)])[0].outcome is KEEP
+    assert rule.submit(10, [(2, 0.5)])[2].outcome is WAIT
     rule.end(1, TrialState.COMPLETED)
-    assert rule.submit(10, [(2, 0.5)])[2].verdict is KEEP
+    assert rule.submit(10, [(2, 0.5)])[2].outcome is KEEP
 
 
 def test_the_lowest_live_trial_never_waits() -> None:
     rule = _rule(5, deterministic=True)
     rule.end(0, TrialState.COMPLETED)
     rule.end(1, TrialState.DIVERGED)
-    assert rule.submit(10, [(2, 0.5)])[2].verdict is not WAIT
+    assert rule.submit(10, [(2, 0.5)])[2].outcome is not WAIT
 
 
 def test_a_trial_that_diverged_at_a_rung_loses_there_and_not_at_the_next_one_after_a_restart() -> None:

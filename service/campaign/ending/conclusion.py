@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from spectune.service.campaign.analysis.comparability import comparability, group_of
+from spectune.service.campaign.ending.budget import Exhausted
 from spectune.service.campaign.model.lifecycle import CampaignEvent, CampaignState, TrialState
 from spectune.service.campaign.model.records import TrialRecord
-from spectune.service.campaign.stopping.budget import Exhausted
 
 
 def conclusion(
