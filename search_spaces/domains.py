@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from spectune.search_spaces.axes import Axis, Coordinate, OptionAxis, RealAxis, WholeAxis, equal_options
 from spectune.search_spaces.json_values import is_integer, is_number, is_same
+from spectune.search_spaces.scales import Scale
 
 Coordinates: TypeAlias = Mapping[str, Coordinate]
 
@@ -49,6 +50,10 @@ class Domain(ABC):
     @abstractmethod
     def extremes(self) -> tuple[Any, ...]:
         """List the values between which all others lie, or all values where they have no order."""
+
+    @abstractmethod
+    def scale(self) -> Scale | None:
+        """Return how its values are spread; None for values without an order."""
 
     @abstractmethod
     def problem_with(self, value: Any) -> str | None:
@@ -86,6 +91,10 @@ class Uniform(_Interval):
 
     kind: ClassVar[str] = "uniform"
 
+    def scale(self) -> Scale:
+        """Return how its values are spread."""
+        return Scale(self.low, self.high)
+
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the value itself."""
         return {name: RealAxis(self.low, self.high)}
@@ -97,6 +106,10 @@ class LogUniform(_Interval):
 
     kind: ClassVar[str] = "log_uniform"
 
+    def scale(self) -> Scale:
+        """Return how its values are spread."""
+        return Scale(self.low, self.high, "log")
+
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the logarithm."""
         return {name: RealAxis(self.low, self.high, log=True)}
@@ -107,6 +120,10 @@ class OneMinusLogUniform(_Interval):
     """Reals of [low, high], high < 1, whose distance to 1 is uniform in the logarithm."""
 
     kind: ClassVar[str] = "one_minus_log_uniform"
+
+    def scale(self) -> Scale:
+        """Return how its values are spread."""
+        return Scale(self.low, self.high, "one_minus_log")
 
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the logarithm of the distance to 1."""
@@ -126,6 +143,10 @@ class ZeroOrLogUniform(_Interval):
     """Zero, or reals of [low, high], 0 < low, uniform in the logarithm."""
 
     kind: ClassVar[str] = "zero_or_log_uniform"
+
+    def scale(self) -> Scale:
+        """Return how its values above zero are spread."""
+        return Scale(self.low, self.high, "log")
 
     def axes(self, name: str) -> dict[str, Axis]:
         """Search a flag, and an amount that is there even where the flag says zero."""
@@ -160,6 +181,10 @@ class Integer(_Interval):
     low: int
     high: int
 
+    def scale(self) -> Scale:
+        """Return how its values are spread."""
+        return Scale(self.low, self.high, is_whole=True)
+
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the value itself."""
         return {name: WholeAxis(self.low, self.high)}
@@ -175,6 +200,10 @@ class LogInteger(Integer):
 
     kind: ClassVar[str] = "log_integer"
 
+    def scale(self) -> Scale:
+        """Return how its values are spread."""
+        return Scale(self.low, self.high, "log", is_whole=True)
+
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the logarithm."""
         return {name: WholeAxis(self.low, self.high, log=True)}
@@ -186,6 +215,9 @@ class Choice(Domain):
 
     kind: ClassVar[str] = "choice"
     options: tuple[Any, ...]
+
+    def scale(self) -> None:
+        """Return nothing: options have no order."""
 
     def axes(self, name: str) -> dict[str, Axis]:
         """Search the index of the option."""
@@ -220,6 +252,9 @@ class Fixed(Domain):
 
     kind: ClassVar[str] = "fixed"
     only: Any
+
+    def scale(self) -> None:
+        """Return nothing: there is but one value."""
 
     def axes(self, name: str) -> dict[str, Axis]:
         """Search nothing."""
@@ -267,6 +302,10 @@ class When(Domain):
             other in config and any(is_same(config[other], value) for value in values)
             for other, values in self.conditions
         )
+
+    def scale(self) -> Scale | None:
+        """Return the domain's."""
+        return self.domain.scale()
 
     def axes(self, name: str) -> dict[str, Axis]:
         """Search as the domain does."""

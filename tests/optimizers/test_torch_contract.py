@@ -95,7 +95,7 @@ def test_muon_by_default_stays_beside_torch_muon_in_every_dtype_on_every_process
 
 RESUME = """
 import sys, torch
-from spectune import spectune.optimizers
+from spectune import optimizers
 from torch import nn
 saved = torch.load(sys.argv[1], weights_only=True)
 params = [nn.Parameter(value) for value in saved["params"]]

@@ -22,18 +22,12 @@ from typing import Any
 import optuna
 
 from spectune.search_spaces import (
-    Integer,
-    LogInteger,
-    LogUniform,
-    OneMinusLogUniform,
     Space,
-    Uniform,
-    When,
-    ZeroOrLogUniform,
 )
 from spectune.search_spaces.axes import Coordinate
 from spectune.search_spaces.json_values import is_number
 from spectune.search_spaces.optuna_domains import distributions
+from spectune.search_spaces.scales import Scale
 from spectune.service.campaign.model.outcomes import Mode
 
 BASIN_SHARE = 0.1  # of the distance from the best to the median
@@ -145,75 +139,12 @@ def edges(space: Space, best: Completed, *, is_allowed: Callable[[str, float], b
     return found
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """A searched range on which values are evenly spread after `forward`."""
-
-    low: float
-    high: float
-    forward: Callable[[float], float]
-    backward: Callable[[float], float]
-    is_whole: bool
-
-    @property
-    def is_log(self) -> bool:
-        return self.forward is _log
-
-    def unit(self, value: float) -> float:
-        """Map the range onto [0, 1]."""
-        low, high = self.forward(self.low), self.forward(self.high)
-        return (self.forward(value) - low) / (high - low)
-
-    def at(self, unit: float) -> float:
-        """Map back, beyond the range too; whole numbers at least one beyond it."""
-        low, high = self.forward(self.low), self.forward(self.high)
-        value = self.backward(low + unit * (high - low))
-        if not self.is_whole:
-            return float(f"{value:.2g}") if self.forward is not _from_one else value
-        return min(math.floor(value), int(self.low) - 1) if unit < 0 else max(math.ceil(value), int(self.high) + 1)
+def _scales(space: Space) -> dict[str, Scale]:
+    """Return the scale of every hyperparameter that has an order."""
+    return {name: scale for name, domain in space.items() if (scale := domain.scale()) is not None}
 
 
-def _scales(space: Space) -> dict[str, _Scale]:
-    """Give the scale of every hyperparameter that has an order."""
-    found = {}
-    for name, domain in space.items():
-        plain = domain.domain if isinstance(domain, When) else domain
-        forward: Callable[[float], float]
-        backward: Callable[[float], float]
-        match plain:
-            case LogUniform() | ZeroOrLogUniform() | LogInteger():
-                forward, backward = _log, _exp
-            case OneMinusLogUniform():
-                forward, backward = _from_one, _to_one
-            case Uniform() | Integer():
-                forward, backward = _same, _same
-            case _:
-                continue
-        found[name] = _Scale(plain.low, plain.high, forward, backward, isinstance(plain, Integer))
-    return found
-
-
-def _log(value: float) -> float:
-    return math.log(value)
-
-
-def _exp(value: float) -> float:
-    return math.exp(value)
-
-
-def _same(value: float) -> float:
-    return value
-
-
-def _from_one(value: float) -> float:
-    return -math.log(1 - value)
-
-
-def _to_one(distance: float) -> float:
-    return 1 - math.exp(-distance)
-
-
-def _basin(name: str, scale: _Scale, inside: Sequence[Completed]) -> Basin | None:
+def _basin(name: str, scale: Scale, inside: Sequence[Completed]) -> Basin | None:
     values = [point.config[name] for point in inside if is_number(point.config.get(name))]
     values = [value for value in values if value != 0 or not scale.is_log]
     if len(values) < _FEWEST_IN_BASIN:

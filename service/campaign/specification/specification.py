@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from spectune.search_spaces import Choice, Fixed, LogInteger, LogUniform, When
 from spectune.search_spaces.json_values import json_pointer
 from spectune.service.campaign.model.progress import planned_trials
 from spectune.service.campaign.search.samplers import ADAPTIVE_SAMPLERS
@@ -241,10 +240,10 @@ def _arm_warnings(arm: ArmSection, pointer: str) -> list[Problem]:
     space = arm.search_space
     for name in ("lr", "adamw_lr"):
         domain = space.get(name)
-        plain = domain.domain if isinstance(domain, When) else domain
-        if plain is not None and not isinstance(plain, LogUniform | LogInteger | Choice | Fixed):
+        scale = None if domain is None else domain.scale()
+        if domain is not None and scale is not None and not (scale.is_log and 0 not in domain.extremes()):
             message = "a learning rate is best searched on a log scale (log_uniform)"
-            warnings.append(Problem(pointer + json_pointer("space", name), message, plain.document()))
+            warnings.append(Problem(pointer + json_pointer("space", name), message, domain.document()))
     percentile: Mapping[str, Any] = {
         json_pointer("fixed", "percentile"): arm.fixed.get("percentile"),
         json_pointer("space", "percentile"): _only_value(arm, "percentile"),
