@@ -43,7 +43,6 @@ zero to zero, give the compact factor.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -51,21 +50,20 @@ from torch import Tensor
 
 from spectune.optimizers.arithmetic import exact_dtype, without_autocast
 from spectune.optimizers.polar.coefficients import (
-    CLASSIC,
     DEFAULT_STEPS,
-    MINIMAX_LOWEST,
-    POLAR_EXPRESS_SAFETY,
-    adanewton_triple,
-    polar_express_triples,
     repeated,
 )
-from spectune.optimizers.polar.minimax import minimax_triples
 from spectune.optimizers.polar.per_matrix_triples import iterated_by_own
-from spectune.optimizers.polar.qdwh import qdwh
 from spectune.optimizers.polar.quintic import GRAM_FROM, Quintic, iterated
-from spectune.optimizers.polar.solvers import DTYPES, SOLVERS, Coefficients, NotTensor, check_solver, read_triples
-from spectune.optimizers.polar.svd import by_svd
-from spectune.optimizers.polar.zolotarev import zolo_pd
+from spectune.optimizers.polar.solvers import (
+    DTYPES,
+    SOLVERS,
+    Coefficients,
+    NotTensor,
+    check_solver,
+    counts_of,
+    read_triples,
+)
 
 
 def polar_factor(
@@ -125,12 +123,11 @@ def polar_factor(
     with without_autocast(matrix.device):
         if matrix.numel() == 0:
             result = matrix.clone()
-        elif SOLVERS[solver].is_iterative:
+        elif (factor := SOLVERS[solver].factor) is not None:
+            result = factor(matrix, _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32), l0, steps)
+        else:
             lent = lends or out is not None
             result = _polynomial(matrix, solver, steps, coefficients, eps, compute_dtype, l0, lent)
-        else:
-            dtype = _dtype_for(matrix, compute_dtype, on_accelerator=torch.float32)
-            result = _converged(matrix, solver, steps, l0, dtype)
     if out is not None:
         return out.copy_(result)
     return result if lends else result.to(matrix.dtype)
@@ -163,7 +160,7 @@ def _polynomial(
 ) -> Tensor:
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
-    counts = _counts(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
+    counts = counts_of(DEFAULT_STEPS if steps is None else steps, matrix.shape[:-2])
     if isinstance(coefficients, Tensor):
         dtype = exact_dtype(_dtype_for(matrix, compute_dtype, on_accelerator=torch.bfloat16), matrix.device)
         result = iterated_by_own(wide, counts, coefficients, eps=eps, dtype=dtype)
@@ -179,47 +176,15 @@ def _polynomial(
     return result.mT if rows > columns else result
 
 
-def _converged(matrix: Tensor, solver: str, steps: int | Tensor | None, l0: float | None, dtype: torch.dtype) -> Tensor:
-    if solver == "svd":
-        return by_svd(matrix, dtype=dtype)
-    if solver == "zolo_pd":
-        return zolo_pd(matrix, dtype=dtype, l0=l0)
-    if not isinstance(steps, Tensor):
-        return qdwh(matrix, dtype=dtype, l0=l0, steps=steps)
-    flat = matrix.reshape(-1, *matrix.shape[-2:])
-    each = zip(flat, _counts(steps, matrix.shape[:-2]), strict=True)
-    return torch.stack([qdwh(one, dtype=dtype, l0=l0, steps=count) for one, count in each]).reshape(matrix.shape)
-
-
-def _counts(steps: int | Tensor, batch: torch.Size) -> list[int]:
-    """Give the steps of each matrix of the flattened batch."""
-    if not isinstance(steps, Tensor):
-        return [steps] * math.prod(batch)
-    while steps.ndim > len(batch) and steps.shape[-1] == 1:
-        steps = steps.squeeze(-1)
-    try:
-        return [int(count) for count in steps.broadcast_to(batch).flatten().tolist()]
-    except RuntimeError as error:
-        shapes = f"got {tuple(steps.shape)} for {tuple(batch)}"
-        raise ValueError(f"steps must broadcast over the leading dimensions: {shapes}") from error
-
-
 def _quintic(
     solver: str, rows: int, columns: int, steps: int, coefficients: NotTensor | None, l0: float | None
 ) -> Quintic:
-    """Say what to iterate on a wide matrix."""
-    has_forms = SOLVERS[solver].takes_bases
-    in_gram_form = solver == "gram" or (solver == "auto" and columns > GRAM_FROM * rows)
-    base = "minimax" if has_forms else solver
+    """Return what is iterated on a wide matrix."""
+    entry = SOLVERS[solver]
+    in_gram_form = entry.form == "gram" or (entry.form == "shape" and columns > GRAM_FROM * rows)
     if isinstance(coefficients, str):
-        base, coefficients = coefficients, None
+        entry, coefficients = SOLVERS[coefficients], None
     if coefficients is not None:
         return Quintic(triples=repeated(read_triples(coefficients), steps), in_gram_form=in_gram_form)
-    if base == "minimax":
-        triples = minimax_triples(steps, l0=MINIMAX_LOWEST if l0 is None else l0)
-        return Quintic(triples=triples, by_schatten=True, in_gram_form=in_gram_form)
-    if base == "polar_express":
-        triples = polar_express_triples(steps)
-        return Quintic(triples=triples, divisor=POLAR_EXPRESS_SAFETY, in_gram_form=in_gram_form)
-    triple = adanewton_triple(rows, columns) if base == "adanewton" else CLASSIC
-    return Quintic(triples=repeated([triple], steps), in_gram_form=in_gram_form)
+    assert entry.quintic is not None, f"only a quintic is iterated: got {solver!r}"
+    return replace(entry.quintic(rows, columns, steps, l0), in_gram_form=in_gram_form)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from spectune.optimizers.stages.momentum import average
 
 State: TypeAlias = dict[str, Tensor]
 Hyperparameters: TypeAlias = Mapping[str, Any]
-
-BY_FROBENIUS: Final = ("newton_schulz", "polar_express", "adanewton")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +96,9 @@ class SpectralRule(ABC):
 
         AdaNewton's coefficients depend on the shape, the converged solvers drop or amplify zero singular values by it.
         """
-        has_own = self.solver == "adanewton" or self.solver_coefficients == "adanewton"
-        return SOLVERS[self.solver].is_iterative and not has_own
+        solver, coefficients = SOLVERS[self.solver], self.solver_coefficients
+        base = SOLVERS[coefficients] if isinstance(coefficients, str) else solver
+        return solver.is_iterative and not (solver.reads_shape or base.reads_shape)
 
     def stacked_dtype(self, parameter: Tensor) -> torch.dtype:
         """Give the dtype in which an optimizer stacks what there is to follow: the parameter's, or its solver's own.
@@ -109,7 +108,7 @@ class SpectralRule(ABC):
         """
         fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32 and self.factor(1, 1) is not None
         by_coefficients = SOLVERS[self.solver].takes_bases and self.solver_coefficients not in (None, "minimax")
-        is_half = self.arithmetic == "bfloat16" and (self.solver in BY_FROBENIUS or by_coefficients)
+        is_half = self.arithmetic == "bfloat16" and (SOLVERS[self.solver].divides_by_frobenius or by_coefficients)
         return torch.bfloat16 if fits and is_half else parameter.dtype
 
     def factor(self, rows: int, columns: int) -> float | None:
