@@ -2,7 +2,7 @@
 
     python -m benchmarks.driver [--trials 10000] [--reports 20] [--members 256] [--slots 2] [--json FILE]
 
-Slots without processes answer every verdict at once, so that the driver is never waited for. Shown are milliseconds of
+Slots without processes answer every command at once, so that the driver is never waited for. Shown are milliseconds of
 wall time for each report of a member, reports a second into the ledger until it holds all of them, and, from a second
 run under tracemalloc, the bytes that the driver keeps for each trial when all have ended.
 """
@@ -50,13 +50,13 @@ class NullSlot:
         self._reported: dict[int, int] = {}
         self._number = 0
 
-    def follow(self, verdict: SlotCommand) -> SlotReport | None:
-        """Give the next report; None at the end."""
-        for trial in verdict.evict:
+    def follow(self, command: SlotCommand) -> SlotReport | None:
+        """Return the next report; None at the end."""
+        for trial in command.evict:
             del self._assignments[trial]
-        if verdict.finish:
+        if command.finish:
             return None
-        for assignment in verdict.admit:
+        for assignment in command.admit:
             self._assignments[assignment.trial] = assignment
             self._reported[assignment.trial] = 0
         self._number += 1
@@ -70,14 +70,14 @@ class NullSlot:
 
 
 class LoopBoard:
-    """A board that hands verdicts to the slots of this process."""
+    """A board that hands commands to the slots of this process."""
 
     def __init__(self) -> None:
-        self.verdicts: queue.SimpleQueue[tuple[str, SlotCommand]] = queue.SimpleQueue()
+        self.commands: queue.SimpleQueue[tuple[str, SlotCommand]] = queue.SimpleQueue()
 
-    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
-        """Give a verdict."""
-        self.verdicts.put((slot, verdict))
+    def post(self, slot: str, number: int, command: SlotCommand) -> None:
+        """Give a command."""
+        self.commands.put((slot, command))
 
     def stop(self) -> None:
         """Nothing is interrupted here."""
@@ -108,17 +108,17 @@ def measure(specification: Specification, folder: Path) -> dict[str, float]:
         num_slots = specification.resources.workers
         lanes = SlotCapacity(arms, members=specification.members(), num_slots=num_slots)
         maker = AssignmentMaker(specification)
-        dispatcher = Scheduler(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 1_000_000)
+        scheduler = Scheduler(arms, lanes=lanes, assignment=maker.assignment, now=lambda: 1_000_000)
         spool = Spool(folder / "spool.jsonl")
-        conductor = EventLoop(dispatcher, spool=spool, writer=writer, board=board)
+        event_loop = EventLoop(scheduler, spool=spool, writer=writer, board=board)
         start, used = time.perf_counter(), time.process_time()
-        conductor.start(Decision())
-        _train(conductor, board, num_slots=num_slots)
+        event_loop.start(Decision())
+        _train(event_loop, board, num_slots=num_slots)
         decided = time.perf_counter() - start
         assert writer.close(timeout_seconds=600), f"the writer failed: got {writer.failure}"
         entered, cpu = time.perf_counter() - start, time.process_time() - used
         kept, _ = tracemalloc.get_traced_memory()
-        conductor.close()
+        event_loop.close()
         spool.close()
         held = len(ledger.observations("c"))
     assert held == num_reports, f"the ledger must hold {num_reports} reports: got {held}"
@@ -131,19 +131,19 @@ def measure(specification: Specification, folder: Path) -> dict[str, float]:
     }
 
 
-def _train(conductor: EventLoop, board: LoopBoard, *, num_slots: int) -> None:
+def _train(event_loop: EventLoop, board: LoopBoard, *, num_slots: int) -> None:
     slots = {f"slot-{index}": NullSlot(f"slot-{index}") for index in range(num_slots)}
     for name in slots:
-        conductor.open_slot(name)
+        event_loop.open_slot(name)
     while slots:
-        name, verdict = board.verdicts.get(timeout=60)
-        report = slots[name].follow(verdict)
+        name, command = board.commands.get(timeout=60)
+        report = slots[name].follow(command)
         if report is None:
-            conductor.close_slot(name)
+            event_loop.close_slot(name)
             del slots[name]
         else:
-            conductor.take(name, report)
-    assert conductor.failure is None, f"the conductor failed: got {conductor.failure}"
+            event_loop.take(name, report)
+    assert event_loop.failure is None, f"the event loop failed: got {event_loop.failure}"
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class Case:
     fills_a_cpu: bool = False
 
     def setting(self, member: int = 0, *, data_seed: int = 0, device: str = "cpu") -> TrialSetting:
-        """Give a member's setting."""
+        """Return a member's setting."""
         task = task_from_options(self.task, self.options)
         hyperparameters = {"lr": self.lr * (1 + member / max(NUMBERS)), "compute_dtype": "auto"}
         return TrialSetting(task, "muon", hyperparameters, Schedule(), 10**6, member, data_seed, device=device)
@@ -133,7 +133,7 @@ def _advance_of(population: Population) -> Advance:
 
 
 def contenders(case: Case, numbers: Sequence[int], device: str) -> dict[str, tuple[Advance, int]]:
-    """Give every line's way to train, and its number of members."""
+    """Return every line's way to train, and its number of members."""
     first = case.setting(device=device)
     model = first.task.build(generator_for("model", first.seed)).to(device)
     lines: dict[str, tuple[Advance, int]] = {PLAIN: (plain_loop(model, first), 1), SOLO: (SoloTrial(first).advance, 1)}
@@ -149,7 +149,7 @@ def _line(number: int, *, own_data: bool) -> str:
 
 
 def measure(case: Case, *, numbers: Sequence[int], device: str, repeats: int) -> list[dict[str, Any]]:
-    """Give each line's median seconds of a member's step, and its median ratios against one trial alone."""
+    """Return each line's median seconds of a member's step, and its median ratios against one trial alone."""
     lines = contenders(case, numbers, device)
     per_round = {}
     for name, (advance, _) in lines.items():
@@ -177,7 +177,7 @@ def measure(case: Case, *, numbers: Sequence[int], device: str, repeats: int) ->
 
 
 def planned(case: Case, lines: Sequence[Mapping[str, Any]], *, most: int, device: str) -> dict[str, Any]:
-    """Give the planner's choice, the gain it predicts, and the gain of that many in a table."""
+    """Return the planner's choice, the gain it predicts, and the gain of that many in a table."""
     plan = make_plan(case.setting(device=device), most=most)
     gains = {line["line"]: line["against_alone"] for line in lines}
     chosen = SOLO if plan.num_members == 1 else _line(plan.num_members, own_data=False)
@@ -185,7 +185,7 @@ def planned(case: Case, lines: Sequence[Mapping[str, Any]], *, most: int, device
 
 
 def memory(case: Case, *, number: int, device: str) -> dict[str, Any]:
-    """Give what so many members hold and what one holds alone: between steps, and at most in a step beside that."""
+    """Return what so many members hold and what one holds alone: between steps, and at most in a step beside that."""
     alone, population = SoloTrial(case.setting(device=device)), together(case, number, own_data=False, device=device)
     advance = _advance_of(population)
     for each in (alone.advance, advance):
@@ -202,7 +202,7 @@ def memory(case: Case, *, number: int, device: str) -> dict[str, Any]:
 
 
 def memory_ratio(found: Mapping[str, Any]) -> float:
-    """Give what members need at most over as many times what one alone needs; the goal is at most 1.3."""
+    """Return what members need at most over as many times what one alone needs; the goal is at most 1.3."""
     needed = found["held"] + found["in_a_step"]
     return float(needed / (found["members"] * (found["held_by_one_alone"] + found["in_a_step_of_one_alone"])))
 

@@ -42,7 +42,7 @@ def keep_lines(path: Path, lines: Sequence[dict[str, Any]], *, of: Sequence[str]
 
 
 def _processor() -> str:
-    """Give the processor's name where Linux tells it; Python knows the architecture alone."""
+    """Return the processor's name where Linux tells it; Python knows the architecture alone."""
     named = (
         [line for line in _CPUINFO.read_text().splitlines() if line.startswith("model name")]
         if _CPUINFO.exists()

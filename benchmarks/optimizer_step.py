@@ -76,7 +76,7 @@ def default_cases(widths: Sequence[int], matrices: int | None) -> Iterator[tuple
 
 
 def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
-    """Give torch's Muon first, ours in an arithmetic, and the peers' that can be built, all with torch's defaults.
+    """Return torch's Muon first, ours in an arithmetic, and the peers' that can be built, all with torch's defaults.
 
     pytorch_optimizer's saves a copy by writing the look ahead over the gradients; the others leave them as they are.
     """
@@ -103,7 +103,7 @@ def muon_contenders(*, compute_dtype: str) -> dict[str, Build]:
 
 
 def polargrad_contenders() -> dict[str, Build]:
-    """Give zij's PolarGrad, unconverged as it comes and with the steps that converge, and ours."""
+    """Return zij's PolarGrad, unconverged as it comes and with the steps that converge, and ours."""
     contenders: dict[str, Build] = {}
     zij = _installed("zij")
     if zij is not None:
@@ -117,7 +117,7 @@ def polargrad_contenders() -> dict[str, Build]:
 
 
 def direction_error(optimizer: Optimizer) -> float:
-    """Give the largest error ‖X − U Vᵀ‖_F / √m of a step without decay, whose direction is X = polar(momentum)."""
+    """Return the largest error ‖X − U Vᵀ‖_F / √m of a step without decay, whose direction is X = polar(momentum)."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0
@@ -133,7 +133,7 @@ def direction_error(optimizer: Optimizer) -> float:
 
 
 def root_contenders(*, compute_dtype: str) -> dict[str, Build]:
-    """Give ROOT at percentile 1 first: what the other lines take longer is the clipping."""
+    """Return ROOT at percentile 1 first: what the other lines take longer is the clipping."""
     return {
         "ours, no clipping": lambda parameters: Root(parameters, percentile=1.0, compute_dtype=compute_dtype),
         "ours, exact percentile": lambda parameters: Root(parameters, compute_dtype=compute_dtype),
@@ -144,7 +144,7 @@ def root_contenders(*, compute_dtype: str) -> dict[str, Build]:
 
 
 def cases() -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
-    """Give the title, the shapes and the contenders of every table."""
+    """Yield the title, the shapes and the contenders of every table."""
     for name, shapes in (
         ("24 of 64x64", SQUARES_64),
         ("24 of 64x256 and 256x64", RECTANGLES_64),
@@ -163,7 +163,7 @@ def cases() -> Iterator[tuple[str, Shapes, dict[str, Build]]]:
 
 
 def measure(shapes: Shapes, contenders: dict[str, Build], *, device: str, repeats: int) -> list[dict[str, Any]]:
-    """Give for each contender its median milliseconds and its median ratio against the first."""
+    """Return for each contender its median milliseconds and its median ratio against the first."""
     steps: dict[str, Callable[[], Any]] = {}
     optimizers: dict[str, Optimizer] = {}
     lines = []

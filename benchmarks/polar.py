@@ -85,7 +85,7 @@ def with_spectrum(sigma: Tensor, columns: int, generator: torch.Generator, *, ra
 
 
 def spectra(size: int) -> dict[str, Callable[[torch.Generator], Tensor]]:
-    """Give each synthetic spectrum as a function that draws one float64 matrix."""
+    """Return each synthetic spectrum as a function that draws one float64 matrix."""
     ones = torch.ones(size, dtype=torch.float64)
 
     def gaussian(rows: int, columns: int) -> Callable[[torch.Generator], Tensor]:
@@ -114,7 +114,7 @@ def spectra(size: int) -> dict[str, Callable[[torch.Generator], Tensor]]:
 
 
 def legal(options: dict[str, Any], dtype: str) -> bool:
-    """Say whether the solver has the arithmetic."""
+    """Return whether the solver has the arithmetic."""
     return dtype in ("float32", "float64") or dtype in SOLVERS[options["solver"]].half_dtypes
 
 
@@ -125,7 +125,7 @@ def solve(matrix: Tensor, options: dict[str, Any], dtype: str) -> Tensor:
 
 
 def measure(spectrum: str, matrices: list[Tensor], dtype: str, rounds: int) -> list[Row]:
-    """Give a row for each solver that has the arithmetic."""
+    """Return a row for each solver that has the arithmetic."""
     names = [name for name, options in CONFIGURATIONS.items() if legal(options, dtype)]
     exact = [polar_factor(_reference(one, spectrum, dtype), solver="svd") for one in matrices]
     errors = {
@@ -156,7 +156,7 @@ def measure(spectrum: str, matrices: list[Tensor], dtype: str, rounds: int) -> l
 
 
 def _reference(matrix: Tensor, spectrum: str, dtype: str) -> Tensor:
-    """Give the matrix that the solver is handed; where it lacks rank, the one before rounding made it full."""
+    """Return the matrix that the solver is handed; where it lacks rank, the one before rounding made it full."""
     return matrix.double() if dtype == "float64" or spectrum == DEFICIENT else matrix.float().double()
 
 
@@ -165,7 +165,7 @@ def _error(factor: Tensor, exact: Tensor) -> float:
 
 
 def timed(matrix: Tensor, options: dict[str, Any], dtype: str) -> float:
-    """Give the seconds of one solve."""
+    """Return the seconds of one solve."""
     _finish(matrix)
     begin = time.perf_counter()
     solve(matrix, options, dtype)
@@ -179,7 +179,7 @@ def _finish(matrix: Tensor) -> None:
 
 
 def count_products(matrix: Tensor, options: dict[str, Any], dtype: str) -> int:
-    """Give the matrix products of one solve."""
+    """Return the matrix products of one solve."""
     counter = CountProducts()
     with counter:
         solve(matrix, options, dtype)

@@ -82,7 +82,7 @@ def _errors(optimizer: Root) -> list[float]:
 
 
 def _followed(parameter: Tensor, state: dict[str, Tensor], momentum: float) -> Tensor:
-    """Give Nesterov's V, of the gradient that the step has read."""
+    """Return Nesterov's V, of the gradient that the step has read."""
     assert parameter.grad is not None
     followed: Tensor = momentum * state["momentum_buffer"] + parameter.grad
     return followed

@@ -53,7 +53,7 @@ CASES: Final[tuple[tuple[SamplerName, str], ...]] = (
 
 
 def final_part(config: Mapping[str, Any]) -> float:
-    """Give f: 2 at lr 0.02, momentum 0.95 and weight decay 0.1, and more away from there."""
+    """Return f: 2 at lr 0.02, momentum 0.95 and weight decay 0.1, and more away from there."""
     decay = config["weight_decay"]
     off_decay = 0.8 if decay == 0 else math.log10(decay / 0.1)
     return (
@@ -62,14 +62,14 @@ def final_part(config: Mapping[str, Any]) -> float:
 
 
 def loss(config: Mapping[str, Any], step: int) -> float:
-    """Give L(t) of a configuration."""
+    """Return L(t) of a configuration."""
     final = final_part(config)
     speed = min(max((config["lr"] / 0.02) ** 0.3, 0.3), 1.5)
     return final + (5 - final) * math.exp(-4 * speed * step / STEPS)
 
 
 def target() -> float:
-    """Give the value below which the best 1 % of the range lies."""
+    """Return the value below which the best 1 % of the range lies."""
     generator = np.random.default_rng(0)
     values = [loss(SPACE.decode(generator.random(SPACE.num_axes).tolist()), STEPS) for _ in range(20_000)]
     return min(values) + 0.01 * (max(values) - min(values))

@@ -62,7 +62,7 @@ def fill(ledger: ServiceLedger, *, num_campaigns: int, num_trials: int) -> str:
 
 
 def completed(numbers: range, *, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Give what a driver writes of trials from their beginning to their end."""
+    """Return what a driver writes of trials from their beginning to their end."""
     chance = random.Random(numbers.start)
     records: list[dict[str, Any]] = []
     for number in numbers:
@@ -194,7 +194,7 @@ async def fan_out(url: str, ledger: ServiceLedger, campaign_id: str, *, num_clie
 
 
 def summary(times: list[float]) -> dict[str, float]:
-    """Give count, p50, p95 and p99."""
+    """Return count, p50, p95 and p99."""
     cuts = statistics.quantiles(times, n=100, method="inclusive")
     return {"n": len(times), "p50_ms": cuts[49], "p95_ms": cuts[94], "p99_ms": cuts[98]}
 

@@ -34,7 +34,7 @@ ALL_BUT_ZERO: Final = 1e-3
 
 
 def rates(space: Space) -> tuple[list[float], tuple[float, float]]:
-    """Give the learning rates to try, and the bounds of the space."""
+    """Return the learning rates to try, and the bounds of the space."""
     domain = space["lr"]
     assert isinstance(domain, LogUniform), f"a default space has its lr on a log scale: got {domain}"
     low, high = domain.extremes()
@@ -44,7 +44,7 @@ def rates(space: Space) -> tuple[list[float], tuple[float, float]]:
 
 
 def sweep(preset: str, optimizer: str, lrs: list[float], *, steps: int) -> dict[float, float]:
-    """Give the loss of each learning rate, of further ones too where the best stands at an end."""
+    """Return the loss of each learning rate, of further ones too where the best stands at an end."""
     found = dict(zip(lrs, losses(preset, optimizer, lrs, steps=steps), strict=True))
     for _ in range(MOST_STRETCHES):
         lowest, highest, best = min(found), max(found), min(found, key=lambda lr: found[lr])

@@ -56,7 +56,7 @@ def run(spectune: str) -> dict[str, float]:
 
 
 def _processor_seconds() -> float:
-    """Give what ended children, and theirs that were waited for, have used."""
+    """Return what ended children, and theirs that were waited for, have used."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

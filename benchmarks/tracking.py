@@ -91,7 +91,7 @@ class Line:
     callback: list[float] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
-        """Give medians and the median ratio."""
+        """Return medians and the median ratio."""
         told = {"place": self.place, "reports": self.num_reports, "trials": self.num_trials}
         told |= {"points": self.num_trials * self.num_reports * len(METRICS), "ours": median(self.ours)}
         if self.callback:

@@ -56,7 +56,7 @@ _PATIENCE_SECONDS: Final = 600.0
 
 
 def specification(*, num_trials: int, steps: int) -> dict[str, Any]:
-    """Give the campaign: two arms without stopping, so that every way takes the same steps."""
+    """Return the campaign: two arms without stopping, so that every way takes the same steps."""
     return {
         "name": "tracking-cost",
         "task": {"name": "language_model", "width": 48, "depth": 2, "heads": 4, "context": 64, "batch_size": 8}
@@ -164,7 +164,7 @@ class ProcessorTime:
                 self._last[process] = times.user + times.system
 
     def part(self) -> float:
-        """Give the part of all processors' time between the first look and the last."""
+        """Return the part of all processors' time between the first look and the last."""
         used = sum(seconds - self._first.get(process, 0.0) for process, seconds in self._last.items())
         return used / ((os.cpu_count() or 1) * (self._seen_at - self._began_at))
 

@@ -20,25 +20,25 @@ from spectune.optimizers.stages.outliers import percentile_threshold
 
 
 def orthogonality_error(direction: Tensor) -> Tensor:
-    """Give ‖X Xᵀ − I‖_F / sqrt(m) on the side with m = min(rows, columns): 0 where all singular values are 1."""
+    """Return ‖X Xᵀ − I‖_F / sqrt(m) on the side with m = min(rows, columns): 0 where all singular values are 1."""
     wide = _wide(direction)
     identity = torch.eye(wide.shape[-2], dtype=wide.dtype, device=wide.device)
     return _rms_per_row(wide @ wide.mT - identity)
 
 
 def polar_error(direction: Tensor, matrix: Tensor) -> Tensor:
-    """Give ‖X − U Vᵀ‖_F / sqrt(min(rows, columns)) against a float64 SVD of the matrix. Costs an SVD: sample it."""
+    """Return ‖X − U Vᵀ‖_F / sqrt(min(rows, columns)) against a float64 SVD of the matrix. Costs an SVD: sample it."""
     exact = polar_factor(matrix.double(), solver="svd")
     return _rms_per_row(_wide(direction.double() - exact))
 
 
 def update_rms(update: Tensor) -> Tensor:
-    """Give the root mean square of the entries."""
+    """Return the root mean square of the entries."""
     return update.to(_accurate(update)).square().mean(dim=(-2, -1)).sqrt()
 
 
 def update_spectral_norm(update: Tensor) -> Tensor:
-    """Give ‖X‖₂, the largest singular value; 0 for a zero matrix. Costs the eigenvalues of X Xᵀ on the short side."""
+    """Return ‖X‖₂, the largest singular value; 0 for a zero matrix. Costs the eigenvalues of X Xᵀ on the short side."""
     eigenvalues, largest = _scaled_eigenvalues(update)
     return eigenvalues.amax(dim=-1).clamp(min=0).sqrt() * largest
 
@@ -46,7 +46,7 @@ def update_spectral_norm(update: Tensor) -> Tensor:
 def newton_schulz_residual(
     matrix: Tensor, *, steps: int = DEFAULT_STEPS, coefficients: Coefficients = CLASSIC
 ) -> Tensor:
-    """Give `orthogonality_error` after each step of the iteration on the matrix, shape [..., steps].
+    """Return `orthogonality_error` after each step of the iteration on the matrix, shape [..., steps].
 
     Where it does not fall to zero the coefficients do not converge, as the classic ones do not. Step k is computed
     from the start, in float64 for float64 and float32 otherwise: for looking, not for training.
@@ -64,33 +64,33 @@ def newton_schulz_residual(
 
 
 def nuclear_norm(matrix: Tensor, direction: Tensor) -> Tensor:
-    """Give ⟨matrix, direction⟩, the sum of the singular values if the direction is the polar factor."""
+    """Return ⟨matrix, direction⟩, the sum of the singular values if the direction is the polar factor."""
     return nuclear_norm_along(matrix, direction).squeeze(dim=(-2, -1))
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
-    """Give ‖M‖_F² / ‖M‖₂², between 1 and the rank, from the eigenvalues of M Mᵀ; NaN for a zero matrix."""
+    """Return ‖M‖_F² / ‖M‖₂², between 1 and the rank, from the eigenvalues of M Mᵀ; NaN for a zero matrix."""
     eigenvalues, largest = _scaled_eigenvalues(matrix)
     rank = eigenvalues.sum(dim=-1) / eigenvalues.amax(dim=-1)
     return rank.masked_fill(~(largest.isfinite() & (largest > 0)), torch.nan)
 
 
 def clipped_fraction(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
-    """Give the share of entries that `suppress_outliers` would change; 0 where the threshold is zero."""
+    """Return the share of entries that `suppress_outliers` would change; 0 where the threshold is zero."""
     threshold = percentile_threshold(matrix, percentile=percentile)
     share = ((matrix.abs() > threshold) & (threshold > 0)).to(_accurate(matrix)).mean(dim=(-2, -1))
     return share.masked_fill(threshold.squeeze(dim=(-2, -1)).isnan(), torch.nan)
 
 
 def outlier_ratio(matrix: Tensor, *, percentile: float | Tensor) -> Tensor:
-    """Give max|V| / ε: how far the largest entry stands out. Infinite where ε is zero, and so nothing is clipped."""
+    """Return max|V| / ε: how far the largest entry stands out. Infinite where ε is zero, and so nothing is clipped."""
     threshold = percentile_threshold(matrix, percentile=percentile).squeeze(dim=(-2, -1))
     largest: Tensor = matrix.abs().amax(dim=(-2, -1))
     return largest / threshold
 
 
 def _scaled_eigenvalues(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the eigenvalues of X Xᵀ for X = matrix / its largest magnitude, and that; zeros where it is unusable."""
+    """Return the eigenvalues of X Xᵀ for X = matrix / its largest magnitude, and that; zeros where it is unusable."""
     wide = _wide(matrix)
     largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
     usable = largest.isfinite() & (largest > 0)

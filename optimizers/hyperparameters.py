@@ -44,7 +44,7 @@ class Hyperparameter:
     elementwise: bool = False
 
     def problem_with(self, value: Any) -> str | None:
-        """Say why a value is illegal; None where it is not."""
+        """Return why a value is illegal; None where it is not."""
         if value is None and self.default is None:
             return None
         match self.kind:

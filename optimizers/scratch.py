@@ -38,7 +38,7 @@ _KEPT: Final = _Workspace()
 
 
 def scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Give uninitialised memory that is the caller's until this thread asks again for the same use.
+    """Return uninitialised memory that is the caller's until this thread asks again for the same use.
 
     Args:
         shape: Of the tensor.

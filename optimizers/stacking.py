@@ -43,7 +43,7 @@ def in_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def batches(parameters: Sequence[Tensor], *, merge: str, cap: int) -> Iterator[list[list[Tensor]]]:
-    """Give the matrices of each batch, as lists of one shape, dtype and device each.
+    """Yield the matrices of each batch, as lists of one shape, dtype and device each.
 
     Args:
         parameters: Matrices.
@@ -65,7 +65,7 @@ def batches(parameters: Sequence[Tensor], *, merge: str, cap: int) -> Iterator[l
 
 
 def wide_shape(stacks: Sequence[Tensor]) -> Shape:
-    """Give the wide shape into which the matrices of all stacks fit."""
+    """Return the wide shape into which the matrices of all stacks fit."""
     shapes = [_wide(_shape(stack)) for stack in stacks]
     return max(rows for rows, _ in shapes), max(columns for _, columns in shapes)
 
@@ -93,7 +93,7 @@ def parted(batch: Tensor, stacks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _targets(shapes: set[Shape], merge: str) -> dict[Shape, Shape]:
-    """Give for each shape the one of its batch."""
+    """Return for each shape the one of its batch."""
     if merge == "equal":
         return {shape: shape for shape in shapes}
     targets: list[Shape] = []

@@ -26,7 +26,7 @@ DEFAULT_SPACES: dict[str, Space] = {
 
 
 def default_space(optimizer: str, preset: str = "") -> Space:
-    """Give the space that ships with an optimizer, with a preset's own learning rates and no decay where it has some.
+    """Return the space that ships with an optimizer, with a preset's own learning rates and no decay where it has some.
 
     Raises:
         ValueError: There is none.

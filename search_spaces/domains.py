@@ -37,7 +37,7 @@ class Domain(ABC):
 
     @abstractmethod
     def axes(self, name: str) -> dict[str, Axis]:
-        """Give the axes it is searched on, named after the hyperparameter."""
+        """Return the axes it is searched on, named after the hyperparameter."""
 
     def value(self, name: str, coordinates: Coordinates) -> Any:
         """Turn coordinates on its axes into its value."""
@@ -57,11 +57,11 @@ class Domain(ABC):
 
     @abstractmethod
     def problem_with(self, value: Any) -> str | None:
-        """Say why a value is not in the domain; None where it is."""
+        """Return why a value is not in the domain; None where it is."""
 
     @abstractmethod
     def argument(self) -> Any:
-        """Give what stands behind the domain's name in a specification."""
+        """Return what stands behind the domain's name in a specification."""
 
     def document(self) -> dict[str, Any]:
         """Write the domain as a specification does."""
@@ -154,7 +154,7 @@ class ZeroOrLogUniform(_Interval):
         return {f"{name}=0": flag, name: RealAxis(self.low, self.high, log=True)}
 
     def value(self, name: str, coordinates: Coordinates) -> float:
-        """Give the amount, or zero where the flag says so."""
+        """Return the amount, or zero where the flag says so."""
         return 0.0 if coordinates[f"{name}=0"] else coordinates[name]
 
     def coordinates(self, name: str, value: Any) -> dict[str, Coordinate]:
@@ -224,7 +224,7 @@ class Choice(Domain):
         return {name: equal_options(len(self.options))}
 
     def value(self, name: str, coordinates: Coordinates) -> Any:
-        """Give the option at the index."""
+        """Return the option at the index."""
         return self.options[int(coordinates[name])]
 
     def coordinates(self, name: str, value: Any) -> dict[str, Coordinate]:
@@ -261,7 +261,7 @@ class Fixed(Domain):
         return {}
 
     def value(self, name: str, coordinates: Coordinates) -> Any:
-        """Give the one value."""
+        """Return the one value."""
         return self.only
 
     def coordinates(self, name: str, value: Any) -> dict[str, Coordinate]:
@@ -277,7 +277,7 @@ class Fixed(Domain):
         return None if is_same(self.only, value) else f"fixed to {self.only!r}"
 
     def argument(self) -> Any:
-        """Give the one value."""
+        """Return the one value."""
         return self.only
 
 
@@ -297,7 +297,7 @@ class When(Domain):
     conditions: tuple[tuple[str, tuple[Any, ...]], ...]
 
     def holds(self, config: Mapping[str, Any]) -> bool:
-        """Tell whether the conditions hold in a configuration; a hyperparameter left out of it fulfils none."""
+        """Return whether the conditions hold in a configuration; a hyperparameter left out of it fulfils none."""
         return all(
             other in config and any(is_same(config[other], value) for value in values)
             for other, values in self.conditions
@@ -328,7 +328,7 @@ class When(Domain):
         return self.domain.problem_with(value)
 
     def argument(self) -> Any:
-        """Give the domain's."""
+        """Return the domain's."""
         return self.domain.argument()
 
     def document(self) -> dict[str, Any]:

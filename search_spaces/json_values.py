@@ -10,14 +10,14 @@ LARGEST_INTEGER = 2**63
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a JSON value is a finite number; true and false are none, nor is an integer beyond ±2⁶³."""
+    """Return whether a JSON value is a finite number; true and false are none, nor is an integer beyond ±2⁶³."""
     if isinstance(value, int):
         return is_integer(value) and abs(value) <= LARGEST_INTEGER
     return isinstance(value, float) and math.isfinite(value)
 
 
 def is_integer(value: object) -> bool:
-    """Tell whether a JSON value is an integer; true and false are none."""
+    """Return whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

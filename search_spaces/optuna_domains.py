@@ -16,7 +16,7 @@ from spectune.search_spaces.space import Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Give each axis of a space as the distribution of one Optuna parameter of the same name."""
+    """Return each axis of a space as the distribution of one Optuna parameter of the same name."""
     return {name: _distribution(axis) for name, axis in space.axes.items()}
 
 

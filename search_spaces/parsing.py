@@ -45,7 +45,7 @@ def parse_space(document: Mapping[str, Any]) -> Space:
 
 
 def looks_like_domain(written: Any) -> bool:
-    """Tell whether a value is meant as a domain: a mapping whose first key names a kind of domain."""
+    """Return whether a value is meant as a domain: a mapping whose first key names a kind of domain."""
     return isinstance(written, Mapping) and next(iter(written), None) in _READERS
 
 

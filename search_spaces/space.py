@@ -75,7 +75,7 @@ class Space(Mapping[str, Domain]):
         return [axis.encode(coordinates[name]) for name, axis in self.axes.items()]  # type: ignore[arg-type]
 
     def grid(self, num_levels: int) -> Iterator[dict[str, Any]]:
-        """Give every configuration of the grid once: all values that can be counted, `num_levels` of each real domain.
+        """Yield every configuration of the grid once: all values that can be counted, `num_levels` of each real domain.
 
         A hyperparameter whose `when` does not hold is left out, so that nothing is given twice.
         """
@@ -125,7 +125,7 @@ class Space(Mapping[str, Domain]):
         return {name: domain.document() for name, domain in self.items()}
 
     def _grid_below(self, values: dict[str, Any], names: Sequence[str], num_levels: int) -> Iterator[dict[str, Any]]:
-        """Give the configurations of the grid that begin with some values; `names` are those still open."""
+        """Yield the configurations of the grid that begin with some values; `names` are those still open."""
         if not names:
             yield {name: values[name] for name in self if name in values}
             return

@@ -131,11 +131,11 @@ class LazyPages:
         self._address = address
 
     def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
-        """Give a campaign's pages."""
+        """Return a campaign's pages."""
         return self._pages.of_campaign(campaign)
 
     def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
-        """Give a trial's page."""
+        """Return a trial's page."""
         return self._pages.of_trial(campaign, number)
 
     @cached_property

@@ -33,7 +33,7 @@ class AttemptLedger(Protocol):
         """Enter spooled records, all or none. Raises FencedError."""
 
     def stops_asked(self, campaign_id: str) -> list[int]:
-        """Tell which trials a user wants to end."""
+        """Return which trials a user wants to end."""
 
     def beat(self, campaign_id: str, attempt: int) -> None:
         """Say that the driver is alive."""
@@ -55,7 +55,7 @@ class TrackedLedger(Protocol):
         """Read what happened after a sequence number, in order."""
 
     def cursor(self, tracker: str, campaign_id: str) -> int:
-        """Tell how far a tracker has followed a campaign."""
+        """Return how far a tracker has followed a campaign."""
 
     def set_cursor(self, tracker: str, campaign_id: str, sequence: int) -> None:
         """Remember how far a tracker has followed a campaign."""
@@ -72,10 +72,10 @@ class Tracker(Protocol):
     def tell(
         self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
-        """Tell what has happened; may be repeated without harm. Gives what will never be taken."""
+        """Record what has happened, and return what the tracker will never take; repeating it is harmless."""
 
     def page(self, campaign: CampaignRecord) -> str:
-        """Give the address where a campaign's trials can be looked at; it must have been told of."""
+        """Return the address where a campaign's trials can be looked at; it must have been told of."""
 
 
 class Attachments(Protocol):
@@ -104,10 +104,10 @@ class Pages(Protocol):
     """Finds where people look at campaigns; may be slow, and raises TrackingError where the tracker is away."""
 
     def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
-        """Give a campaign's pages."""
+        """Return a campaign's pages."""
 
     def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
-        """Give a trial's page; None where the tracker does not hold it yet."""
+        """Return a trial's page; None where the tracker does not hold it yet."""
 
 
 class DriverProcess(Protocol):
@@ -144,7 +144,7 @@ class LastingLauncher(Protocol):
     """Whether every process of an attempt can be seen from here, so that what is not found is gone."""
 
     def problem(self) -> str | None:
-        """Say why nothing can be launched just now; None where it can. Raises nothing."""
+        """Return why nothing can be launched just now; None where it can. Raises nothing."""
 
     def launch(self, campaign_id: str, attempt: int) -> LastingDriver:
         """Start the driver of an attempt; OSError where it cannot be."""

@@ -145,7 +145,7 @@ def _launcher(data: DataDirectory, settings: Settings, ray: RayHead | None) -> L
 
 
 def _has_drivers(ledger: ServiceLedger) -> bool:
-    """Tell whether a campaign may have a driver; if nobody can tell, it may."""
+    """Return whether a campaign may have a driver; if nobody can tell, it may."""
     try:
         return any(each.campaign.state is not CampaignState.QUEUED for each in ledger.live_submissions())
     except LedgerError:
@@ -157,7 +157,7 @@ def _address(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address is reached from this machine alone."""
+    """Return whether an address is reached from this machine alone."""
     if host == "localhost":
         return True
     with suppress(ValueError):
@@ -180,7 +180,7 @@ def check_door(ledger: ServiceLedger, host: str) -> None:
 def server_config(
     context: Context, host: str, port: int, *, connection: type[BoundedConnection] = BoundedConnection
 ) -> uvicorn.Config:
-    """Say how requests are taken: what a client that never ends can hold is bounded in bytes, in time and in number."""
+    """Return how requests are taken: a client that never ends holds bounded bytes, seconds and connections."""
     application = create_application(context)
     add_pages(application)
     return uvicorn.Config(

@@ -14,7 +14,7 @@ PACKAGES = ("optimizers", "search_spaces", "trainers", "service")
 
 
 def block_after(heading: str, language: str = "") -> str:
-    """Give the first fenced block under a heading."""
+    """Return the first fenced block under a heading."""
     found = re.search(rf"## {heading}\n.*?```{language}\n(.*?)```", README, re.DOTALL)
     assert found is not None, f"no such block: {heading}"
     return found.group(1)

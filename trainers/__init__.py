@@ -25,7 +25,7 @@ One line a file:
     products          lets products of matrices give the same bits in any batch
     checkpoints       the states of a slot's trials in a file whose entries are whole or refused
     messages          what the driver and a slot tell each other
-    slot              a worker that trains cohorts, told by verdicts what to do
+    slot              a worker that trains cohorts, told by commands what to do
     ray_cohort        the slot as Ray Tune sees it
 """
 

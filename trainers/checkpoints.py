@@ -80,7 +80,7 @@ class Shelf:
 
 
 def path_of(folder: Path, number: int) -> Path:
-    """Give the path of a slot's checkpoint."""
+    """Return the path of a slot's checkpoint."""
     return folder / f"{number:010d}.ckpt"
 
 
@@ -124,7 +124,7 @@ def check_state(state: Mapping[str, Any]) -> None:
 
 
 def contents(path: Path) -> dict[int, int]:
-    """Tell which trials a checkpoint holds, and the steps of each.
+    """Return which trials a checkpoint holds, and the steps of each.
 
     Raises:
         CheckpointError: The file is missing, or torn or damaged where it can be seen without reading all of it.

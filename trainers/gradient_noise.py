@@ -60,14 +60,14 @@ class GradientNoise:
         return (radius * torch.cos(2.0 * math.pi * second)).float()
 
     def disturb(self, name: str, gradient: Tensor, *, seed: int, step: int) -> Tensor:
-        """Give a parameter's gradient with its noise; the gradient itself is left alone.
+        """Return a parameter's gradient with its noise; the gradient itself is left alone.
 
         A gradient of zeros stays zero, one with non-finite entries stays non-finite.
         """
         return self.disturb_stack(name, gradient[None], seeds=(seed,), steps=(step,))[0]
 
     def disturb_stack(self, name: str, gradients: Tensor, *, seeds: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """Give the gradients of several trials, [trials, ...], each with its own noise and its own root mean square.
+        """Return the gradients of several trials, [trials, ...], each with its own noise and its own root mean square.
 
         Args:
             name: The parameter's, without any index of the trial.
@@ -85,7 +85,7 @@ class GradientNoise:
 
 
 def noise_of(task: object) -> GradientNoise | None:
-    """Give the noise that a task asks for; one that does not declare the options has none."""
+    """Return the noise that a task asks for; one that does not declare the options has none."""
     noise = getattr(task, "noise", None)
     assert noise is None or isinstance(noise, GradientNoise), f"a task's noise: got {noise!r}"
     return noise

@@ -68,7 +68,7 @@ class Schedule:
         self._check_ranges()
 
     def factor(self, step: int, steps: int) -> float:
-        """Give the factor for one step.
+        """Return the factor for one step.
 
         Args:
             step: The step about to be taken, from 0.
@@ -127,5 +127,5 @@ class Schedule:
 
 
 def _number(value: Any) -> float:
-    """Give a number for comparison; NaN, which fails every one, for what is not a number."""
+    """Return a number for comparison; NaN, which fails every one, for what is not a number."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan

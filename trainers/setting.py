@@ -73,7 +73,7 @@ class TrialSetting:
                 )
 
     def identity(self) -> dict[str, Any]:
-        """Give what a checkpoint must agree on to continue this trial, as plain values."""
+        """Return what a checkpoint must agree on to continue this trial, as plain values."""
         return {
             "task": self.task.name,
             "options": dataclasses.asdict(self.task),  # type: ignore[call-overload]  # a Protocol cannot ask for a dataclass

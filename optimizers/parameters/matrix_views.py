@@ -28,7 +28,7 @@ MAX_KERNEL: Final = 7
 
 
 def matrices_of(group: Mapping[str, Any], tensor: Tensor, *, like: Tensor | None = None) -> list[Tensor]:
-    """Give the matrices that a parameter of the group stands for, as views.
+    """Return the matrices that a parameter of the group stands for, as views.
 
     Args:
         group: Its options, those of `VIEW_OPTIONS`, are read if there are any.
@@ -86,7 +86,7 @@ def check_view(name: str, shape: tuple[int, ...], group: Mapping[str, Any]) -> N
 def as_matrices(
     group: dict[str, Any], states: MutableMapping[Tensor, Any], first_state: Callable[[Tensor], dict[str, Tensor]]
 ) -> tuple[dict[str, Any], MutableMapping[Tensor, Any]]:
-    """Give a group whose parameters are the matrices that those of `group` stand for, and the states of these.
+    """Return a group whose parameters are the matrices that those of `group` stand for, and the states of these.
 
     Args:
         group: Of matrices; without an option of this module it is given back as it is, and so are the states.
@@ -133,7 +133,7 @@ def _first_state(
 
 
 def _parts(group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor], name: str) -> list[Tensor]:
-    """Give what of a state belongs to each matrix, as views."""
+    """Return what of a state belongs to each matrix, as views."""
     if state[name].shape != parameter.shape:
         return list(state[name].unbind())
     if state[name].stride() != parameter.stride() and not is_distributed(

@@ -54,7 +54,7 @@ class ParameterSplit:
     assignments: tuple[ParameterAssignment, ...]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Give the matrices as parameter groups, one for each way of seeing a parameter, in the model's order."""
+        """Return the matrices as parameter groups, one for each way of seeing a parameter, in the model's order."""
         views = {entry.name: entry.view for entry in self.assignments}
         groups: dict[str, dict[str, Any]] = {}
         for name, parameter in self.matrices:
@@ -148,7 +148,7 @@ def is_vector(parameter: Tensor) -> bool:
 
 
 def _places(model: nn.Module) -> Iterator[_Place]:
-    """Give every name of every parameter: a tied one is met in each of its modules."""
+    """Yield every name of every parameter: a tied one is met in each of its modules."""
     for prefix, module in model.named_modules():
         owner = module
         if isinstance(module, ParametrizationList):  # <owner>.parametrizations.<weight>
@@ -177,7 +177,7 @@ def _assign(tied: list[_Place], heads: Mapping[int, str], is_raw: bool, wishes: 
 
 
 def _view(tied: list[_Place], wishes: _Wishes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the options that make matrices of a parameter, and those of them that split it because a pattern says so."""
+    """Return the options that make matrices of a parameter, and those of them that a pattern gave to split it."""
     names = [place.name for place in tied]
     blocks: dict[str, Any] = {}
     for pattern, sizes in wishes.split_sizes.items():

@@ -72,7 +72,7 @@ ROOT_TRIPLES: Final[dict[tuple[int, int], Triple]] = {
 
 
 def polar_express_triples(steps: int) -> tuple[Triple, ...]:
-    """Give the first `steps` rows of Polar Express, made safe, its last row repeated beyond the table."""
+    """Return the first `steps` rows of Polar Express, made safe, its last row repeated beyond the table."""
     return repeated([*(made_safe(row, POLAR_EXPRESS_SAFETY) for row in POLAR_EXPRESS[:-1]), POLAR_EXPRESS[-1]], steps)
 
 
@@ -82,11 +82,11 @@ def adanewton_triple(rows: int, columns: int) -> Triple:
 
 
 def repeated(triples: Sequence[Triple], steps: int) -> tuple[Triple, ...]:
-    """Give one triple a step: the first ones of a longer list, the last one again after a shorter one."""
+    """Return one triple a step: the first ones of a longer list, the last one again after a shorter one."""
     return tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
 
 
 def made_safe(triple: Triple, safety: float) -> Triple:
-    """Give p(s / safety): a row meant for values up to `safety` times too large."""
+    """Return p(s / safety): a row meant for values up to `safety` times too large."""
     a, b, c = triple
     return a / safety, b / safety**3, c / safety**5

@@ -33,7 +33,7 @@ MOST_EXCHANGES: Final = 50
 
 
 def optimal_quintic(low: float, high: float) -> Triple:
-    """Give the odd quintic nearest to 1 on [low, high].
+    """Return the odd quintic nearest to 1 on [low, high].
 
     Args:
         low: Above 0.
@@ -63,7 +63,7 @@ def optimal_quintic(low: float, high: float) -> Triple:
 
 
 def greedy_composition(low: float, steps: int, *, cushion: float = 0.0) -> tuple[Triple, ...]:
-    """Give the rows of a table for singular values in [low, 1].
+    """Return the rows of a table for singular values in [low, 1].
 
     Args:
         low: Smallest singular value that is to converge, above 0 and at most 1.
@@ -90,7 +90,7 @@ def greedy_composition(low: float, steps: int, *, cushion: float = 0.0) -> tuple
 
 @lru_cache
 def minimax_triples(steps: int, *, l0: float = MINIMAX_LOWEST) -> tuple[Triple, ...]:
-    """Give the first rows of the table for [ℓ₀, 1], made safe; its last, which converges by itself, is repeated.
+    """Return the first rows of the table for [ℓ₀, 1], made safe; its last, which converges by itself, is repeated.
 
     Args:
         steps: How many rows.

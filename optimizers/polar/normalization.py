@@ -29,7 +29,7 @@ def normalised(matrix: Tensor, *, eps: float | Tensor, safety: float, out: Tenso
 
 
 def unit(matrix: Tensor, *, eps: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Give G / ‖G‖_F, and max(1, eps / ‖G‖_F), by which a later normalisation is to fall short."""
+    """Return G / ‖G‖_F, and max(1, eps / ‖G‖_F), by which a later normalisation is to fall short."""
     shrunk, scale, norm = _shrunk(matrix.to(torch.promote_types(matrix.dtype, torch.float32)))
     norm = torch.where(norm == 0, 1.0, norm)
     smallest = eps if isinstance(eps, Tensor) else torch.full_like(scale, eps)
@@ -37,21 +37,21 @@ def unit(matrix: Tensor, *, eps: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squares_survived(norm: Tensor) -> bool:
-    """Say whether norms of float32 can be trusted; on a device that would mean to wait for it, so nothing is known."""
+    """Return whether norms of float32 can be trusted; on a device, where asking would wait for it, nothing is known."""
     if not may_keep(norm) or norm.numel() == 0:  # under a mode there may be no values to read
         return False
     return all(1e-12 < value < 1e12 for value in norm.flatten().tolist())  # NaN passes neither comparison
 
 
 def schatten_8(square: Tensor) -> Tensor:
-    """Give (Σ σ⁸)^⅛, at least σ₁, from (X Xᵀ)²; [..., 1, 1], at least float32, 1 for zero."""
+    """Return (Σ σ⁸)^⅛, at least σ₁, from (X Xᵀ)²; [..., 1, 1], at least float32, 1 for zero."""
     dtype = torch.promote_types(square.dtype, torch.float32)
     bound: Tensor = torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True, dtype=dtype).sqrt().sqrt()
     return torch.where(bound == 0, 1.0, bound)
 
 
 def _shrunk(wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give G / p, the power of two p near max|G| (1 for zero), and the norm of the former."""
+    """Return G / p, the power of two p near max|G| (1 for zero), and the norm of the former."""
     largest = wide.abs().amax(dim=(-2, -1), keepdim=True)
     scale = torch.where(largest.isfinite() & (largest > 0), largest / (2 * largest.frexp().mantissa), 1.0)
     shrunk = wide / scale

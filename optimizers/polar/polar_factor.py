@@ -78,7 +78,7 @@ def polar_factor(
     out: Tensor | None = None,
     lends: bool = False,
 ) -> Tensor:
-    """Give the orthogonal factor of the polar decomposition of each matrix of a batch.
+    """Return the orthogonal factor of the polar decomposition of each matrix of a batch.
 
     Args:
         matrix: Real floating point, shape [..., rows, columns]; any number of leading dimensions, none included.

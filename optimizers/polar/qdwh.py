@@ -43,7 +43,7 @@ MOST_NARROW = 0.9
 
 @lru_cache
 def qdwh_schedule(l0: float, accuracy: float) -> tuple[Weights, ...]:
-    """Give the weights (a, b, c) of each step that takes [ℓ₀, 1] to within √accuracy of 1, which the last step squares.
+    """Return the weights (a, b, c) of the steps that take [ℓ₀, 1] to within √accuracy of 1, which the last one squares.
 
     Args:
         l0: Above 0, at most 1.
@@ -64,7 +64,7 @@ def qdwh_schedule(l0: float, accuracy: float) -> tuple[Weights, ...]:
 
 
 def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None, steps: int | None = None) -> Tensor:
-    """Give the polar factor of each matrix.
+    """Return the polar factor of each matrix.
 
     Args:
         matrix: Real floating point, shape [..., rows, columns], tall or wide.
@@ -93,7 +93,7 @@ def qdwh(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None, steps: 
 
 @lru_cache
 def shortened_schedule(l0: float, accuracy: float) -> tuple[tuple[Weights, ...], Triple, tuple[float, float]]:
-    """Give the first steps of the schedule, and a quintic and a cubic for what they leave instead of its last ones.
+    """Return the first steps of the schedule, and a quintic and a cubic for what they leave instead of its last ones.
 
     The quintic of least error E on [ℓ, 1], then 3/2 s − 1/2 s³, which sends [1 − E, 1 + E] into [1 − 3/2 E², 1] up to
     E³, times 1 + 3/4 E²; the last step of `polar_by` squares the 3/4 E² that is left. Two solves fewer for three

@@ -203,12 +203,12 @@ def _plain_steps(
 
 
 def _lies_tall(X: Tensor) -> bool:
-    """Say whether a wide matrix is a tall one seen from the side."""
+    """Return whether a wide matrix is a tall one seen from the side."""
     return X.shape[-2] < X.shape[-1] and _has_whole_rows(X.mT)
 
 
 def _has_whole_rows(X: Tensor) -> bool:
-    """Say whether each row is one block, the next one behind it."""
+    """Return whether each row is one block, the next one behind it."""
     return X.stride(-1) == 1 and X.stride(-2) >= X.shape[-1]
 
 
@@ -219,14 +219,14 @@ def _memory_of_start(matrix: Tensor) -> Tensor | None:
 
 
 def _memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
-    """Give kept memory that lies as the matrix does."""
+    """Return kept memory that lies as the matrix does."""
     if _lies_tall(matrix):
         return scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
     return scratch(matrix.shape, use, like=matrix, dtype=dtype)
 
 
 def _padded_memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
-    """Give kept memory that lies as the matrix does, with room between its rows where products gain by that."""
+    """Return kept memory that lies as the matrix does, with room between its rows where products gain by that."""
     if _lies_tall(matrix):
         return _padded_scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
     return _padded_scratch(matrix.shape, use, like=matrix, dtype=dtype)
@@ -241,7 +241,7 @@ def _padded_scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torc
 
 
 def _memory(X: Tensor) -> list[Tensor] | list[None]:
-    """Give kept memory for A, B and two iterates, or None for each where new memory is as good."""
+    """Return kept memory for A, B and two iterates, or None for each where new memory is as good."""
     if not may_be_scratch(X):
         return [None] * 4
     rows = min(X.shape[-2:])
@@ -279,7 +279,7 @@ def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends:
 
 
 def segments(triples: Sequence[Triple], dtype: torch.dtype) -> list[int]:
-    """Give the number of steps in each segment of the Gram form; a segment of one is a plain step.
+    """Return the number of steps in each segment of the Gram form; a segment of one is a plain step.
 
     2, 3, 3, …, but in bfloat16 as many, up to two, as keep the product of their slopes a below `BFLOAT16_SLOPE`: Q is
     as large as that, and its rounding, 2⁻⁹ of it, is what the Gram form adds.
@@ -319,7 +319,7 @@ def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out
 
 
 def _memory_of_gram(X: Tensor) -> list[Tensor] | list[None]:
-    """Give kept memory for R, B, R Z and two Q, or None for each where new memory is as good."""
+    """Return kept memory for R, B, R Z and two Q, or None for each where new memory is as good."""
     if not may_be_scratch(X):
         return [None] * 5
     shape = (len(X), X.shape[-2], X.shape[-2])

@@ -88,7 +88,7 @@ def _by_sums(matrix: Tensor) -> Tensor:
 
 
 def resolvent(X: Tensor, shifts: list[float], *, dtype: torch.dtype) -> list[Tensor]:
-    """Give X (XᵀX + c I)⁻¹ for each shift c > 0.
+    """Return X (XᵀX + c I)⁻¹ for each shift c > 0.
 
     Args:
         X: Shape [..., rows, columns], rows >= columns, in `dtype` or more.
@@ -107,7 +107,7 @@ def resolvent(X: Tensor, shifts: list[float], *, dtype: torch.dtype) -> list[Ten
 
 
 def dtype_of_solve(shifts: list[float], dtype: torch.dtype) -> torch.dtype:
-    """Give the dtype in which the shifts are solved for the accuracy of `dtype`."""
+    """Return the dtype in which the shifts are solved for the accuracy of `dtype`."""
     in_double = dtype == torch.float32 and DOUBLE_CHOLESKY_FROM <= min(shifts) < CHOLESKY_FROM
     return torch.float64 if in_double else dtype
 
@@ -131,7 +131,7 @@ def _by_cholesky(X: Tensor, gram: Tensor, shift: float) -> Tensor:
 
 
 def newton_schulz(X: Tensor, a: float, b: float) -> Tensor:
-    """Give X (a I + b XᵀX) for [..., rows, columns]."""
+    """Return X (a I + b XᵀX) for [..., rows, columns]."""
     return torch.baddbmm(_flat(X), _flat(X), _flat(X.mT @ X), beta=a, alpha=b).reshape(X.shape)
 
 

@@ -7,7 +7,7 @@ from spectune.optimizers.polar.minimax import greedy_composition
 
 
 def minimax_table() -> str:
-    """Give the rows as they stand in `coefficients.py`."""
+    """Return the rows as they stand in `coefficients.py`."""
     return "\n".join(f"    {row}," for row in greedy_composition(MINIMAX_LOWEST, len(MINIMAX)))
 
 

@@ -9,7 +9,7 @@ from spectune.optimizers.arithmetic import exact_dtype
 
 
 def by_svd(matrix: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Give the compact polar factor of each matrix of [..., rows, columns], in its shape and dtype.
+    """Return the compact polar factor of each matrix of [..., rows, columns], in its shape and dtype.
 
     Args:
         matrix: Real floating point.

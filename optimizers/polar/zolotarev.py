@@ -44,7 +44,7 @@ class ZolotarevStep:
 
 
 def quarter_period(complementary: float) -> float:
-    """Give K of the modulus √(1 − k'²) for k' in (0, 1], as π / 2 over the arithmetic-geometric mean of 1 and k'."""
+    """Return K of the modulus √(1 − k'²) for k' in (0, 1], as π / 2 over the arithmetic-geometric mean of 1 and k'."""
     a, b = 1.0, complementary
     while abs(a - b) > 1e-15 * a:
         a, b = (a + b) / 2, math.sqrt(a * b)
@@ -52,7 +52,7 @@ def quarter_period(complementary: float) -> float:
 
 
 def jacobi_sn_cn(u: float, complementary: float) -> tuple[float, float]:
-    """Give sn and cn at u in (0, K) for the modulus √(1 − k'²), by Gauss's descending transformation.
+    """Return sn and cn at u in (0, K) for the modulus √(1 − k'²), by Gauss's descending transformation.
 
     The complementary modulus k' is the argument because 1 − k'² would round to 1. Relative error about 1e-14, cn
     included, which tends to zero at K.
@@ -76,7 +76,7 @@ def jacobi_sn_cn(u: float, complementary: float) -> tuple[float, float]:
 
 
 def zolotarev_step(lowest: float, degree: int) -> ZolotarevStep:
-    """Give the step of type (2 degree + 1, 2 degree) for [lowest, 1]."""
+    """Return the step of type (2 degree + 1, 2 degree) for [lowest, 1]."""
     period = quarter_period(lowest) / (2 * degree + 1)
     c = []
     for index in range(1, 2 * degree + 1):
@@ -97,7 +97,7 @@ def _weights(odd: list[float], even: list[float]) -> Iterator[float]:
 
 @lru_cache
 def zolotarev_schedule(l0: float, accuracy: float) -> tuple[ZolotarevStep, ...]:
-    """Give at most two steps of the smallest degree that takes [ℓ₀, 1] to within √accuracy of 1, or of degree 8.
+    """Return at most two steps of the smallest degree that takes [ℓ₀, 1] to within √accuracy of 1, or of degree 8.
 
     Args:
         l0: Above 0, at most 1.
@@ -116,7 +116,7 @@ def zolotarev_schedule(l0: float, accuracy: float) -> tuple[ZolotarevStep, ...]:
 
 
 def zolo_pd(matrix: Tensor, *, dtype: torch.dtype, l0: float | None = None) -> Tensor:
-    """Give the polar factor of each matrix.
+    """Return the polar factor of each matrix.
 
     Args:
         matrix: Real floating point, shape [..., rows, columns], tall or wide.

@@ -27,7 +27,7 @@ class AdamWRule:
     """How a gradient becomes an update. Hyperparameters: `betas`, a pair, and `eps`; numbers or tensors."""
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step; `step` counts in float32, as torch's does."""
+        """Return the state before the first step; `step` counts in float32, as torch's does."""
         return {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
@@ -83,7 +83,7 @@ BESIDE_MATRICES: Final[dict[str, Any]] = {"betas": (0.9, 0.95), "eps": 1e-8}
 
 
 def begin_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
-    """Make the state of every parameter of the group that has a gradient and no state yet."""
+    """Initialize the state of every parameter of the group that has a gradient and no state yet."""
     for parameter in group["params"]:
         if parameter.grad is not None and not state[parameter]:
             state[parameter].update(AdamWRule().initial_state(parameter))
@@ -92,7 +92,7 @@ def begin_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
 
 
 def step_adamw(group: dict[str, Any], state: defaultdict[Tensor, Any]) -> None:
-    """Take a step of every parameter of the group that has a gradient, in place; `begin_adamw` has made the states."""
+    """Update every parameter of the group that has a gradient, in place; `begin_adamw` has made the states."""
     parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
     beta1, beta2 = group["betas"]
     foreach = None if isinstance(group["lr"], Tensor) else group["foreach"]

@@ -117,7 +117,7 @@ def calibration_loss(
     mix: tuple[float, float] = (1, 3),
     steps: int = DEFAULT_STEPS,
 ) -> float:
-    """Give the mean (p∘…∘p(σ) − 1)² of the mix, without the penalty: what tells one set of triples from another."""
+    """Return the mean (p∘…∘p(σ) − 1)² of the mix, without the penalty: what tells one set of triples from another."""
     _check(shape, mix, steps)
     sources = _sources(shape, None if momenta is None else list(momenta), mix)
     coefficients = torch.tensor(triples, dtype=torch.float64, device="cpu")
@@ -154,7 +154,7 @@ def momenta_of_shape(recorded: Mapping[str, Tensor], shape: tuple[int, int]) -> 
 
 
 def gaussian_spectrum(shape: tuple[int, int]) -> Tensor:
-    """Give quantiles of the singular values of a Gaussian matrix of unit Frobenius norm, float64, ascending.
+    """Return quantiles of the singular values of a Gaussian matrix of unit Frobenius norm, float64, ascending.
 
     min(rows, columns) of them, at most 256, in the middle of equal shares of the limit's mass (Marchenko, Pastur 1967).
     The mean of their squares times min(rows, columns) is 1 to 1e-2; for squares of 16 and more a sorted random spectrum
@@ -176,7 +176,7 @@ def gaussian_spectrum(shape: tuple[int, int]) -> Tensor:
 
 
 def cache_folder() -> Path:
-    """Give the folder of the fits: in SPECTUNE_CACHE_DIR, else in ~/.cache/spectune."""
+    """Return the folder of the fits: in SPECTUNE_CACHE_DIR, else in ~/.cache/spectune."""
     root = os.environ.get("SPECTUNE_CACHE_DIR")
     return (Path(root) if root else Path.home() / ".cache" / "spectune") / "coefficients"
 
@@ -252,7 +252,7 @@ def _descend(objective: Callable[[Tensor], Tensor], start: Sequence[Triple]) -> 
 
 
 def _composed(sigma: Tensor, coefficients: Tensor, steps: int) -> list[Tensor]:
-    """Give the singular values after each step; the last triple stands for every further step."""
+    """Return the singular values after each step; the last triple stands for every further step."""
     path = []
     for step in range(steps):
         a, b, c = coefficients[min(step, len(coefficients) - 1)]

@@ -23,11 +23,11 @@ class GradientDescentRule:
     """How a gradient becomes an update: it is the update. There is no state and nothing to set."""
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step: none."""
+        """Return the state before the first step: none."""
         return {}
 
     def update(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Give a copy of the gradient, any shape and dtype, non-finite entries included, and the empty state."""
+        """Return a copy of the gradient, any shape and dtype, non-finite entries included, and the empty state."""
         return gradient.clone(), {}
 
 

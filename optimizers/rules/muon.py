@@ -32,17 +32,17 @@ from spectune.optimizers.stages.momentum import average_, average_into
 
 
 def original_scale(rows: int, columns: int) -> float:
-    """Give Jordan's factor: a tall matrix moves each of its columns as far as a square one."""
+    """Return Jordan's factor: a tall matrix moves each of its columns as far as a square one."""
     return math.sqrt(max(1.0, rows / max(1, columns)))
 
 
 def match_rms_adamw_scale(rows: int, columns: int) -> float:
-    """Give Moonlight's factor: the update of a full-rank matrix has RMS 0.2, as AdamW's has in practice."""
+    """Return Moonlight's factor: the update of a full-rank matrix has RMS 0.2, as AdamW's has in practice."""
     return 0.2 * math.sqrt(max(rows, columns))
 
 
 def rms_to_rms_scale(rows: int, columns: int) -> float:
-    """Give the factor that lets an input of RMS 1 change the output by at most RMS 1."""
+    """Return the factor that lets an input of RMS 1 change the output by at most RMS 1."""
     return math.sqrt(rows / max(1, columns))
 
 
@@ -91,7 +91,7 @@ class MuonRule(SpectralRule):
         average_([state["momentum_buffer"] for state in states], gradients, momentum=hyperparameters["momentum"])
 
     def factor(self, rows: int, columns: int) -> float:
-        """Give the factor of the shape."""
+        """Return the factor of the shape."""
         return SCALES[self.adjust_lr_fn or "original"](rows, columns)
 
 

@@ -32,7 +32,7 @@ NUCLEAR_SCALES: Final = ("nuclear", "nuclear_mean")
 
 
 def nuclear_norm_along(matrix: Tensor, direction: Tensor) -> Tensor:
-    """Give ν = ⟨matrix, direction⟩, shape [..., 1, 1], at least float32: the nuclear norm if the direction is polar."""
+    """Return ν = ⟨matrix, direction⟩, [..., 1, 1], at least float32: the nuclear norm if the direction is polar."""
     dtype = torch.promote_types(matrix.dtype, torch.float32)
     return (matrix.to(dtype) * direction.to(dtype)).sum(dim=(-2, -1), keepdim=True)
 
@@ -57,20 +57,20 @@ class PolarGradRule(SpectralRule):
         refuse_unknown("scale", self.scale, NUCLEAR_SCALES)
 
     def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Give the momentum, or the gradient where its direction comes first."""
+        """Return the momentum, or the gradient where its direction comes first."""
         return (gradient, state) if self.polar_first else super().follow(gradient, state, hyperparameters)
 
     def finish(
         self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
     ) -> tuple[Tensor, State]:
-        """Give the update and the new state; the momentum is taken here where it averages directions."""
+        """Return the update and the new state; the momentum is taken here where it averages directions."""
         if not self.polar_first:
             return super().finish(direction, followed, state, hyperparameters)
         buffer, averaged = self.accumulate(direction, state["momentum_buffer"], hyperparameters)
         return (self._length(followed, direction) * averaged).to(followed.dtype), {"momentum_buffer": buffer}
 
     def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
-        """Give the new momentum buffer and the matrix to follow."""
+        """Return the new momentum buffer and the matrix to follow."""
         if not self.heavy_ball:
             return super().accumulate(gradient, buffer, hyperparameters)
         return heavy_ball(buffer, gradient, momentum=hyperparameters["momentum"], nesterov=self.nesterov)

@@ -70,7 +70,7 @@ class RootRule(SpectralRule):
             raise ValueError(f"refit_every must be at least 1: got {self.refit_every!r}")
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step: the momentum; by mode, `triples` [..., n, 3] and `step` [..., 1, 1].
+        """Return the state before the first step: the momentum; by mode, `triples` [..., n, 3] and `step` [..., 1, 1].
 
         The triples are of the parameter's dtype, at least float32; the step, which only `online` counts, is float32 on
         the host, where it is read.
@@ -126,7 +126,7 @@ class RootRule(SpectralRule):
             heavy_ball_([state["momentum_buffer"] for state in states], gradients, momentum=hyperparameters["momentum"])
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
-        """Give the polar factor, by the matrices' own `triples` where they have some."""
+        """Return the polar factor, by the matrices' own `triples` where they have some."""
         if self.coefficients == "table":
             return super().direction(matrix, hyperparameters, lends=lends)
         return polar_factor(
@@ -140,7 +140,7 @@ class RootRule(SpectralRule):
         )
 
     def _fit(self, matrix: Tensor, state: State, hyperparameters: Hyperparameters) -> State:
-        """Give the triples to use, and where they are refitted the step."""
+        """Return the triples to use, and where they are refitted the step."""
         if self.coefficients != "online":
             return {"triples": state["triples"]}
         step = state["step"] + 1
@@ -156,7 +156,7 @@ class RootRule(SpectralRule):
         return {"triples": triples.reshape(state["triples"].shape), "step": step}
 
     def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
-        """Give the new momentum buffer and the matrix to follow."""
+        """Return the new momentum buffer and the matrix to follow."""
         return heavy_ball(buffer, gradient, momentum=hyperparameters["momentum"], nesterov=self.nesterov)
 
     def suppress(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:

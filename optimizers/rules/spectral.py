@@ -60,7 +60,7 @@ class SpectralRule(ABC):
         return None
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step, in the shape, dtype and device of the parameter."""
+        """Return the state before the first step, in the shape, dtype and device of the parameter."""
         return {"momentum_buffer": torch.zeros_like(parameter, memory_format=torch.preserve_format)}
 
     def state_shapes(self, shape: torch.Size) -> dict[str, torch.Size | None]:
@@ -101,7 +101,7 @@ class SpectralRule(ABC):
         return solver.is_iterative and not (solver.reads_shape or base.reads_shape)
 
     def stacked_dtype(self, parameter: Tensor) -> torch.dtype:
-        """Give the dtype in which an optimizer stacks what there is to follow: the parameter's, or its solver's own.
+        """Return the dtype in which an optimizer stacks what there is to follow: the parameter's, or its solver's own.
 
         The latter where the solver divides by Frobenius' norm in bfloat16 on a CPU and nothing else reads the stack: it
         is rounded before the norm is taken instead of after, as in torch.optim.Muon, in half the memory.
@@ -112,11 +112,11 @@ class SpectralRule(ABC):
         return torch.bfloat16 if fits and is_half else parameter.dtype
 
     def factor(self, rows: int, columns: int) -> float | None:
-        """Give the length of an update where the shape alone decides it; None where `scaled` looks at the matrix."""
+        """Return the length of an update where the shape alone decides it; None where `scaled` looks at the matrix."""
         return None
 
     def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Give the matrix whose direction is asked for, and the state with what has been accumulated on the way."""
+        """Return the matrix whose direction is asked for, and the state with what has been accumulated on the way."""
         buffer, followed = self.accumulate(gradient, state["momentum_buffer"], hyperparameters)
         return self.suppress(followed, hyperparameters), {"momentum_buffer": buffer}
 
@@ -147,11 +147,11 @@ class SpectralRule(ABC):
     def finish(
         self, direction: Tensor, followed: Tensor, state: State, hyperparameters: Hyperparameters
     ) -> tuple[Tensor, State]:
-        """Give the update and the new state, from the direction of what `follow` gave, and from its state."""
+        """Return the update and the new state, from the direction of what `follow` gave, and from its state."""
         return self.scaled(direction, followed), state
 
     def accumulate(self, gradient: Tensor, buffer: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Tensor]:
-        """Give the new momentum buffer and the matrix to follow."""
+        """Return the new momentum buffer and the matrix to follow."""
         return average(buffer, gradient, momentum=hyperparameters["momentum"], nesterov=self.nesterov)
 
     def suppress(self, matrix: Tensor, hyperparameters: Hyperparameters) -> Tensor:
@@ -159,7 +159,7 @@ class SpectralRule(ABC):
         return matrix
 
     def direction(self, matrix: Tensor, hyperparameters: Hyperparameters, *, lends: bool = False) -> Tensor:
-        """Give the polar factor; `lends` as for `polar_factor`."""
+        """Return the polar factor; `lends` as for `polar_factor`."""
         solver = SOLVERS[self.solver]
         iteration = {"steps": hyperparameters["ns_steps"]} if solver.takes_steps else {}
         if solver.is_iterative:
@@ -178,7 +178,7 @@ class SpectralRule(ABC):
         )
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:
-        """Give the direction, which belongs to its step alone, its length in place; it is the direction of `matrix`."""
+        """Return the direction of `matrix`, its length set in place; the direction belongs to its step alone."""
         factor = self.factor(matrix.shape[-2], matrix.shape[-1])
         if factor is None:
             raise NotImplementedError(f"a rule has a factor or scales by itself: got {type(self).__name__}")

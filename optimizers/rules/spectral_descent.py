@@ -34,7 +34,7 @@ class SpectralDescentRule(SpectralRule):
     solver: str = "svd"
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step: none."""
+        """Return the state before the first step: none."""
         return {}
 
     def state_shapes(self, shape: torch.Size) -> dict[str, torch.Size | None]:
@@ -42,7 +42,7 @@ class SpectralDescentRule(SpectralRule):
         return {}
 
     def follow(self, gradient: Tensor, state: State, hyperparameters: Hyperparameters) -> tuple[Tensor, State]:
-        """Give the gradient, [..., rows, columns], and the empty state."""
+        """Return the gradient, [..., rows, columns], and the empty state."""
         return gradient, {}
 
     def scaled(self, direction: Tensor, matrix: Tensor) -> Tensor:

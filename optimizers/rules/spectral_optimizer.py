@@ -174,7 +174,7 @@ class SpectralOptimizer(Optimizer):
         group: dict[str, Any],
         rule: SpectralRule,
     ) -> list[tuple[Tensor, State]]:
-        """Give the update and the stacked states yet to be written of each stack, their directions taken together."""
+        """Return the update and the stacked states yet to be written of each stack, their directions taken together."""
         followed = [
             rule.follow_each(gradients, own, group, _memory(stack, place, rule.stacked_dtype(stack[0])))
             for place, (stack, gradients, own) in enumerate(zip(batch, given, owned, strict=True))
@@ -219,7 +219,7 @@ class SpectralOptimizer(Optimizer):
             yield from batches(parameters, merge=merge, cap=0 if group["foreach"] is False else cap)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take on a state, of a pickle or of `load_state_dict`; options that it lacks come from the constructor.
+        """Load a state, of a pickle or of `load_state_dict`; options that it lacks come from the constructor.
 
         Raises:
             ValueError: An illegal option, or a state that is not one of its parameter, with its name and value; the

@@ -109,7 +109,7 @@ def _chosen(first: Tensor, one: _Point, other: _Point) -> _Point:
 
 
 def _stride(point: _Point, damping: Tensor) -> Tensor:
-    """Give δ; the last term keeps the matrix regular where all singular values are zero."""
+    """Return δ; the last term keeps the matrix regular where all singular values are zero."""
     diagonal = point.curvature.diagonal(dim1=-2, dim2=-1)
     damped = point.curvature + torch.diag_embed(damping[:, None] * diagonal + 1e-12)
     stride: Tensor = torch.linalg.solve_ex(damped, -point.gradient).result
@@ -117,7 +117,7 @@ def _stride(point: _Point, damping: Tensor) -> Tensor:
 
 
 def _residuals(triple: Tensor, sigma: Tensor, root: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Give r [fits, residuals] and J [fits, residuals, 3]; a fit that took its steps stands still."""
+    """Return r [fits, residuals] and J [fits, residuals, 3]; a fit that took its steps stands still."""
     grid = torch.linspace(0, 1, NUM_GRID_POINTS, dtype=sigma.dtype, device=sigma.device)
     s, inside = torch.cat([sigma, grid.expand(len(sigma), -1)], dim=-1), sigma.shape[-1]
     slopes = s.new_zeros(*s.shape, 3)

@@ -22,7 +22,7 @@ STACKED_UP_TO: Final = 64 * 64
 
 
 def average(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
-    """Take the exponential moving average; give the new buffer and the vector to follow."""
+    """Compute the exponential moving average, and return the new buffer and the vector to follow."""
     buffer = buffer.lerp(gradient, 1 - momentum)
     return buffer, gradient.lerp(buffer, momentum) if nesterov else buffer
 
@@ -66,7 +66,7 @@ def average_(buffers: list[Tensor], gradients: list[Tensor], *, momentum: float)
 
 
 def heavy_ball(buffer: Tensor, gradient: Tensor, *, momentum: float | Tensor, nesterov: bool) -> tuple[Tensor, Tensor]:
-    """Take the decaying sum; give the new buffer and the vector to follow."""
+    """Compute the decaying sum, and return the new buffer and the vector to follow."""
     buffer = momentum * buffer + gradient
     return buffer, momentum * buffer + gradient if nesterov else buffer
 

@@ -53,7 +53,7 @@ def suppress_outliers(
 
 
 def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile: str = "exact") -> Tensor:
-    """Give the percentile of |entries| of each matrix, between neighbouring ranks by linear interpolation.
+    """Return the percentile of |entries| of each matrix, between neighbouring ranks by linear interpolation.
 
     Args:
         matrix: Shape [..., rows, columns].
@@ -85,12 +85,12 @@ def percentile_threshold(matrix: Tensor, *, percentile: float | Tensor, quantile
 
 
 def sample_size(rows: int, columns: int) -> int:
-    """Give about how many entries of a matrix `sampled` reads; never fewer, and less than four times as many."""
+    """Return about how many entries of a matrix `sampled` reads; never fewer, and less than four times as many."""
     return min(max(rows * columns // 8, FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 def sampling_stride(rows: int, columns: int) -> int:
-    """Give the distance between the entries that `sampled` reads, row by row: prime to the columns, so it meets all."""
+    """Return the distance between entries that `sampled` reads, row by row: prime to the columns, so it meets all."""
     stride = max(1, rows * columns // sample_size(rows, columns))
     while math.gcd(stride, columns) > 1:
         stride -= 1
@@ -105,7 +105,7 @@ def clip_outliers(matrix: Tensor, threshold: Tensor, *, out: Tensor | None = Non
 
 
 def soft_threshold(matrix: Tensor, threshold: Tensor) -> Tensor:
-    """Give the outliers, sign(V) max(|V| − ε, 0): what `clip_outliers` takes away where ε > 0."""
+    """Return the outliers, sign(V) max(|V| − ε, 0): what `clip_outliers` takes away where ε > 0."""
     return matrix.sign() * (matrix.abs() - threshold).clamp(min=0)
 
 
@@ -126,7 +126,7 @@ def check_percentile(percentile: float | Tensor) -> None:
 
 
 def percentile_problem(value: float) -> str | None:
-    """Say what is wrong with a percentile; None where nothing is."""
+    """Return what is wrong with a percentile; None where nothing is."""
     if 0 < value <= 1:
         return None
     if 1 < value <= 100:
@@ -137,7 +137,7 @@ def percentile_problem(value: float) -> str | None:
 def _threshold(
     magnitudes: Tensor, percentile: float | Tensor, *, interpolate: bool, largest: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Give the percentile, and the largest magnitude: `largest` where it is known already."""
+    """Return the percentile, and the largest magnitude: `largest` where it is known already."""
     if not isinstance(percentile, Tensor) and percentile != 1:
         rank = percentile * (magnitudes.shape[-1] - 1)
         return _at_rank(magnitudes, rank if interpolate else round(rank), largest)

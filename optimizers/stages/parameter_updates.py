@@ -41,7 +41,7 @@ def write_(
 
 
 def _is_fit_for_fused(parameters: list[Tensor], directions: Tensor) -> bool:
-    """Say whether the fused kernel, which takes entries as they lie in memory, does what is meant.
+    """Return whether the fused kernel, which takes entries as they lie in memory, does what is meant.
 
     In half precisions torch 2.13's does not, from sixteen entries on: with decay its results are wrong.
     """

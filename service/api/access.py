@@ -51,7 +51,7 @@ class Gate:
 
 
 def token_of(request: Request) -> str:
-    """Give the token with which our pages show that it is they who ask; empty for a caller without a cookie."""
+    """Return the token with which our pages show that it is they who ask; empty for a caller without a cookie."""
     key = request.cookies.get(KEY_COOKIE, "")
     return hmac.new(key.encode(), b"token of the pages", hashlib.sha256).hexdigest() if key else ""
 

@@ -73,21 +73,21 @@ class Caller:
 
     @classmethod
     def of_key(cls, key: KeyRecord) -> Caller:
-        """Give the caller behind a key."""
+        """Return the caller behind a key."""
         return cls(owner=key.owner, role=key.role)
 
     def may_see(self, owner: str) -> bool:
-        """Tell whether a campaign of `owner` exists for this caller."""
+        """Return whether a campaign of `owner` exists for this caller."""
         return self.role is Role.ADMIN or owner == self.owner
 
 
 def context_of(request: Request) -> Context:
-    """Give the context of the application that answers a request."""
+    """Return the context of the application that answers a request."""
     context: Context = request.app.state.context
     return context
 
 
 def caller_of(request: Request) -> Caller:
-    """Give who asks; the route's gate has found it out."""
+    """Return who asks; the route's gate has found it out."""
     caller: Caller = request.state.caller
     return caller

@@ -106,7 +106,7 @@ class BoundedConnection(H11Protocol):
 
     @property
     def _is_spare(self) -> bool:
-        """Tell whether it could end now without an answer being lost that somebody waits for."""
+        """Return whether it could end now without an answer being lost that somebody waits for."""
         has_asked = self.cycle is not None and not self.cycle.response_complete and self._arrival is None
         is_answered = not has_asked and not self.transport.get_write_buffer_size()
         return not self.transport.is_closing() and (self._is_over or is_answered)
@@ -164,7 +164,7 @@ class BoundedConnection(H11Protocol):
 
     @property
     def _ends_at(self) -> float:
-        """Tell when it ends by itself; those that were refused and linger go first."""
+        """Return when it ends by itself; those that were refused and linger go first."""
         timers = [timer for timer in (self._arrival, self.timeout_keep_alive_task) if timer is not None]
         return min((timer.when() for timer in timers), default=0.0)
 

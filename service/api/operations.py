@@ -22,7 +22,7 @@ def healthz() -> Health:
 
 
 def readyz(request: Request) -> JSONResponse:
-    """Tell whether the service can work; what it can do without for a while is named as degraded."""
+    """Return whether the service can work; what it can do without for a while is named as degraded."""
     context = context_of(request)
     try:
         context.ledger.clock()
@@ -34,7 +34,7 @@ def readyz(request: Request) -> JSONResponse:
 
 
 def metrics(request: Request) -> PlainTextResponse:
-    """Give metrics in Prometheus's text format."""
+    """Return metrics in Prometheus's text format."""
     content = generate_latest(request.app.state.registry)
     return PlainTextResponse(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -49,7 +49,7 @@ def query_names(endpoint: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def _is_elsewhere(hint: Any) -> bool:
-    """Tell whether a parameter is read from somewhere else than the query."""
+    """Return whether a parameter is read from somewhere else than the query."""
     return any(
         isinstance(each, params.Header | params.Path | params.Cookie | params.Body | params.Depends)
         for part in (hint, *typing.get_args(hint))

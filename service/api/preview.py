@@ -72,7 +72,7 @@ class Preview(BaseModel):
 
 
 def preview(request: Request, body: Body) -> Preview:
-    """Say what a campaign would do and, where that is known, how long it would take, without storing anything."""
+    """Return what a campaign would do and, where that is known, how long it would take, without storing anything."""
     context, caller = context_of(request), caller_of(request)
     _, specification = read_submission(context, body)
     owner = None if caller.role is Role.ADMIN else caller.owner
@@ -142,7 +142,7 @@ def _measured(
 
 
 def _kind(specification: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Give what decides how long a step takes: everything of the task but how many steps there are."""
+    """Return what decides how long a step takes: everything of the task but how many steps there are."""
     task = {name: value for name, value in specification["task"].items() if name != "steps"}
     return task, specification.get("precision"), specification["resources"].get("cpus")
 

@@ -26,7 +26,7 @@ class Standings:
         self._lock = threading.Lock()
 
     def has_room(self, submission: Submission, summary: Summary) -> bool:
-        """Tell whether the leaderboard of a campaign is kept, or can be without another being forgotten for it."""
+        """Return whether the leaderboard of a campaign is kept, or can be without another being forgotten for it."""
         with self._lock:
             if submission.campaign_id in self._kept:
                 return True
@@ -34,7 +34,7 @@ class Standings:
         return num_kept + sum(each.num_trials for each in summary.tallies) <= _MOST_TRIALS
 
     def of(self, ledger: ServiceLedger, submission: Submission) -> tuple[ArmStanding, ...]:
-        """Give a campaign's standings as of `submission.campaign.sequence` or later."""
+        """Return a campaign's standings as of `submission.campaign.sequence` or later."""
         campaign = submission.campaign
         with self._lock:
             if campaign.campaign_id not in self._kept:
@@ -85,7 +85,7 @@ class Summaries:
     def of(
         self, ledger: ServiceLedger, submissions: Sequence[Submission], *, standings: Standings
     ) -> dict[str, Summary]:
-        """Give campaigns' summaries, by id, as of their sequence or later.
+        """Return campaigns' summaries, by id, as of their sequence or later.
 
         Args:
             ledger: The truth.

@@ -18,7 +18,7 @@ from spectune.service.tracking.links import MLFLOW
 
 
 def read_campaign_tracking(request: Request, campaign_id: str) -> CampaignTracking:
-    """Tell where in MLflow a campaign's run, its trials' curves and its best trials side by side are."""
+    """Return where in MLflow a campaign's run, its trials' curves and its best trials side by side are."""
     campaign, context = find(request, campaign_id).campaign, context_of(request)
     if context.pages is None:
         return CampaignTracking(problem="this service keeps no tracker")
@@ -31,7 +31,7 @@ def read_campaign_tracking(request: Request, campaign_id: str) -> CampaignTracki
 
 
 def read_trial_tracking(request: Request, campaign_id: str, number: TrialNumber) -> TrialTracking:
-    """Tell where in MLflow a trial's run is."""
+    """Return where in MLflow a trial's run is."""
     campaign, context = find(request, campaign_id).campaign, context_of(request)
     context.ledger.trial(campaign_id, number)
     if context.pages is None:

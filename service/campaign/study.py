@@ -99,7 +99,7 @@ class ArmStudy:
     # Asking
 
     def ask(self) -> Point | None:
-        """Give the next point, which was never given before; None where `no_point` tells why."""
+        """Return the next point, which was never given before; None where `no_point` tells why."""
         if self.no_point is not None:
             return None
         point = self._next_point(len(self._points))
@@ -186,7 +186,7 @@ class ArmStudy:
             self._enter(point, seeds)
 
     def history(self) -> list[tuple[Point, dict[int, SeedHistory]]]:
-        """Give the plain data that `restore` takes."""
+        """Return the plain data that `restore` takes."""
         return [(point, dict(enumerate(seeds))) for point, seeds in zip(self._points, self._histories, strict=True)]
 
     # Inside

@@ -25,7 +25,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def take(self) -> bool:
-        """Tell whether there was an interrupt that was not taken yet, and take it."""
+        """Return whether there was an interrupt that was not taken yet, and take it."""
         if self._untaken == 0:
             return False
         self._untaken -= 1

@@ -39,7 +39,7 @@ def outcome_document(
     wall_seconds: float,
     observations: Sequence[Observation] = (),
 ) -> dict[str, Any]:
-    """Give the outcome as JSON-plain values.
+    """Return the outcome as JSON-plain values.
 
     Args:
         specification: What was asked for.
@@ -111,7 +111,7 @@ def show_tracking(console: Console, *, data: DataDirectory, pages: CampaignPages
 
 
 def _title(specification: Specification) -> str:
-    """Say what the values of the table are, and how they were obtained."""
+    """Return what the values of the table are, and how they were obtained."""
     seeds, finals = specification.search.seeds, specification.finals
     searched = f"mean of {seeds} seeds ± 95 % interval" if seeds > 1 else "one seed"
     judged = f"finals: mean of {finals.seeds} new seeds ± 95 % interval" if finals else ""

@@ -186,7 +186,7 @@ def _stored_logs(root: Path, campaign_id: str, trial: int | None) -> str:
 
 
 def tracking_lines(tracking: dict[str, Any]) -> list[str]:
-    """Say where in MLflow a campaign can be looked at, or why nobody knows."""
+    """Return where in MLflow a campaign can be looked at, or why nobody knows."""
     untold = [text] if (text := untold_text(tracking["num_untold"])) else []
     if tracking["problem"] is not None:
         return [f"MLflow: {tracking['problem']}", *untold]

@@ -67,7 +67,7 @@ def _refuse_unreachable(mlflow_uri: str | None) -> None:
 
 
 def _existing(data_dir: Path, settings: Settings) -> DataDirectory:
-    """Give a data directory that has been used; nothing is created."""
+    """Return a data directory that has been used; nothing is created."""
     data = DataDirectory.at(data_dir)
     if settings.database_url is None and not data.ledger.is_file():
         raise DataDirectoryError(f"no campaign was ever run in this data directory: got {data.root}")

@@ -222,7 +222,7 @@ class Reconciler:
                     self._asked.add(asked)
 
     def _driver(self, submission: Submission) -> LastingDriver | None:
-        """Give the driver of a campaign's current attempt, found again where this process does not know it."""
+        """Return the driver of a campaign's current attempt, found again where this process does not know it."""
         attempt = _attempt(submission)
         if attempt not in self._drivers:
             found = self._launcher.find(*attempt)

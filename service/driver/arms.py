@@ -68,7 +68,7 @@ class Arm:
         return [self._enter(trial) for trial in self._extra()]
 
     def can_draw(self) -> bool:
-        """Tell whether there would be new trials now."""
+        """Return whether there would be new trials now."""
         return (self._has_room() and self._study.no_point is None) or self._is_extra_due()
 
     def num_drawable(self) -> int:
@@ -87,16 +87,16 @@ class Arm:
         return self._study.most_open * self._num_seeds
 
     def may_draw(self) -> bool:
-        """Tell whether there would be new trials now or later."""
+        """Return whether there would be new trials now or later."""
         return (self._has_room() and self._study.no_point in (None, NoPoint.WAITING)) or self._has_extra
 
     def _has_room(self) -> bool:
-        """Tell whether the arm's share of the budget has room for a point."""
+        """Return whether the arm's share of the budget has room for a point."""
         room = self._specification.trials_per_arm
         return room is None or len(self._trials) + self._num_seeds <= room
 
     def _is_extra_due(self) -> bool:
-        """Tell whether the search has ended and what is beyond it has not begun."""
+        """Return whether the search has ended and what is beyond it has not begun."""
         is_asked = not self._has_room() or self._study.no_point not in (None, NoPoint.WAITING)
         return self._has_extra and is_asked and all(trial.state.is_terminal for trial in self._searched())
 

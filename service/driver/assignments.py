@@ -41,7 +41,7 @@ class AssignmentMaker:
         return Assignment(trial.number, setting, self._report_steps, is_new=trial.is_new, is_alone=is_alone)
 
     def setting(self, *, arm: int, config: Mapping[str, Any], seed_index: int) -> TrialSetting:
-        """Say what a trial trains and how.
+        """Return what a trial trains and how.
 
         Args:
             arm: Index of its arm.

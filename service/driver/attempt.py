@@ -1,4 +1,4 @@
-"""One attempt from claim to exit code: wires ledger, spool, dispatcher, Ray and conductor, and tells the outcome."""
+"""One attempt from claim to exit code: wires ledger, spool, scheduler, Ray and event loop, and tells the outcome."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class DriverAttempt:
             ledger, campaign_id, number, resources=specification.resources, machines=living_machines
         )
         self._stopped = threading.Event()
-        self._conductor: EventLoop | None = None
+        self._event_loop: EventLoop | None = None
         self._stop: StopKind | None = None
         self._stop_asked_at: float | None = None
 
@@ -91,8 +91,8 @@ class DriverAttempt:
         if self._stop is None:
             self._stop, self._stop_asked_at = kind, time.monotonic()
             self._stopped.set()
-        if self._conductor is not None:
-            self._conductor.stop(self._stop)
+        if self._event_loop is not None:
+            self._event_loop.stop(self._stop)
 
     def stop_as_asked(self) -> None:
         """Stop as the ledger says: a cancelled campaign cancels, any other pauses and keeps its checkpoints."""
@@ -114,7 +114,7 @@ class DriverAttempt:
         lanes = SlotCapacity(arms, members=self._specification.members(), num_slots=self._num_workers)
         for event in self._ledger.events(self._campaign_id, "shrunk"):
             lanes.bound(event.body["arm"], event.body["members"])
-        dispatcher = Scheduler(
+        scheduler = Scheduler(
             arms,
             lanes=lanes,
             assignment=maker.assignment,
@@ -122,30 +122,30 @@ class DriverAttempt:
             limit=self._limit_from_now(),
             shares_seconds=self._specification.budget.is_in_seconds,
         )
-        first = dispatcher.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
+        first = scheduler.restore(self._ledger.trials(self._campaign_id), self._ledger.observations(self._campaign_id))
         spool = Spool(self._data.spool(self._campaign_id, self._number))
         writer = Writer(self._ledger, self._campaign_id, self._number)
         board = start_board()
-        conductor = EventLoop(dispatcher, spool=spool, writer=writer, board=ActorBoard(board))
-        conductor.start(first)
-        self._conductor = conductor
-        writer.on_stops = conductor.stop_trials
+        event_loop = EventLoop(scheduler, spool=spool, writer=writer, board=ActorBoard(board))
+        event_loop.start(first)
+        self._event_loop = event_loop
+        writer.on_stops = event_loop.stop_trials
         if self._stop is not None:
-            conductor.stop(self._stop)
-        self._capacity.wait(is_over=conductor.is_over, woken=self._stopped)
-        if not conductor.is_over():
-            self._run_slots(conductor, board)
-        conductor.close()
+            event_loop.stop(self._stop)
+        self._capacity.wait(is_over=event_loop.is_over, woken=self._stopped)
+        if not event_loop.is_over():
+            self._run_slots(event_loop, board)
+        event_loop.close()
         spool.close()
         is_complete = writer.close(timeout_seconds=CLOSE_SECONDS)
         if self._stop is not None:  # else what is done is done, and need not wait until Ray's own processes have ended
             self._end_ray()
-        return self._conclude(conductor, writer, is_complete, dispatcher.exhausted, arms)
+        return self._conclude(event_loop, writer, is_complete, scheduler.exhausted, arms)
 
-    def _run_slots(self, conductor: EventLoop, board: object) -> None:
+    def _run_slots(self, event_loop: EventLoop, board: object) -> None:
         resources = self._specification.resources
         run_slots(
-            conductor,
+            event_loop,
             board=board,
             num_workers=self._num_workers,
             options=SlotOptions(
@@ -161,7 +161,7 @@ class DriverAttempt:
                 output=str(self._data.output(self._campaign_id) / f"attempt-{self._number}"),
             ),
             folder=self._data.tune(self._campaign_id, self._number),
-            stop_asked_at=lambda: self._stop_asked_at or conductor.limited_at,
+            stop_asked_at=lambda: self._stop_asked_at or event_loop.limited_at,
         )
 
     def _limit_from_now(self) -> SpendingLimit:
@@ -179,10 +179,10 @@ class DriverAttempt:
         )
 
     def _conclude(
-        self, conductor: EventLoop, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]
+        self, event_loop: EventLoop, writer: Writer, is_complete: bool, spent: Exhausted | None, arms: Sequence[Arm]
     ) -> ExitCode:
         """Turn how the attempt went into the campaign's state and an exit code."""
-        failure = conductor.failure or writer.failure
+        failure = event_loop.failure or writer.failure
         if isinstance(failure, FencedError):
             raise failure
         if failure is not None or not is_complete:

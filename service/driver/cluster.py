@@ -31,7 +31,7 @@ _PATIENCE_SECONDS = 120.0
 _ANSWER_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 _TRIES = 5
-_OBJECT_STORE_BYTES = 100 * 1024**2  # verdicts and reports are small; data are memory-mapped files
+_OBJECT_STORE_BYTES = 100 * 1024**2  # commands and reports are small; data are memory-mapped files
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the dispatcher decides, and what it knows of each slot."""
+"""What the scheduler decides, and what it knows of each slot."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Decision:
     """What to write down first and what to tell slots then."""
 
     records: list[Record] = field(default_factory=list)
-    verdicts: list[tuple[str, int, SlotCommand]] = field(default_factory=list)
+    commands: list[tuple[str, int, SlotCommand]] = field(default_factory=list)
 
 
 @dataclass
 class SlotState:
-    """A slot's state: its members, and the number of the verdict that it waits for."""
+    """A slot's state: its members, and the number of the command that it waits for."""
 
     name: str
     place: str  # the machine that it runs on
@@ -29,7 +29,7 @@ class SlotState:
     held: set[int] = field(default_factory=set)  # members that wait at a rung for others
     waits_for: int | None = 0
     evict: tuple[int, ...] = ()
-    entering: list[ArmTrial] = field(default_factory=list)  # members that the slot is told of with its next verdict
+    entering: list[ArmTrial] = field(default_factory=list)  # members that the slot is told of with its next command
     under_way: dict[int, float] = field(default_factory=dict)  # arms that train now, and what that costs at least
     is_retired: bool = False  # its worker is not trusted any more
 
@@ -44,7 +44,7 @@ class SlotState:
         return {trial.arm.index for trial in self.members.values()}
 
     def remove_member(self, number: int) -> ArmTrial:
-        """Let a member leave; the slot is told so with its next verdict."""
+        """Let a member leave; the slot is told so with its next command."""
         self.held.discard(number)
         self.evict += (number,)
         trial = self.members.pop(number)

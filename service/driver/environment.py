@@ -22,7 +22,7 @@ VARIABLES = (
     Variable(
         "TUNE_GLOBAL_CHECKPOINT_S", "1000000000", "a new attempt is rebuilt from the ledger, never from snapshots"
     ),
-    Variable("TUNE_DISABLE_SIGINT_HANDLER", "1", "our own handler stops the campaign by a verdict"),
+    Variable("TUNE_DISABLE_SIGINT_HANDLER", "1", "our own handler stops the campaign by a command"),
     Variable(
         "TUNE_MAX_PENDING_TRIALS_PG", "1000", "with a searcher of one's own Tune starts slots one by one otherwise"
     ),

@@ -59,7 +59,7 @@ class EventLog:
         return entries.trial_lost(trial=trial.number, reason=reason, message=message, at=self._now())
 
     def observation(self, trial: ArmTrial, report: MemberReport) -> Record:
-        """Say what a trial reported."""
+        """Return what a trial reported."""
         return entries.observation(
             trial=trial.number,
             step=report.step,
@@ -70,11 +70,11 @@ class EventLog:
         )
 
     def device_seconds(self, trial: ArmTrial, report: MemberReport) -> Record:
-        """Say what a trial used without an observation."""
+        """Return what a trial used without an observation."""
         return entries.device_seconds(trial=trial.number, seconds=report.seconds, at=report.produced_at)
 
     def planned(self, trial: ArmTrial, plan: Plan) -> Record:
-        """Say how many of a trial's arm train together."""
+        """Return how many of a trial's arm train together."""
         return entries.planned(trial=trial.number, arm=trial.arm.index, plan=plan.document(), at=self._now())
 
     def shrunk(self, trial: ArmTrial, num_members: int, message: str) -> Record:
@@ -88,7 +88,7 @@ class EventLog:
         return entries.quarantined(trial=trial.number, message=message, at=self._now())
 
     def fusion_checked(self, trial: ArmTrial, check: FusionCheck) -> Record:
-        """Say how exact a fused step of a trial was."""
+        """Return how exact a fused step of a trial was."""
         return entries.fusion_checked(
             trial=trial.number,
             arm=trial.arm.index,

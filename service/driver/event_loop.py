@@ -1,7 +1,7 @@
-"""The driver's one thread of decisions: stimuli in, spool, then verdicts.
+"""The driver's one thread of decisions: stimuli in, spool, then commands.
 
-Tune's callbacks only put stimuli into a queue. This thread takes them one after the other, lets the dispatcher decide,
-forces the decision's records to the spool, hands them to the ledger's writer, and only then posts the verdicts. If it
+Tune's callbacks only put stimuli into a queue. This thread takes them one after the other, lets the scheduler decide,
+forces the decision's records to the spool, hands them to the ledger's writer, and only then posts the commands. If it
 cannot go on (the disk is full, another attempt has taken over), it tells every slot to end and keeps the reason.
 """
 
@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class Board(Protocol):
-    """Where verdicts are given."""
+    """Where commands are given."""
 
-    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
-        """Give the verdict on a slot's report."""
+    def post(self, slot: str, number: int, command: SlotCommand) -> None:
+        """Give the command on a slot's report."""
 
     def stop(self) -> None:
         """Ask every slot to interrupt its stretch."""
@@ -47,9 +47,9 @@ class ActorBoard:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
-        """Give the verdict on a slot's report."""
-        self._actor.post.remote(slot, number, cloudpickle.dumps(verdict))
+    def post(self, slot: str, number: int, command: SlotCommand) -> None:
+        """Give the command on a slot's report."""
+        self._actor.post.remote(slot, number, cloudpickle.dumps(command))
 
     def stop(self) -> None:
         """Ask every slot to interrupt its stretch."""
@@ -63,32 +63,32 @@ class _Stimulus:
 
 
 class EventLoop:
-    """Carries stimuli to the dispatcher and its decisions to the world.
+    """Carries stimuli to the scheduler and its decisions to the world.
 
     Args:
-        dispatcher: Who decides.
-        spool: What must be on disk before anybody acts on it.
-        writer: Who brings it to the ledger.
-        board: Where verdicts are given.
+        scheduler: Makes the decisions.
+        spool: Holds the records of a decision on disk before its commands are given.
+        writer: Enters them into the ledger.
+        board: Where commands are given.
     """
 
-    def __init__(self, dispatcher: Scheduler, *, spool: Spool, writer: Writer, board: Board) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, scheduler: Scheduler, *, spool: Spool, writer: Writer, board: Board) -> None:
+        self._scheduler = scheduler
         self._spool = spool
         self._writer = writer
         self._board = board
         self._position = spool.append(())
         self._stimuli: queue.SimpleQueue[_Stimulus | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._slots: dict[str, int] = {}  # open slots and the number of the verdict that each may wait for
+        self._slots: dict[str, int] = {}  # open slots and the number of the command that each may wait for
         self._barren_losses = 0
         self._looked_at = time.monotonic()
         self._limited_at: float | None = None
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
 
     def start(self, first: Decision) -> None:
-        """Begin with what a restored dispatcher decided."""
+        """Begin with what a restored scheduler decided."""
         self._carry_out(first)
         self._thread.start()
 
@@ -104,7 +104,7 @@ class EventLoop:
         """A slot's worker is there, on some machine, and asks for work."""
         with self._lock:
             self._slots[slot] = 0
-        self._put("open", lambda: self._dispatcher.open_slot(slot, place, execution))
+        self._put("open", lambda: self._scheduler.open_slot(slot, place, execution))
 
     def take(self, slot: str, report: SlotReport) -> None:
         """A slot reported."""
@@ -116,7 +116,7 @@ class EventLoop:
         """A slot ended as it was told to."""
         with self._lock:
             self._slots.pop(slot, None)
-        self._put("close", lambda: self._dispatcher.close_slot(slot))
+        self._put("close", lambda: self._scheduler.close_slot(slot))
 
     def lose_slot(self, slot: str, message: str) -> None:
         """A slot's worker is gone."""
@@ -130,7 +130,7 @@ class EventLoop:
 
     def stop_trials(self, numbers: Sequence[int]) -> None:
         """Users want these trials to end; harmless when repeated."""
-        self._put("stop trials", lambda: self._dispatcher.stop_trials(numbers))
+        self._put("stop trials", lambda: self._scheduler.stop_trials(numbers))
 
     def settle(self, timeout_seconds: float) -> None:
         """Wait until whatever was put before is carried out, but no longer than that."""
@@ -153,19 +153,19 @@ class EventLoop:
     def num_slots_wanted(self) -> int:
         """Count the slots for which there is work."""
         with self._lock:
-            return 0 if self._failure is not None else self._dispatcher.num_slots_wanted()
+            return 0 if self._failure is not None else self._scheduler.num_slots_wanted()
 
     def quarantined(self) -> frozenset[str]:
         """The machines on which no slot is to be opened."""
         with self._lock:
-            return self._dispatcher.quarantined
+            return self._scheduler.quarantined
 
     def is_over(self) -> bool:
-        """Tell whether every slot has ended and nothing is left to do."""
+        """Return whether every slot has ended and nothing is left to do."""
         with self._lock:
             if self._failure is not None:
                 return not self._slots
-            return self._stimuli.empty() and self._dispatcher.is_over() and not self._slots
+            return self._stimuli.empty() and self._scheduler.is_over() and not self._slots
 
     # What stimuli do
 
@@ -176,15 +176,15 @@ class EventLoop:
         self._barren_losses += 1
         if self._barren_losses >= MAX_BARREN_LOSSES:
             raise RuntimeError(f"{MAX_BARREN_LOSSES} workers in a row were lost before any report; the last: {message}")
-        return self._dispatcher.lose(slot, message)
+        return self._scheduler.lose(slot, message)
 
     def _take(self, slot: str, report: SlotReport) -> Decision:
         self._barren_losses = 0
-        return self._dispatcher.take(slot, report)
+        return self._scheduler.take(slot, report)
 
     def _stop(self, kind: StopKind) -> Decision | None:
         self._board.stop()
-        return None if self._dispatcher.is_stopping else self._dispatcher.stop(kind)
+        return None if self._scheduler.is_stopping else self._scheduler.stop(kind)
 
     # The thread
 
@@ -216,19 +216,19 @@ class EventLoop:
             self._fail(error)
 
     def _look_at_clock(self) -> None:
-        """Let the dispatcher check what time has used up, about once a second."""
+        """Let the scheduler check what time has used up, about once a second."""
         if self._failure is None and time.monotonic() - self._looked_at >= _CHECK_SECONDS:
             self._looked_at = time.monotonic()
-            self._act(_Stimulus("clock", self._dispatcher.check_limits))
+            self._act(_Stimulus("clock", self._scheduler.check_limits))
 
     def _carry_out(self, decision: Decision) -> None:
         first = self._position + 1
         if decision.records:
             self._position = self._spool.append(decision.records)
             self._writer.put(first, decision.records)
-        for slot, number, verdict in decision.verdicts:
-            self._board.post(slot, number, verdict)
-        if self._dispatcher.exhausted is not None and self._limited_at is None:
+        for slot, number, command in decision.commands:
+            self._board.post(slot, number, command)
+        if self._scheduler.exhausted is not None and self._limited_at is None:
             self._limited_at = time.monotonic()
             self._board.stop()
 

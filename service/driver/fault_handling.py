@@ -22,25 +22,25 @@ class FaultHandling:
 
     Args:
         lanes: How many trials fit into a slot.
-        failures: Whose fault failures are.
-        write: Makes the records.
+        fault_policy: Whose fault failures are.
+        event_log: Makes the records.
     """
 
-    def __init__(self, lanes: SlotCapacity, failures: FaultPolicy, write: EventLog) -> None:
+    def __init__(self, lanes: SlotCapacity, fault_policy: FaultPolicy, event_log: EventLog) -> None:
         self._lanes = lanes
-        self._failures = failures
-        self._write = write
+        self._fault_policy = fault_policy
+        self._event_log = event_log
 
     def of_measurements(self, slot: SlotState, report: SlotReport) -> list[Record]:
         """Learn how many trials are best trained together, and whether an arm's fused steps are exact."""
         records = []
         for number, plan in report.plans.items():
             self._lanes.learn(slot.members[number].arm.index, plan.num_members)
-            records.append(self._write.planned(slot.members[number], plan))
+            records.append(self._event_log.planned(slot.members[number], plan))
         for number, check in report.checks.items():
             if not check.holds:  # no further trial of the arm is fused
                 self._lanes.distrust(slot.members[number].arm.index)
-            records.append(self._write.fusion_checked(slot.members[number], check))
+            records.append(self._event_log.fusion_checked(slot.members[number], check))
         return records
 
     def of_failures(self, slot: SlotState, reports: Sequence[MemberReport]) -> list[Record]:
@@ -51,11 +51,11 @@ class FaultHandling:
         suspect = {number: message for number, message in failed.items() if not is_out_of_memory(message)}
         has_reached = any(each.ending in (TrialEnding.REACHED, TrialEnding.DIVERGED) for each in reports)
         tracebacks = list(suspect.values())
-        if self._failures.enter_report(slot.name, slot.place, failures=tracebacks, has_reached=has_reached):
+        if self._fault_policy.enter_report(slot.name, slot.place, failures=tracebacks, has_reached=has_reached):
             slot.is_retired = True
             last = slot.members[next(reversed(suspect))]
             message = f"slot {slot.name} gets another worker, for of this one came only failures; the last: "
-            records.append(self._write.quarantined(last, message + tracebacks[-1]))
+            records.append(self._event_log.quarantined(last, message + tracebacks[-1]))
             records += self._of_bad_worker(slot, last, tracebacks[-1])
         return records
 
@@ -79,11 +79,11 @@ class FaultHandling:
         return self._shrunk(self._lanes.lose(trials, is_out_of_memory=is_memory), trials, message)
 
     def _of_bad_worker(self, slot: SlotState, trial: ArmTrial, last: str) -> list[Record]:
-        if not self._failures.lose_worker(slot.place):
+        if not self._fault_policy.lose_worker(slot.place):
             return []
         message = f"machine {slot.place} gets no further worker, for they ended one after the other; the last: {last}"
-        return [self._write.quarantined(trial, message)]
+        return [self._event_log.quarantined(trial, message)]
 
     def _shrunk(self, halved: Mapping[int, int], trials: Sequence[ArmTrial], message: str) -> list[Record]:
         first = {trial.arm.index: trial for trial in reversed(trials)}
-        return [self._write.shrunk(first[arm], number, message) for arm, number in halved.items()]
+        return [self._event_log.shrunk(first[arm], number, message) for arm, number in halved.items()]

@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def is_out_of_memory(message: str) -> bool:
-    """Tell whether memory is what was lacking."""
+    """Return whether memory is what was lacking."""
     return _OUT_OF_MEMORY.search(message) is not None
 
 

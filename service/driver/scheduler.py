@@ -1,8 +1,8 @@
 """Who trains what: hands trials to slots, takes their reports, and decides what happens next.
 
-The dispatcher touches neither Ray nor disk nor clock. Each stimulus (a slot opened, reported, was lost; the campaign is
-to stop) returns a `Decision`: records to be put on the spool first, and verdicts to be given afterwards. A slot whose
-next work is not known yet gets its verdict with a later decision. Trial numbers do not depend on the order of work
+The scheduler touches neither Ray nor disk nor clock. Each stimulus (a slot opened, reported, was lost; the campaign is
+to stop) returns a `Decision`: records to be put on the spool first, and commands to be given afterwards. A slot whose
+next work is not known yet gets its command with a later decision. Trial numbers do not depend on the order of work
 (`naming.trial_number`).
 """
 
@@ -59,15 +59,15 @@ class Scheduler:
         shares_seconds: bool = False,
     ) -> None:
         self._arms = arms
-        self._write = EventLog(now)
+        self._event_log = EventLog(now)
         self._slots: dict[str, SlotState] = {}
-        self._seating = TrialQueue(
+        self._trial_queue = TrialQueue(
             arms, lanes, self._slots, head_start_seconds=0.0 if shares_seconds else HEAD_START_SECONDS
         )
         self._turns = Turns(arms, self._slots, lanes, assignment=assignment, waits=shares_seconds)
-        self._failures = FaultPolicy()
-        self._lessons = FaultHandling(lanes, self._failures, self._write)
-        self._moves = TrialTransitions(self._seating, lanes, self._failures, self._write)
+        self._fault_policy = FaultPolicy()
+        self._fault_handling = FaultHandling(lanes, self._fault_policy, self._event_log)
+        self._transitions = TrialTransitions(self._trial_queue, lanes, self._fault_policy, self._event_log)
         self._stop: StopKind | None = None
         self._unwanted: set[int] = set()
         self._limit = limit
@@ -82,12 +82,12 @@ class Scheduler:
             mine = [trial for trial in trials if trial.arm == index]
             numbers = {trial.number for trial in mine}
             made = arm.restore(mine, [each for each in observations if each.trial in numbers])
-            decision.records += [self._write.created(trial) for trial in made]
+            decision.records += [self._event_log.created(trial) for trial in made]
         for trial in [trial for arm in self._arms for trial in arm.unfinished()]:
             if trial.state is TrialState.RUNNING:
-                decision.records.append(self._moves.requeue(trial, "the attempt before ended under it"))
+                decision.records.append(self._transitions.requeue(trial, "the attempt before ended under it"))
             else:
-                self._seating.wait(trial)
+                self._trial_queue.wait(trial)
         return self.check_limits(decision)
 
     def open_slot(self, slot: str, place: str = "", execution: Execution | None = None) -> Decision:
@@ -101,12 +101,12 @@ class Scheduler:
         state = self._slots[slot]
         state.waits_for = report.number
         self._turns.enter(state, report)
-        decision.records += self._lessons.of_measurements(state, report)
+        decision.records += self._fault_handling.of_measurements(state, report)
         for member in report.members:
             assert member.trial in state.members, f"slot {slot} has {sorted(state.members)}: got {member.trial}"
         members = [with_objectives(state.members[each.trial], each) for each in report.members]
-        decision.records += self._lessons.of_failures(state, members)
-        members = [self._lessons.blamed(state, each) for each in members]
+        decision.records += self._fault_handling.of_failures(state, members)
+        members = [self._fault_handling.blamed(state, each) for each in members]
         for member in members:
             self._enter(state.members[member.trial], member, decision)
         for member in members:
@@ -120,9 +120,9 @@ class Scheduler:
         decision = Decision()
         state = self._slots.pop(slot, None)
         if state is not None:  # else it died before it asked for work
-            decision.records += self._lessons.of_loss(state, message)
+            decision.records += self._fault_handling.of_loss(state, message)
             members, held = state.members.values(), state.held
-            decision.records += [self._moves.lose(each, message, is_held=each.number in held) for each in members]
+            decision.records += [self._transitions.lose(each, message, is_held=each.number in held) for each in members]
         return self._serve(decision)
 
     def check_limits(self, decision: Decision | None = None) -> Decision:
@@ -146,9 +146,9 @@ class Scheduler:
         """Users want these trials to end: those that train do so with their next report."""
         self._unwanted.update(numbers)
         decision = Decision()
-        for trial in [each for each in self._seating.waiting if each.number in self._unwanted]:
-            self._seating.waiting.remove(trial)
-            decision.records.append(self._moves.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
+        for trial in [each for each in self._trial_queue.waiting if each.number in self._unwanted]:
+            self._trial_queue.waiting.remove(trial)
+            decision.records.append(self._transitions.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
         for state in self._slots.values():
             if state.waits_for is not None:
                 self._stop_unwanted(state, decision)
@@ -164,16 +164,16 @@ class Scheduler:
     @property
     def quarantined(self) -> frozenset[str]:
         """The machines on which no slot is to be opened."""
-        return self._failures.quarantined
+        return self._fault_policy.quarantined
 
     def num_slots_wanted(self) -> int:
         """Count the slots that have work or could get it now; there may be fewer, for a slot takes its share."""
         if self._stop is not None:
             return 0
-        return sum(bool(state.members) for state in self._slots.values()) + self._seating.num_to_come()
+        return sum(bool(state.members) for state in self._slots.values()) + self._trial_queue.num_to_come()
 
     def is_over(self) -> bool:
-        """Tell whether nothing is left to do: every slot has ended and no work is open."""
+        """Return whether nothing is left to do: every slot has ended and no work is open."""
         return not self._slots and self.num_slots_wanted() == 0
 
     # Reports
@@ -181,11 +181,11 @@ class Scheduler:
     def _enter(self, trial: ArmTrial, report: MemberReport, decision: Decision) -> None:
         """Write down what a member did."""
         if report.metrics and report.step > trial.last_step:
-            decision.records.append(self._write.observation(trial, report))
+            decision.records.append(self._event_log.observation(trial, report))
             trial.num_losses = 0
             trial.arm.observe(trial, report.step, report.metrics)
         elif report.seconds > 0:
-            decision.records.append(self._write.device_seconds(trial, report))
+            decision.records.append(self._event_log.device_seconds(trial, report))
         trial.arm.charge(trial, report.seconds)
 
     def _judge(self, state: SlotState, numbers: Sequence[int], decision: Decision) -> None:
@@ -201,10 +201,10 @@ class Scheduler:
             state.held.add(trial.number)
         elif fate is Fate.COMPLETE:
             state.remove_member(trial.number)
-            decision.records.append(self._moves.end(trial, TrialEvent.COMPLETE, "end_of_schedule", reason))
+            decision.records.append(self._transitions.end(trial, TrialEvent.COMPLETE, "end_of_schedule", reason))
         elif fate is Fate.STOP:
             state.remove_member(trial.number)
-            decision.records.append(self._moves.end(trial, TrialEvent.STOP, "stopping_rule", reason))
+            decision.records.append(self._transitions.end(trial, TrialEvent.STOP, "stopping_rule", reason))
 
     def _settle(self, state: SlotState, report: MemberReport, decision: Decision) -> None:
         """Move a member whose stretch did not reach its step."""
@@ -213,11 +213,11 @@ class Scheduler:
         trial = state.remove_member(report.trial)
         match report.ending:
             case TrialEnding.DIVERGED:
-                record = self._moves.end(trial, TrialEvent.DIVERGE, "diverged", report.message)
+                record = self._transitions.end(trial, TrialEvent.DIVERGE, "diverged", report.message)
             case TrialEnding.FAILED:
-                record = self._moves.fail(trial, state.name, report.message)
+                record = self._transitions.fail(trial, state.name, report.message)
             case TrialEnding.LOST:
-                record = self._moves.lose(trial, report.message)
+                record = self._transitions.lose(trial, report.message)
             case _:
                 assert_never(report.ending)
         decision.records.append(record)
@@ -226,12 +226,12 @@ class Scheduler:
         """End members that users want to end; to the search they are as if they had never been tried."""
         for number in sorted(self._unwanted.intersection(state.members)):
             trial = state.remove_member(number)
-            decision.records.append(self._moves.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
+            decision.records.append(self._transitions.end(trial, TrialEvent.CANCEL, STOPPED_BY_USER))
 
     # Serving slots
 
     def _serve(self, decision: Decision) -> Decision:
-        """Give every slot that waits its verdict, as far as it is known now."""
+        """Assign every waiting slot its command, as far as it is known now."""
         num_known = -1
         while num_known < len(decision.records):  # an end may let others go on that waited
             num_known = len(decision.records)
@@ -242,8 +242,8 @@ class Scheduler:
             if state.waits_for is not None:
                 self._serve_slot(state, decision)
         if self._stop in (StopKind.CANCEL, StopKind.LIMIT):
-            decision.records += [self._cancelled(trial) for trial in self._seating.waiting]
-            self._seating.waiting.clear()
+            decision.records += [self._cancelled(trial) for trial in self._trial_queue.waiting]
+            self._trial_queue.waiting.clear()
         return decision
 
     def _staff(self, state: SlotState, decision: Decision) -> None:
@@ -258,29 +258,29 @@ class Scheduler:
             self._fill(state, decision)
 
     def _serve_slot(self, state: SlotState, decision: Decision) -> None:
-        """Give one slot its verdict, if there is one to give."""
+        """Give one slot its command, if there is one to give."""
         if state.is_busy or state.entering:
-            if verdict := self._turns.verdict(state):
-                self._give(state, verdict, decision)
-        elif not state.members and self._seating.will_nothing_come(state):
+            if command := self._turns.command(state):
+                self._give(state, command, decision)
+        elif not state.members and self._trial_queue.will_nothing_come(state):
             self._give(state, SlotCommand(finish=True), decision)
 
-    def _give(self, state: SlotState, verdict: SlotCommand, decision: Decision) -> None:
+    def _give(self, state: SlotState, command: SlotCommand, decision: Decision) -> None:
         assert state.waits_for is not None
-        decision.verdicts.append((state.name, state.waits_for, replace(verdict, evict=state.evict)))
+        decision.commands.append((state.name, state.waits_for, replace(command, evict=state.evict)))
         state.waits_for, state.evict = None, ()
 
     def _fill(self, state: SlotState, decision: Decision) -> None:
         """Take trials into a slot until it is full or has its share of the work."""
-        share = self._seating.fair_share()
+        share = self._trial_queue.fair_share()
         while True:
-            trial, drawn = self._seating.next_for(state, share)
-            decision.records += [self._write.created(each) for each in drawn]
+            trial, drawn = self._trial_queue.next_for(state, share)
+            decision.records += [self._event_log.created(each) for each in drawn]
             if trial is None:
                 return
             state.members[trial.number] = trial
             state.entering.append(trial)
-            decision.records.append(self._moves.start(trial, state))
+            decision.records.append(self._transitions.start(trial, state))
             if trial.arm.lets_wait:  # its checkpoint may be of the rung where it was held, and its next report beyond
                 self._judge(state, [trial.number], decision)
 
@@ -290,12 +290,12 @@ class Scheduler:
             if reason is None:
                 decision.records.append(self._cancelled(state.remove_member(trial.number)))
             else:  # it stays in the slot, which still writes its checkpoint
-                decision.records.append(self._moves.pause(trial, reason))
+                decision.records.append(self._transitions.pause(trial, reason))
         state.members, state.held, state.entering = {}, set(), []
         self._give(state, SlotCommand(finish=True, checkpoint=checkpoint), decision)
 
     def _cancelled(self, trial: ArmTrial) -> Record:
         """End a trial with its campaign."""
         if self.exhausted is None:
-            return self._moves.end(trial, TrialEvent.CANCEL, "campaign_cancelled")
-        return self._moves.end(trial, TrialEvent.CANCEL, self.exhausted.limit.value, self.exhausted.message)
+            return self._transitions.end(trial, TrialEvent.CANCEL, "campaign_cancelled")
+        return self._transitions.end(trial, TrialEvent.CANCEL, self.exhausted.limit.value, self.exhausted.message)

@@ -79,7 +79,7 @@ class SlotCapacity:
         self._known[arm] = 1
 
     def plan_for(self, trial: ArmTrial) -> int:
-        """Give the largest K worth trying out with a trial; 0 where its arm's K is known."""
+        """Return the largest K worth trying out with a trial; 0 where its arm's K is known."""
         arm = trial.arm.index
         return 0 if arm in self._known else max(1, self._most[arm] // LOSS_FACTOR**trial.num_losses)
 
@@ -88,11 +88,11 @@ class SlotCapacity:
         return arm in self._known
 
     def lanes_of(self, arm: int, num_losses: int = 0) -> float:
-        """Give the part of its arm's lanes in a slot that a trial takes which has lost so many workers."""
+        """Return the part of its arm's lanes in a slot that a trial takes which has lost so many workers."""
         return min(1.0, float(LOSS_FACTOR**num_losses) / self._known.get(arm, 1))
 
     def part_of(self, arm: int, num_losses: int = 0) -> float:
-        """Give the part of a slot that a trial takes which has lost so many workers."""
+        """Return the part of a slot that a trial takes which has lost so many workers."""
         return min(1.0, float(LOSS_FACTOR**num_losses) / (self._known.get(arm, 1) * self._num_arms))
 
     def fills_its_lanes(self, trial: ArmTrial) -> bool:

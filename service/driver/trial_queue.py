@@ -29,7 +29,7 @@ class TrialQueue:
     Args:
         arms: The campaign's.
         lanes: How many trials fit into a slot.
-        slots: All that are open, by name; the dispatcher's own.
+        slots: All that are open, by name; the scheduler's own.
         head_start_seconds: How far ahead an arm in a slot may be and still come before others.
 
     Attributes:
@@ -60,7 +60,7 @@ class TrialQueue:
         return not any(arm.may_draw() for arm in self._arms)
 
     def fair_share(self) -> int:
-        """Give the members of a slot where all of them have equally many: none starves while another is filled."""
+        """Return the members of a slot where all of them have equally many: none starves while another is filled."""
         num_in_slots = sum(len(slot.members) for slot in self._slots.values())
         return -(-(num_in_slots + self.num_to_come()) // self._lanes.num_slots)
 
@@ -99,18 +99,18 @@ class TrialQueue:
         return trial
 
     def _has_lane(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
-        """Tell whether a slot has a lane for a trial of an arm."""
+        """Return whether a slot has a lane for a trial of an arm."""
         mine = [(losses, number) for (index, losses), number in crowd.items() if index == arm]
         taken = sum(number * self._lanes.lanes_of(arm, losses) for losses, number in mine)
         return not mine or taken + self._lanes.lanes_of(arm, num_losses) <= 1.0 + 1e-9
 
     def _has_room(self, crowd: Crowd, arm: int, num_losses: int) -> bool:
-        """Tell whether a slot has room for a trial of an arm beside those of all arms."""
+        """Return whether a slot has room for a trial of an arm beside those of all arms."""
         taken = sum(number * self._lanes.part_of(*each) for each, number in crowd.items())
         return not crowd or taken + self._lanes.part_of(arm, num_losses) <= 1.0 + 1e-9
 
     def _may_try(self, slot: SlotState, arm: Arm) -> bool:
-        """Tell whether an arm may enter; one whose K is unknown does so alone, and in one slot while others have work.
+        """Return whether an arm may enter; one whose K is unknown enters alone, and one slot while others have work.
 
         Finding K out takes seconds, for which all that trains in a slot would wait.
         """

@@ -21,37 +21,39 @@ class TrialTransitions:
     """Moves the trials of one attempt from state to state.
 
     Args:
-        seating: Who waits for a slot.
+        trial_queue: Who waits for a slot.
         lanes: How many trials fit into a slot.
-        failures: Whose fault failures are.
-        write: Makes the records.
+        fault_policy: Whose fault failures are.
+        event_log: Makes the records.
     """
 
-    def __init__(self, seating: TrialQueue, lanes: SlotCapacity, failures: FaultPolicy, write: EventLog) -> None:
-        self._seating = seating
+    def __init__(
+        self, trial_queue: TrialQueue, lanes: SlotCapacity, fault_policy: FaultPolicy, event_log: EventLog
+    ) -> None:
+        self._trial_queue = trial_queue
         self._lanes = lanes
-        self._failures = failures
-        self._write = write
+        self._fault_policy = fault_policy
+        self._event_log = event_log
 
     def start(self, trial: ArmTrial, slot: SlotState) -> Record:
         """Let a trial train in a slot."""
         trial.arm.start(trial)
-        return self._write.started(trial, slot, is_alone=self._lanes.fills_its_lanes(trial))
+        return self._event_log.started(trial, slot, is_alone=self._lanes.fills_its_lanes(trial))
 
     def end(self, trial: ArmTrial, event: TrialEvent, reason: str, message: str = "") -> Record:
         """Let a trial end."""
         trial.arm.end(trial, event)
-        return self._write.moved(trial, reason, message)
+        return self._event_log.moved(trial, reason, message)
 
     def pause(self, trial: ArmTrial, reason: str) -> Record:
         """Let a trial wait for a slot again, through no fault of its own: nothing is counted against it."""
         trial.arm.requeue(trial)
-        self._seating.wait(trial)
-        return self._write.moved(trial, reason)
+        self._trial_queue.wait(trial)
+        return self._event_log.moved(trial, reason)
 
     def fail(self, trial: ArmTrial, slot: str, message: str) -> Record:
         """Let a trial whose code failed try once more elsewhere, unless it failed in the same way before."""
-        if self._failures.is_final(trial.number, message):
+        if self._fault_policy.is_final(trial.number, message):
             return self.end(trial, TrialEvent.FAIL, "user_code", message)
         trial.excluded_slot = slot
         return self.requeue(trial, message, reason="user_code")
@@ -73,5 +75,5 @@ class TrialTransitions:
         """Let a trial wait for another worker, and count the one that it lost."""
         trial.arm.requeue(trial)
         trial.num_losses += 1
-        self._seating.wait(trial)
-        return self._write.lost(trial, reason, message)
+        self._trial_queue.wait(trial)
+        return self._event_log.lost(trial, reason, message)

@@ -1,7 +1,7 @@
 """Runs worker slots through `ray.tune.Tuner`: Tune places them, notices when one dies, and carries their reports.
 
-Tune sees slots, not trials: the searcher opens one whenever the conductor wants more of them, the callback hands every
-result to the conductor, and nothing here decides anything. Tune's own retries, snapshots and loggers are off.
+Tune sees slots, not trials: the searcher opens one whenever the event loop wants more of them, the callback hands every
+result to the event loop, and nothing here decides anything. Tune's own retries, snapshots and loggers are off.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
     """Opens slots while there is work for more of them than there are.
 
     Args:
-        conductor: Who knows the work.
+        event_loop: Knows the work.
         num_workers: At most so many slots at a time.
     """
 
-    def __init__(self, conductor: EventLoop, *, num_workers: int) -> None:
+    def __init__(self, event_loop: EventLoop, *, num_workers: int) -> None:
         super().__init__(metric=None, mode=None)
-        self._conductor = conductor
+        self._event_loop = event_loop
         self._num_workers = num_workers
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Open a slot, wait, or say that the campaign is over."""
         if not self._live:
-            self._conductor.settle(SETTLE_SECONDS)  # or Tune, told to wait, asks again after a whole second, twice
-        if self._conductor.is_over():
+            self._event_loop.settle(SETTLE_SECONDS)  # or Tune, told to wait, asks again after a whole second, twice
+        if self._event_loop.is_over():
             return str(Searcher.FINISHED)
-        if len(self._live) >= min(self._num_workers, self._conductor.num_slots_wanted()):
+        if len(self._live) >= min(self._num_workers, self._event_loop.num_slots_wanted()):
             return None
         self._live.add(trial_id)
-        return {"slot": trial_id, "avoid": sorted(self._conductor.quarantined())}
+        return {"slot": trial_id, "avoid": sorted(self._event_loop.quarantined())}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Count a slot out; the callback tells the conductor."""
+        """Count a slot out; the callback tells the event loop."""
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -75,25 +75,25 @@ class SlotSearcher(_Unpickled, Searcher):  # type: ignore[misc]
 
 
 class SlotCallback(_Unpickled, tune.Callback):  # type: ignore[misc]
-    """Hands what happens to slots to the conductor; never raises, because Tune would end the campaign."""
+    """Hands what happens to slots to the event loop; never raises, because Tune would end the campaign."""
 
-    def __init__(self, conductor: EventLoop) -> None:
-        self._conductor = conductor
+    def __init__(self, event_loop: EventLoop) -> None:
+        self._event_loop = event_loop
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A slot is there, or has reported; the result with which it ends has no report."""
         if "place" in result:
-            self._conductor.open_slot(result["slot"], result["place"], result["execution"])
+            self._event_loop.open_slot(result["slot"], result["place"], result["execution"])
         elif result["report"] is not None:
-            self._conductor.take(result["slot"], result["report"])
+            self._event_loop.take(result["slot"], result["report"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A slot ended as it was told to."""
-        self._conductor.close_slot(trial.config["slot"])
+        self._event_loop.close_slot(trial.config["slot"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A slot's worker is gone."""
-        self._conductor.lose_slot(trial.config["slot"], _what_happened(trial))
+        self._event_loop.lose_slot(trial.config["slot"], _what_happened(trial))
 
 
 def _what_happened(trial: Any) -> str:
@@ -125,13 +125,13 @@ class GraceStopper(_Unpickled, tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether the grace is over."""
+        """Return whether the grace is over."""
         asked_at = self._asked_at()
         return asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_SECONDS
 
 
 def run_slots(
-    conductor: EventLoop,
+    event_loop: EventLoop,
     *,
     board: Any,
     num_workers: int,
@@ -139,11 +139,11 @@ def run_slots(
     folder: Path,
     stop_asked_at: Callable[[], float | None],
 ) -> None:
-    """Run slots until the conductor says that the campaign is over.
+    """Run slots until the event loop says that the campaign is over.
 
     Args:
-        conductor: Who knows the work and takes the reports.
-        board: The verdict actor that slots wait at.
+        event_loop: Knows the work and takes the reports.
+        board: The command actor that slots wait at.
         num_workers: At most so many slots at a time.
         options: What is the same for all trials of a slot.
         folder: Where Tune keeps its own files; may be deleted at any moment.
@@ -151,19 +151,19 @@ def run_slots(
     """
     _leave_environments_alone()
     _leave_mlflow_unloaded()
-    equipped = tune.with_parameters(CohortSlot, verdicts=board, options=options)
+    equipped = tune.with_parameters(CohortSlot, commands=board, options=options)
     trainable = tune.with_resources(equipped, lambda config: placement(options, config["avoid"]))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=SlotSearcher(conductor, num_workers=num_workers),
+            search_alg=SlotSearcher(event_loop, num_workers=num_workers),
             num_samples=-1,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
-            callbacks=[SlotCallback(conductor)],
+            callbacks=[SlotCallback(event_loop)],
             stop=GraceStopper(stop_asked_at),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -37,7 +37,7 @@ class Turns:
 
     Args:
         arms: The campaign's.
-        slots: All that are open, by name; the dispatcher's own.
+        slots: All that are open, by name; the scheduler's own.
         lanes: How many trials fit into a slot.
         assignment: Makes the assignment of a trial.
         waits: Whether a slot waits until arms elsewhere have caught up.
@@ -72,8 +72,8 @@ class Turns:
             known[len(costs)] = min(sum(costs), known.get(len(costs), sum(costs)))
             self._most_seconds = max(self._most_seconds, sum(costs))
 
-    def verdict(self, slot: SlotState) -> SlotCommand | None:
-        """Make the verdict by which a slot goes on; None while arms elsewhere are behind all of its own."""
+    def command(self, slot: SlotState) -> SlotCommand | None:
+        """Make the command by which a slot goes on; None while arms elsewhere are behind all of its own."""
         projected = self._projected()
         able = _able(slot)
         turn = self._turn(able, projected, self._latest(projected))
@@ -82,14 +82,14 @@ class Turns:
         slot.under_way = turn
         admitted, slot.entering = slot.entering, []
         idle = {number for number, trial in slot.members.items() if trial.arm.index not in slot.under_way}
-        verdict = SlotCommand(
+        command = SlotCommand(
             admit=tuple(self._assignment(each, is_alone=self._lanes.fills_its_lanes(each)) for each in admitted),
             hold=tuple(sorted(slot.held | idle)),
             plan_for=max((self._lanes.plan_for(trial) for trial in admitted), default=0),
         )
         for trial in admitted:
             trial.is_new = False
-        return verdict
+        return command
 
     def _projected(self) -> dict[int, float]:
         """Add up the seconds of each arm, with those of the stretches that are under way."""
@@ -100,7 +100,7 @@ class Turns:
         return projected
 
     def _latest(self, projected: Mapping[int, float]) -> float:
-        """Tell how many seconds an arm may have used at most to train: a report more than any that could train."""
+        """Return how many seconds an arm may have used at most to train: a report more than any that could train."""
         if not self._waits:
             return math.inf
         able: set[int] = set()
@@ -123,7 +123,7 @@ class Turns:
         return turn
 
     def _least_cost(self, arm: int, num_members: int) -> float:
-        """Say what a stretch of so many members costs at least, by those before: 0 without any."""
+        """Return what a stretch of so many members costs at least, by those before: 0 without any."""
         known = self._costs[arm]
         if num_members in known:
             return known[num_members]

@@ -109,5 +109,5 @@ def titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
 
 
 def colour_of(arm: int) -> str:
-    """Give the colour of an arm, the same in every figure."""
+    """Return the colour of an arm, the same in every figure."""
     return _COLOURS[arm % len(_COLOURS)]

@@ -44,7 +44,7 @@ ARM_COLUMNS = (
 
 
 def arm_row(arm: ArmReport) -> list[str]:
-    """Give an arm's cells below `ARM_COLUMNS`."""
+    """Return an arm's cells below `ARM_COLUMNS`."""
     finals = arm.finals
     told = _NONE if finals is None or finals.mean is None else interval_text(finals.mean, finals.half_width)
     completed = {state.value: number for state, number in arm.num_trials.items()}.get("COMPLETED", 0)

@@ -32,7 +32,7 @@ class Daemon:
         self.ports: dict[str, int] = {}
 
     def is_alive(self) -> bool:
-        """Tell whether it runs."""
+        """Return whether it runs."""
         if self._process is None:
             return False
         with suppress(psutil.NoSuchProcess):

@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def is_worth_telling(record: logging.LogRecord) -> bool:
-    """Tell whether a record is more than a probe that found everything well, as one comes every few seconds."""
+    """Return whether a record is more than a probe that found everything well, as one comes every few seconds."""
     if record.name != "uvicorn.access" or not isinstance(record.args, tuple) or len(record.args) < 5:
         return True
     _, method, path, _, status = record.args

@@ -47,7 +47,7 @@ class MlflowServer:
             self._start()
 
     def problem(self) -> str | None:
-        """Say why it cannot be used just now; None where it answers."""
+        """Return why it cannot be used just now; None where it answers."""
         try:
             answer = self._http.get(f"{self.address}/version")
         except httpx.HTTPError as error:

@@ -39,7 +39,7 @@ class JobsApi:
         return cls(httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False), address)
 
     def problem(self) -> str | None:
-        """Say why it cannot be used just now; None where it answers."""
+        """Return why it cannot be used just now; None where it answers."""
         try:
             answer = self._client.get(self._address() + "/api/jobs/", timeout=_PROBE_SECONDS)
         except httpx.HTTPError as error:

@@ -153,7 +153,7 @@ class SubprocessLauncher:
         self._standby_for = ""
 
     def problem(self) -> str | None:
-        """Say why nothing can be launched just now: nothing ever stands in the way of a process."""
+        """Return why nothing can be launched just now: nothing ever stands in the way of a process."""
         return None
 
     @contextmanager
@@ -228,7 +228,7 @@ class SubprocessLauncher:
         return [process_name(process) for process in marked(mark)]
 
     def exit_code(self, campaign_id: str, attempt: int) -> int | None:
-        """Tell what the driver of an attempt left; None where it left nothing."""
+        """Return what the driver of an attempt left; None where it left nothing."""
         try:
             return int(self._data.driver_exit(campaign_id, attempt).read_text(encoding="ascii"))
         except (OSError, ValueError):

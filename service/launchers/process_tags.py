@@ -31,7 +31,7 @@ def attempt_mark(data: DataDirectory, campaign_id: str, attempt: int) -> str:
 
 
 def kept_environment(database_url: str | None) -> dict[str, str]:
-    """Give the environment of this process, without what a driver has no business with; the ledger's address is its."""
+    """Return the environment of this process without what a driver does not need; it needs the ledger's address."""
     environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
     if "PYTHONPATH" in environment:
         environment["PYTHONPATH"] = absolute_path(environment["PYTHONPATH"])

@@ -97,7 +97,7 @@ class RayJobLauncher:
         self._variables = dict(variables or {})
 
     def problem(self) -> str | None:
-        """Say why nothing can be launched just now; None where it can."""
+        """Return why nothing can be launched just now; None where it can."""
         return self.api.problem()
 
     def launch(self, campaign_id: str, attempt: int) -> RayJobDriver:
@@ -164,5 +164,5 @@ class RayJobLauncher:
 
 
 def job_id(campaign_id: str, attempt: int) -> str:
-    """Give the submission id of an attempt's job."""
+    """Return the submission id of an attempt's job."""
     return f"{campaign_id}-a{attempt}"

@@ -29,7 +29,7 @@ class Role(StrEnum):
     ADMIN = "admin"  # all campaigns
 
     def includes(self, other: Role) -> bool:
-        """Tell whether this role may do what `other` may."""
+        """Return whether this role may do what `other` may."""
         order = list(Role)
         return order.index(self) >= order.index(other)
 
@@ -73,7 +73,7 @@ class AccessLedger(Ledger):
         return [_record(row) for row in rows]
 
     def has_keys(self) -> bool:
-        """Tell whether there is any key that is not revoked."""
+        """Return whether there is any key that is not revoked."""
         query = select(func.count()).select_from(api_keys).where(api_keys.c.revoked_at.is_(None))
         with self._reading() as connection:
             return bool(connection.execute(query).scalar_one())

@@ -59,12 +59,12 @@ def connect_engine(url: URL | str) -> Engine:
 
 
 def address(engine: Engine) -> str:
-    """Tell where a database is, without its password."""
+    """Return where a database is, without its password."""
     return engine.url.render_as_string(hide_password=True)
 
 
 def database_clock(dialect: str) -> ColumnElement[int]:
-    """Give the database's own clock in milliseconds since the epoch: one for all who write to it."""
+    """Return the database's own clock in milliseconds since the epoch: one for all who write to it."""
     return literal_column(_CLOCKS[dialect], BigInteger())
 
 

@@ -71,7 +71,7 @@ def trial_lost(*, trial: int, message: str, at: int, reason: str = "worker_lost"
 def observation(
     *, trial: int, step: int, metrics: Mapping[str, float], objective: float, device_seconds: float, produced_at: int
 ) -> Record:
-    """Say what a trial reported at a step; `device_seconds` since its report before."""
+    """Return what a trial reported at a step; `device_seconds` since its report before."""
     return {
         "kind": "observation",
         "trial": trial,
@@ -89,7 +89,7 @@ def device_seconds(*, trial: int, seconds: float, at: int) -> Record:
 
 
 def planned(*, trial: int, arm: int, plan: Mapping[str, Any], at: int) -> Record:
-    """Say how many trials of an arm train together from now on, and why."""
+    """Return how many trials of an arm train together from now on, and why."""
     return {"kind": "planned", "trial": trial, "arm": arm, "plan": dict(plan), "at": at}
 
 
@@ -105,7 +105,7 @@ def quarantined(*, trial: int, message: str, at: int) -> Record:
 
 
 def fusion_checked(*, trial: int, arm: int, step: int, deviation: float, tolerance: float, at: int) -> Record:
-    """Say how far a fused step lay apart from the step alone, in units of the weights' root mean square."""
+    """Return how far a fused step lay apart from the step alone, in units of the weights' root mean square."""
     check = {"step": step, "holds": deviation <= tolerance, **metrics_to_json({"deviation": deviation})}
     return {"kind": "fusion_checked", "trial": trial, "arm": arm, "check": {**check, "tolerance": tolerance}, "at": at}
 
@@ -251,7 +251,7 @@ class _Batch:
             row.update({"last_step": record["step"]} | column)
 
     def _row(self, record: Record) -> dict[str, Any]:
-        """Give a trial's row, to be changed."""
+        """Return a trial's row, to be changed."""
         number = record["trial"]
         if number in self._new:
             return self._new[number]

@@ -40,7 +40,7 @@ def _telling(engine: Engine) -> Iterator[None]:
 
 
 def _among(column: Any, numbers: Collection[int] | None) -> list[ColumnElement[bool]]:
-    """Give the conditions that a column holds one of these numbers, or, of many, one between them."""
+    """Return the conditions that a column holds one of these numbers, or, of many, one between them."""
     if numbers is None:
         return []
     if len(numbers) <= _MAX_LISTED:
@@ -136,7 +136,7 @@ class FollowedLedger:
     # Cursors of those who follow
 
     def cursor(self, tracker: str, campaign_id: str) -> int:
-        """Tell how far a tracker has followed a campaign; 0 where it never has."""
+        """Return how far a tracker has followed a campaign; 0 where it never has."""
         mine = (cursors.c.tracker == tracker) & (cursors.c.campaign_id == campaign_id)
         with self._reading() as connection:
             return int(connection.execute(select(cursors.c.sequence).where(mine)).scalar() or 0)

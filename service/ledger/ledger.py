@@ -95,7 +95,7 @@ class Ledger(FollowedLedger):
             self._tell(connection, campaign_id, "attempt_ended", {"attempt": attempt, "exit_code": exit_code})
 
     def stops_asked(self, campaign_id: str) -> list[int]:
-        """Tell which trials a user wants to end; those that have ended since are among them."""
+        """Return which trials a user wants to end; those that have ended since are among them."""
         query = select(stop_requests.c.trial).where(stop_requests.c.campaign_id == campaign_id)
         with self._reading() as connection:
             return sorted(connection.execute(query).scalars())
@@ -128,7 +128,7 @@ class Ledger(FollowedLedger):
             return {int(number): (int(start), int(ended)) for number, start, ended in connection.execute(claimed)}
 
     def spool_position(self, campaign_id: str, attempt: int) -> int:
-        """Tell how many entries of an attempt's spool the ledger holds."""
+        """Return how many entries of an attempt's spool the ledger holds."""
         mine = (attempts.c.campaign_id == campaign_id) & (attempts.c.number == attempt)
         with self._reading() as connection:
             return int(connection.execute(select(attempts.c.spool_position).where(mine)).scalar_one())
@@ -213,7 +213,7 @@ class Ledger(FollowedLedger):
         return number
 
     def _clock(self) -> ColumnElement[int]:
-        """Give the database's own clock, which all its writers share."""
+        """Return the database's own clock, which all its writers share."""
         return database_clock(self._engine.dialect.name)
 
     def _lock(self, connection: Connection, campaign_id: str, attempt: int | None) -> Any:

@@ -143,7 +143,7 @@ class PagedLedger(SubmissionLedger):
             return {CampaignState(row.state): int(row.how_many) for row in connection.execute(query)}
 
     def heartbeats(self, campaign_ids: Collection[str]) -> dict[str, int | None]:
-        """Tell when the driver of each campaign's current attempt was last known to be alive."""
+        """Return when the driver of each campaign's current attempt was last known to be alive."""
         same = (attempts.c.campaign_id == campaigns.c.id) & (attempts.c.number == campaigns.c.attempt)
         query = select(campaigns.c.id, attempts.c.heartbeat_at).join(attempts, same)
         with self._reading() as connection:
@@ -198,7 +198,7 @@ class PagedLedger(SubmissionLedger):
         return max(0, campaign.sequence - self.cursor(tracker, campaign.campaign_id))
 
     def untold_since(self, tracker: str) -> int | None:
-        """Tell when the oldest thing happened that a tracker has not been told; None where it knows everything."""
+        """Return when the oldest thing happened that a tracker has not been told; None where it knows everything."""
         mine = (cursors.c.campaign_id == campaigns.c.id) & (cursors.c.tracker == tracker)
         told = func.coalesce(cursors.c.sequence, 0)
         behind = select(campaigns.c.id, told.label("told")).join(submissions).outerjoin(cursors, mine)
@@ -238,7 +238,7 @@ _same_campaign = submissions.c.campaign_id == observations.c.campaign_id
 
 
 def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:
-    """Give the key after which the page behind a submission begins."""
+    """Return the key after which the page behind a submission begins."""
     return (
         getattr(submission.campaign if "created" in order_by else submission, order_by.lstrip("-")),
         submission.campaign_id,
@@ -246,7 +246,7 @@ def campaign_key(submission: Submission, order_by: CampaignOrder) -> Key:
 
 
 def trial_key(trial: TrialRecord, order_by: TrialOrder) -> Key:
-    """Give the key after which the page behind a trial begins."""
+    """Return the key after which the page behind a trial begins."""
     if order_by == "number":
         return (trial.number,)
     value = trial.objective

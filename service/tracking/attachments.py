@@ -88,5 +88,5 @@ class MlflowAttachments:
 
 
 def _beginning(text: str) -> str:
-    """Give what a description of ours begins with."""
+    """Return what a description of ours begins with."""
     return text.partition(":")[0]

@@ -25,7 +25,7 @@ class Breaker:
         self._closed_at = 0.0
 
     def is_open(self) -> bool:
-        """Tell whether to leave the tracker alone."""
+        """Return whether to leave the tracker alone."""
         return self._num_failures > 0 and self._clock() < self._closed_at
 
     def succeed(self) -> None:

@@ -28,11 +28,11 @@ class CampaignList(Protocol):
         """Read all campaigns."""
 
     def cursor(self, tracker: str, campaign_id: str) -> int:
-        """Tell how far a tracker has followed a campaign."""
+        """Return how far a tracker has followed a campaign."""
 
 
 def is_behind(ledger: CampaignList, campaign: CampaignRecord) -> bool:
-    """Tell whether MLflow lacks anything of a campaign: what has happened or, once it has ended, its documents."""
+    """Return whether MLflow lacks anything of a campaign: what has happened or, once it has ended, its documents."""
     trackers = (MLFLOW, ATTACHMENTS) if campaign.state.is_terminal else (MLFLOW,)
     return any(ledger.cursor(tracker, campaign.campaign_id) < campaign.sequence for tracker in trackers)
 
@@ -73,7 +73,7 @@ class Follower:
         self._thread.join(timeout_seconds)
 
     def problem(self) -> str | None:
-        """Say why the tracker lags behind, if it does."""
+        """Return why the tracker lags behind, if it does."""
         return self._problem
 
     def catch_up(self) -> None:
@@ -105,7 +105,7 @@ class Follower:
             raise failures[0]
 
     def _is_awaited(self) -> bool:
-        """Tell whether there is news that people wait for: a campaign that has ended, or that the tracker has not."""
+        """Return whether there is news that people wait for: a campaign that has ended, or that the tracker has not."""
         return any(
             (campaign.state.is_terminal or campaign.campaign_id not in self._projectors)
             and is_behind(self._ledger, campaign)

@@ -21,7 +21,7 @@ _FINE = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)  # no campaign has been projected 
 
 
 def problem_with(tracking_uri: str) -> str | None:
-    """Say why an MLflow cannot be used; None where it can. Takes three seconds at most.
+    """Return why an MLflow cannot be used; None where it can. Takes three seconds at most.
 
     Args:
         tracking_uri: Its address; nothing is asked of a store that is a file.

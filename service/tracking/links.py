@@ -25,7 +25,7 @@ MOST_COMPARED = 20  # more make a page that nobody reads, and an address that is
 
 
 def ui_command(data: DataDirectory, *, mlflow: str) -> str:
-    """Give the command that serves an embedded store.
+    """Return the command that serves an embedded store.
 
     Args:
         data: Where the store is.
@@ -36,7 +36,7 @@ def ui_command(data: DataDirectory, *, mlflow: str) -> str:
 
 
 def run_page(experiment_id: str, run_id: str, *, address: str) -> str:
-    """Give the page of one run: parameters, metrics, tags and artifacts.
+    """Return the page of one run: parameters, metrics, tags and artifacts.
 
     Args:
         experiment_id: MLflow's experiment.
@@ -47,7 +47,7 @@ def run_page(experiment_id: str, run_id: str, *, address: str) -> str:
 
 
 def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascending: bool, address: str) -> str:
-    """Give the page that shows a campaign's trials and their charts, the best first, where MLflow keeps no view.
+    """Return the page that shows a campaign's trials and their charts, the best first, where MLflow keeps no view.
 
     Without an order by a metric MLflow folds the trials under their parent run and draws no curves.
 
@@ -69,7 +69,7 @@ def trials_page(experiment_id: str, parent_run_id: str, *, metric: str, ascendin
 
 
 def view_page(experiment_id: str, key: str, *, address: str) -> str:
-    """Give the page that shows a campaign's trials as a view that MLflow keeps (`views.py`).
+    """Return the page that shows a campaign's trials as a view that MLflow keeps (`views.py`).
 
     Args:
         experiment_id: MLflow's experiment.
@@ -81,7 +81,7 @@ def view_page(experiment_id: str, key: str, *, address: str) -> str:
 
 
 def compare_page(experiment_id: str, run_ids: Sequence[str], *, address: str) -> str:
-    """Give the page that compares runs: parallel coordinates, scatter plots, and what differs.
+    """Return the page that compares runs: parallel coordinates, scatter plots, and what differs.
 
     Args:
         experiment_id: MLflow's experiment.

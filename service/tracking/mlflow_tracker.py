@@ -24,7 +24,7 @@ class Runs(Protocol):
 
     @property
     def may_make_twice(self) -> bool:
-        """Tell whether a run can be there twice though nothing has failed."""
+        """Return whether a run can be there twice though nothing has failed."""
 
     def experiment(self, name: str, artifact_location: str | None) -> str:
         """Find or make an experiment; give its id."""
@@ -81,7 +81,7 @@ class MlflowTracker:
     def tell(
         self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
-        """Tell what has happened to a campaign and its trials.
+        """Return what has happened to a campaign and its trials.
 
         Args:
             campaign: As it is now.
@@ -115,7 +115,7 @@ class MlflowTracker:
         return self._experiment
 
     def page(self, campaign: CampaignRecord) -> str:
-        """Give the address where a campaign's trials can be looked at; it must have been told of."""
+        """Return the address where a campaign's trials can be looked at; it must have been told of."""
         objective = campaign.objective
         return links.trials_page(
             self.experiment_id(),

@@ -40,7 +40,7 @@ _REFUSED: Final = re.compile(r"[^/\w.\- :]")
 
 
 def metric_name(reported: str) -> str:
-    """Give the name in MLflow of a metric that a trial reports."""
+    """Return the name in MLflow of a metric that a trial reports."""
     if reported in NAMES:
         return NAMES[reported]
     if reported in _TAKEN:
@@ -55,5 +55,5 @@ def metric_name(reported: str) -> str:
 
 
 def _looks_made(name: str) -> bool:
-    """Tell whether a reported name could be one that was made here for another."""
+    """Return whether a reported name could be one that was made here for another."""
     return name.removesuffix(_REPORTED) in _TAKEN or _MADE.search(name) is not None

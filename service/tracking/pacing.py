@@ -16,5 +16,5 @@ _TIMES: Final = 50.0
 
 
 def rest_seconds(telling_seconds: float) -> float:
-    """Give the seconds to rest after a round that took so long."""
+    """Return the seconds to rest after a round that took so long."""
     return min(max(_TIMES * telling_seconds, SHORTEST_SECONDS), LONGEST_SECONDS)

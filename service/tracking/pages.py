@@ -48,7 +48,7 @@ class MlflowPages:
         return cls(MlflowClient(tracking_uri=tracking_uri), address)
 
     def of_campaign(self, campaign: CampaignRecord) -> CampaignPages:
-        """Give a campaign's pages; each is None where MLflow does not hold the runs yet.
+        """Return a campaign's pages; each is None where MLflow does not hold the runs yet.
 
         Raises:
             TrackingError: MLflow cannot be asked.
@@ -57,7 +57,7 @@ class MlflowPages:
             return CampaignPages() if experiment is None else self.in_experiment(experiment, campaign)
 
     def of_trial(self, campaign: CampaignRecord, number: int) -> str | None:
-        """Give the page of a trial's run; None where MLflow does not hold it yet.
+        """Return the page of a trial's run; None where MLflow does not hold it yet.
 
         Raises:
             TrackingError: MLflow cannot be asked.
@@ -70,7 +70,7 @@ class MlflowPages:
             return links.run_page(experiment_id, found[0], address=self.address) if found else None
 
     def in_experiment(self, experiment: Experiment, campaign: CampaignRecord) -> CampaignPages:
-        """Give a campaign's pages, where the experiment that holds all campaigns is known.
+        """Return a campaign's pages, where the experiment that holds all campaigns is known.
 
         Raises:
             MlflowException: MLflow cannot be asked.

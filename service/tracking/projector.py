@@ -71,7 +71,7 @@ class Projector:
         return has_projected
 
     def page(self) -> str:
-        """Give the address where the campaign can be looked at, once something was projected."""
+        """Return the address where the campaign can be looked at, once something was projected."""
         return self._tracker.page(self._ledger.campaign(self._campaign_id))
 
     def _project(self, limit: int) -> bool:

@@ -117,7 +117,7 @@ def trial_news(campaign: CampaignRecord, news: TrialUpdate, *, parent_run_id: st
 
 
 def _reported(campaign: CampaignRecord, observations: Sequence[Observation]) -> list[MetricPoint]:
-    """Give the points of reports, the objective first: the metric that MLflow has first is the one that it compares."""
+    """Return the points of reports, the objective first, for MLflow compares runs by the metric that it has first."""
     objective = campaign.objective["metric"]
     return [
         MetricPoint(metric_name(name), value, each.produced_at, each.step)

@@ -36,7 +36,7 @@ _LIGHTNESSES: Final = (0.45, 0.6, 0.35, 0.7)
 
 
 def colour(arm: int, point: int) -> str:
-    """Give the colour of a run: the hue is its arm's, the lightness tells neighbours apart."""
+    """Return the colour of a run: the hue is its arm's, the lightness tells neighbours apart."""
     lightness = _LIGHTNESSES[point % len(_LIGHTNESSES)]
     rgb = colorsys.hls_to_rgb(_HUES[arm % len(_HUES)], lightness, 0.65)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)

@@ -81,7 +81,7 @@ def _plotly() -> bytes:
 
 
 def asset(name: str) -> Response:
-    """Give a file that pages load."""
+    """Return a file that pages load."""
     content = _plotly() if name == "plotly.min.js" else _asset(name)
     return Response(content, media_type=_KINDS[name.rpartition(".")[2]], headers={"Cache-Control": _A_DAY})
 

@@ -35,7 +35,7 @@ def submission_page(request: Request) -> Response:
 
 
 async def preview_file(request: Request) -> Response:
-    """Say what the campaign of a file would do."""
+    """Return what the campaign of a file would do."""
     try:
         body = _body((await read_form(request)).get("campaign", ""))
         found = await run_in_threadpool(preview, request, body)

@@ -22,7 +22,7 @@ DOCUMENT: dict[str, Any] = {
 
 
 def value(trial: int, step: int, num_trials: int) -> float:
-    """Give a trial's loss: every one falls at the same pace from a height of its own, trial 0 the lowest."""
+    """Return a trial's loss: every one falls at the same pace from a height of its own, trial 0 the lowest."""
     return (1.0 + trial * 37 % num_trials / num_trials) * math.exp(-step / 100)
 
 

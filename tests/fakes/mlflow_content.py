@@ -28,7 +28,7 @@ def runs_of(client: MlflowClient, experiment: str, campaign_id: str) -> list[Run
 
 
 def points_of(client: MlflowClient, run: Run, names: Collection[str]) -> set[tuple[str, int, int, str]]:
-    """Give every point of these metrics of a run; values as text, so that NaN equals itself."""
+    """Return every point of these metrics of a run; values as text, so that NaN equals itself."""
     return {
         (name, point.step, point.timestamp, repr(point.value))
         for name in names
@@ -37,7 +37,7 @@ def points_of(client: MlflowClient, run: Run, names: Collection[str]) -> set[tup
 
 
 def content(client: MlflowClient, experiment: str, campaign_id: str) -> dict[str, Any]:
-    """Give everything that a campaign's runs hold, by name; ids, which are random, become names."""
+    """Return everything that a campaign's runs hold, by name; ids, which are random, become names."""
     runs = runs_of(client, experiment, campaign_id)
     names = {run.info.run_id: run.info.run_name for run in runs}
     held = {}
@@ -84,5 +84,5 @@ def assert_equals_ledger(
 
 
 def _stored(value: float) -> str:
-    """Give a value as MLflow's SQL store gives it back: infinities are the greatest double there."""
+    """Return a value as MLflow's SQL store gives it back: infinities are the greatest double there."""
     return {"inf": "1.7976931348623157e+308", "-inf": "-1.7976931348623157e+308"}.get(repr(value), repr(value))

@@ -41,7 +41,7 @@ def specification(**changes: Any) -> Specification:
 
 
 def objective(trial: int, step: int) -> float:
-    """Give every trial its own rank, the same at each step; every seventh diverges late."""
+    """Rank every trial the same at each step; every seventh diverges late."""
     if trial % 7 == 6 and step == STEPS:
         return math.nan
     return 1.0 + (trial * 37 % 101) / 101
@@ -50,14 +50,14 @@ def objective(trial: int, step: int) -> float:
 @dataclass
 class _Slot:
     number: int = 0
-    verdict: SlotCommand | None = None
+    command: SlotCommand | None = None
     assignments: dict[int, Assignment] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
 class Simulation:
-    """Runs a dispatcher against slots in an order that a seed decides.
+    """Runs a scheduler against slots in an order that a seed decides.
 
     Attributes:
         records: Everything that was decided, in order.
@@ -71,11 +71,11 @@ class Simulation:
         faults: What the code of a trial says in a slot when it raises there; empty where it does not.
         place: The machine of a slot.
         wall_seconds: What the campaign's clock shows beside half a second for each slot's report.
-        checkpoint_rate: How often a slot writes a checkpoint of its members after a verdict that does not ask for one.
+        checkpoint_rate: How often a slot writes a checkpoint of its members after a command that does not ask for one.
         checkpoints: The step of each trial's latest checkpoint; a later simulation may be given them.
         cost: The device seconds of a cohort's report, from its arm and how many of its members train.
-        after_report: Called after each report that the dispatcher took, and what it then decided.
-        arms: The campaign's, as the dispatcher has them.
+        after_report: Called after each report that the scheduler took, and what it then decided.
+        arms: The campaign's, as the scheduler has them.
     """
 
     specification: Specification
@@ -102,7 +102,7 @@ class Simulation:
         self.arms = arms = make_arms(self.specification)
         lanes = SlotCapacity(arms, members=self.members, num_slots=self.specification.resources.workers)
         maker = AssignmentMaker(self.specification)
-        self.dispatcher = Scheduler(
+        self.scheduler = Scheduler(
             arms,
             lanes=lanes,
             assignment=maker.assignment,
@@ -118,30 +118,30 @@ class Simulation:
         self.num_reports = 0
 
     def run(self, *, stop_after: int | None = None, kind: StopKind = StopKind.CANCEL, max_rounds: int = 10_000) -> None:
-        """Run until the dispatcher is over; `stop_after` asks it to stop after so many reports."""
+        """Run until the scheduler is over; `stop_after` asks it to stop after so many reports."""
         for _ in range(max_rounds):
             self._open_slots()
-            if self.dispatcher.is_over():
+            if self.scheduler.is_over():
                 return
-            able = [name for name, slot in self._slots.items() if slot.verdict is not None]
-            assert able, "no slot can go on: the dispatcher is stuck"
+            able = [name for name, slot in self._slots.items() if slot.command is not None]
+            assert able, "no slot can go on: the scheduler is stuck"
             name = self._random.choice(able)
             if self._random.random() < self.loss_rate or self._holds_culprit(self._slots[name]):
                 del self._slots[name]
-                self._carry_out(self.dispatcher.lose(name, "killed"))
+                self._carry_out(self.scheduler.lose(name, "killed"))
             else:
                 self.num_reports += self._go_on(name)
             if self.num_reports == stop_after:
-                self._carry_out(self.dispatcher.stop(kind))
+                self._carry_out(self.scheduler.stop(kind))
                 stop_after = None
-        raise AssertionError(f"the dispatcher was not over after {max_rounds} rounds")
+        raise AssertionError(f"the scheduler was not over after {max_rounds} rounds")
 
     def observed(self) -> list[tuple[int, int]]:
         """List (trial, step) of every observation that was decided."""
         return [(each["trial"], each["step"]) for each in self.records if each["kind"] == "observation"]
 
     def final_states(self) -> dict[int, str]:
-        """Give each trial's last state."""
+        """Return each trial's last state."""
         states = {each["trial"]: "PENDING" for each in self.records if each["kind"] == "trial_created"}
         for each in self.records:
             if each["kind"] == "trial_moved":
@@ -160,54 +160,54 @@ class Simulation:
 
     def _open_slots(self) -> None:
         workers = self.specification.resources.workers
-        while len(self._slots) < min(workers, self.dispatcher.num_slots_wanted()):
+        while len(self._slots) < min(workers, self.scheduler.num_slots_wanted()):
             name = f"slot-{self._num_opened}"
             self._num_opened += 1
             self._slots[name] = _Slot()
-            self._carry_out(self.dispatcher.open_slot(name, self.place(name)))
+            self._carry_out(self.scheduler.open_slot(name, self.place(name)))
 
     def _carry_out(self, decision: Decision) -> None:
         self.records += decision.records
-        for name, number, verdict in decision.verdicts:
+        for name, number, command in decision.commands:
             slot = self._slots[name]
-            assert slot.number == number, f"a verdict on report {number} while {slot.number} waits"
-            assert slot.verdict is None, "a second verdict on the same report"
-            slot.verdict = verdict
-            self.assigned += [assignment.trial for assignment in verdict.admit]
+            assert slot.number == number, f"a command on report {number} while {slot.number} waits"
+            assert slot.command is None, "a second command on the same report"
+            slot.command = command
+            self.assigned += [assignment.trial for assignment in command.admit]
 
     def _wall_seconds(self) -> float:
         return self.wall_seconds + 0.5 * self.num_reports
 
     def _holds_culprit(self, slot: _Slot) -> bool:
-        admitted = [each.trial for each in slot.verdict.admit] if slot.verdict is not None else []
+        admitted = [each.trial for each in slot.command.admit] if slot.command is not None else []
         return self.culprit is not None and self.culprit in [*slot.assignments, *admitted]
 
     def _go_on(self, name: str) -> int:
-        """Let a slot follow its verdict; tell how many reports it made."""
+        """Let a slot follow its command; tell how many reports it made."""
         slot = self._slots[name]
-        verdict, slot.verdict = slot.verdict, None
-        assert verdict is not None
-        for trial in verdict.evict:
+        command, slot.command = slot.command, None
+        assert command is not None
+        for trial in command.evict:
             slot.assignments.pop(trial, None)
-        if verdict.checkpoint or self._diligence.random() < self.checkpoint_rate:
+        if command.checkpoint or self._diligence.random() < self.checkpoint_rate:
             self.checkpoints |= {trial: slot.steps[trial] for trial in slot.assignments}
-        if verdict.finish:
+        if command.finish:
             del self._slots[name]
-            self.dispatcher.close_slot(name)
+            self.scheduler.close_slot(name)
             return 0
-        for assignment in verdict.admit:
+        for assignment in command.admit:
             assert assignment.trial not in slot.assignments, "a member was admitted twice"
             slot.assignments[assignment.trial] = assignment
             slot.steps[assignment.trial] = 0 if assignment.is_new else self.checkpoints.get(assignment.trial, 0)
         self.largest = max(self.largest, len(slot.assignments))
         slot.number += 1
-        training = [each for each in slot.assignments.values() if each.trial not in verdict.hold]
-        assert training or verdict.admit, "a slot without work was told to go on"
-        plans = {each.trial: Plan(self.planned, "as the test says") for each in verdict.admit if verdict.plan_for}
+        training = [each for each in slot.assignments.values() if each.trial not in command.hold]
+        assert training or command.admit, "a slot without work was told to go on"
+        plans = {each.trial: Plan(self.planned, "as the test says") for each in command.admit if command.plan_for}
         sizes = Counter(self.arm_of(each.trial) for each in training)
         members = [self._train(name, slot, assignment, sizes) for assignment in training]
         checks = {members[0].trial: self.check} if self.check is not None and len(members) > 1 else {}
-        self._carry_out(self.dispatcher.take(name, SlotReport(slot.number, members, plans, checks)))
+        self._carry_out(self.scheduler.take(name, SlotReport(slot.number, members, plans, checks)))
         self.after_report()
         return 1
 
@@ -223,7 +223,7 @@ class Simulation:
         if fault := self.faults(name, trial):
             ending = TrialEnding.LOST if size > 1 else TrialEnding.FAILED
             return MemberReport(trial, slot.steps[trial], ending, {}, fault, seconds, 0)
-        if self.dispatcher.is_stopping:
+        if self.scheduler.is_stopping:
             return MemberReport(trial, slot.steps[trial], TrialEnding.INTERRUPTED, {}, "", seconds, 0)
         slot.steps[trial] = next(step for step in assignment.report_steps if step > slot.steps[trial])
         value = self.value(trial, slot.steps[trial])

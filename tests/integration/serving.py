@@ -72,7 +72,7 @@ class Serving:
         wait_for(self.is_ready)
 
     def is_ready(self) -> bool:
-        """Tell whether it answers."""
+        """Return whether it answers."""
         assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5.0).status_code == 200
@@ -96,15 +96,15 @@ class Serving:
         return sorted(each.pid for each in self.processes() if is_driver(each))
 
     def head(self) -> psutil.Process:
-        """Give the process of its Ray head."""
+        """Return the process of its Ray head."""
         return psutil.Process(json.loads(self.data.ray_head.read_text(encoding="utf-8"))["pid"])
 
     def has_adopted(self) -> bool:
-        """Tell whether a driver was adopted by a service that was started again."""
+        """Return whether a driver was adopted by a service that was started again."""
         return "was adopted" in re.sub(r"the (Ray head|MLflow server) at \S+ was adopted", "", self.log.read_text())
 
     def story(self) -> str:
-        """Tell what the service and its drivers printed last: what a test that failed is understood by."""
+        """Return what the service and its drivers printed last: what a test that failed is understood by."""
         logs = [self.log, *sorted(self.data.root.rglob("driver-*.log"))]
         return "\n".join(f"== {log}\n{log.read_text(encoding='utf-8')[-3000:]}" for log in logs)
 
@@ -118,7 +118,7 @@ class Serving:
 
 
 def is_driver(process: psutil.Process) -> bool:
-    """Tell whether a process is a driver itself, and not the shell or the supervisor of one."""
+    """Return whether a process is a driver itself, and not the shell or the supervisor of one."""
     try:
         return process.cmdline()[1:4] == ["-P", "-m", "spectune.service.driver"]
     except psutil.Error:

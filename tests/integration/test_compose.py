@@ -45,7 +45,7 @@ def filled_in(text: str) -> str:
 
 
 def command(service: str) -> list[str]:
-    """Give the command of a service; the programs are those of the interpreter that runs now."""
+    """Return the command of a service; the programs are those of the interpreter that runs now."""
     program, *arguments = (filled_in(word) for word in COMPOSE["services"][service]["command"])
     return [str(Path(sys.executable).parent / program), *arguments]
 
@@ -122,7 +122,7 @@ class Cluster:
         return f"http://127.0.0.1:{self.ports[service]}"
 
     def environment(self, service: str) -> dict[str, str]:
-        """Give the environment that the file gives, and nothing of ours but what programs are found by."""
+        """Return the environment that the file gives, and nothing of ours but what programs are found by."""
         given = {
             name: self._here(filled_in(each)) for name, each in COMPOSE["services"][service]["environment"].items()
         }
@@ -136,7 +136,7 @@ class Cluster:
         return [program, *(self._here(word) for word in words), *extra]
 
     def healthcheck(self, service: str) -> list[str]:
-        """Give what asks after a service's health, as arguments of a process."""
+        """Return what asks after a service's health, as arguments of a process."""
         kind, *words = COMPOSE["services"][service]["healthcheck"]["test"]
         here = [self._here(word.replace("$$", "$").replace("127.0.0.1", service), loopback=True) for word in words]
         return ["sh", "-c", *here] if kind == "CMD-SHELL" else here

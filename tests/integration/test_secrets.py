@@ -56,7 +56,7 @@ def told_in(folder: Path) -> list[str]:
 
 
 def contents(path: Path) -> Iterator[bytes]:
-    """Give what is in a file and, if it is packed, in each file that it packs."""
+    """Yield what is in a file and, if it is packed, in each file that it packs."""
     yield path.read_bytes()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:

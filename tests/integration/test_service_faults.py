@@ -33,7 +33,7 @@ ASIDE = ("--no-tracking", "--no-ray")
 
 @pytest.fixture
 def postgres() -> Iterator[PrivatePostgres]:
-    """Give a PostgreSQL that this test alone may stop."""
+    """Yield a PostgreSQL that this test alone may stop."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL is installed")
@@ -52,7 +52,7 @@ def num_running(serving: Serving, campaign_id: str) -> int:
 
 
 def is_without_gap(ledger: ServiceLedger, campaign_id: str) -> bool:
-    """Tell whether everything that happened is there, each observation once."""
+    """Return whether everything that happened is there, each observation once."""
     changes = ledger.changes(campaign_id, after=0, limit=10**6)
     counts = Counter((each.trial, each.step) for each in ledger.observations(campaign_id))
     return [each.sequence for each in changes] == list(range(1, len(changes) + 1)) and set(counts.values()) <= {1}

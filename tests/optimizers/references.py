@@ -44,7 +44,7 @@ def quantile_reference(matrix: Tensor, percentile: float) -> float:
 
 
 def polar_problems(factor: Tensor, matrix: Tensor, *, tolerance: float) -> list[str]:
-    """Say what speaks against `factor` being the polar factor of a full-rank `matrix`; empty where nothing does."""
+    """Return what speaks against `factor` being the polar factor of a full-rank `matrix`; empty where nothing does."""
     X, G = factor.double(), matrix.double()
     if X.shape[0] < X.shape[1]:
         X, G = X.mT, G.mT

@@ -54,7 +54,7 @@ def in_extended_precision(matrix: Tensor) -> np.ndarray:
 
 
 def error_in_bounds(factor: Tensor, matrix: Tensor) -> float:
-    """Give the error as a multiple of eps (4 + 0.2 κ)."""
+    """Return the error as a multiple of eps (4 + 0.2 κ)."""
     sigma = torch.linalg.svdvals(matrix.double())
     bound = torch.finfo(matrix.dtype).eps * (4 + 0.2 * (sigma[0] / sigma[-1]).item())
     difference = factor.double().numpy().astype(np.longdouble) - in_extended_precision(matrix)

@@ -13,7 +13,7 @@ from tests.fakes.postgres import PrivatePostgres, find_binaries
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PrivatePostgres]:
-    """Give a private PostgreSQL; without its binaries the test is skipped, except in continuous integration."""
+    """Yield a private PostgreSQL; without its binaries the test is skipped, except in continuous integration."""
     binaries = find_binaries()
     if binaries is None:
         assert not os.environ.get("CI"), "continuous integration needs the package postgresql"
@@ -25,7 +25,7 @@ def postgres() -> Iterator[PrivatePostgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Give the address of an empty database."""
+    """Yield the address of an empty database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
         return

@@ -89,14 +89,14 @@ def generic(path: str) -> str:
 
 @pytest.fixture
 def mute() -> Iterator[str]:
-    """Give the address of a listener that takes connections and says nothing."""
+    """Yield the address of a listener that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture
 def closed() -> str:
-    """Give an address where nothing listens."""
+    """Return an address where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 

@@ -58,7 +58,7 @@ def test_a_torn_file_is_refused_by_name(tmp_path: Path, kept_bytes: int) -> None
 
 
 def problem_with(path: Path) -> str | None:
-    """Say why a file that held STATE is refused; None where it still gives it."""
+    """Return why a file that held STATE is refused; None where it still gives it."""
     try:
         loaded = checkpoints.load(path, 0)
     except CheckpointError as error:

@@ -43,7 +43,7 @@ def settings_of(task: Task, optimizer: str, precision: str) -> Settings:
 
 
 def moved(state: State) -> State:
-    """Give a state whose weights are moved by 1e-15 of themselves."""
+    """Return a state whose weights are moved by 1e-15 of themselves."""
     draw = torch.Generator().manual_seed(0)
 
     def factor(entry: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ def run_alone(setting: TrialSetting, *, is_moved: bool = False) -> State:
 
 
 def one_in_turn(turn: int) -> list[int]:
-    """Give the trials that are compared: all where there is time."""
+    """Return the trials that are compared: all where there is time."""
     return [0, 1, 2] if IS_THOROUGH else [turn % 3]
 
 

@@ -79,10 +79,10 @@ def play(folder: Path, mischief: Callable[[], None], *, is_alone: bool) -> list[
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Hostile(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedCommands(
+    commands = ScriptedCommands(
         [SlotCommand(admit=tuple(trials)), SlotCommand(checkpoint=True), SlotCommand(finish=True)]
     )
-    slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 1e9, cpus=1))
+    slot = Slot("s", commands, SlotOptions(str(folder), "attempt-1", 1e9, cpus=1))
     first = slot.step()
     assert first is not None
     assert [each.ending for each in first.members] == [TrialEnding.REACHED] * 2, first.members[0].message

@@ -1,4 +1,4 @@
-"""A slot follows its verdicts: it trains to the next report step, checkpoints what is known, and survives bad code."""
+"""A slot follows its commands: it trains to the next report step, checkpoints what is known, and survives bad code."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def assignment(trial: int = 0, *, is_new: bool = True, **changes: Any) -> Assign
     )
 
 
-def play(folder: Path, *verdicts: SlotCommand, attempt: int = 1, name: str = "s") -> list[MemberReport]:
+def play(folder: Path, *commands: SlotCommand, attempt: int = 1, name: str = "s") -> list[MemberReport]:
     """Let a slot follow a script to its end and list what its members did."""
-    slot = Slot(name, ScriptedCommands(verdicts), options(folder, attempt=attempt))
+    slot = Slot(name, ScriptedCommands(commands), options(folder, attempt=attempt))
     reports: list[MemberReport] = []
     while (report := slot.step()) is not None:
         reports += report.members
@@ -81,10 +81,10 @@ def test_a_member_trains_to_each_report_step_and_no_further(tmp_path: Path) -> N
 
 
 def test_reports_are_numbered_and_asking_starts_at_zero(tmp_path: Path) -> None:
-    verdicts = ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON, END])
-    slot = Slot("s", verdicts, options(tmp_path))
+    commands = ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON, END])
+    slot = Slot("s", commands, options(tmp_path))
     numbers_given = [report.number for report in iter(slot.step, None) if report is not None]
-    assert (numbers_given, verdicts.asked) == ([1, 2], [0, 1, 2])
+    assert (numbers_given, commands.asked) == ([1, 2], [0, 1, 2])
 
 
 def test_an_evicted_member_makes_room_for_the_next(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_trial_that_never_came_may_be_evicted(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_knows_only_what_has_been_acknowledged(tmp_path: Path) -> None:
-    """A report whose verdict never came may be lost with its worker, so no checkpoint may lie behind it."""
+    """A report whose command never came may be lost with its worker, so no checkpoint may lie behind it."""
     slot = Slot("s", ScriptedCommands([SlotCommand(admit=(assignment(),)), GO_ON]), options(tmp_path))
     slot.step()
     assert saved(tmp_path) is None
@@ -178,7 +178,7 @@ def test_a_member_that_diverges_says_why(tmp_path: Path) -> None:
 
 
 class DeadBoard(ScriptedCommands):
-    """A board that dies after its first verdict."""
+    """A board that dies after its first command."""
 
     def is_stopping(self) -> bool:
         raise BoardLostError("the actor died")
@@ -194,9 +194,9 @@ def test_a_board_that_dies_ends_the_slot_and_fails_no_trial(tmp_path: Path) -> N
 
 def test_a_stop_interrupts_a_long_stretch_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     long = replace(assignment(steps=10_000_000), report_steps=(10_000_000,))
-    verdicts = ScriptedCommands([SlotCommand(admit=(long,)), SlotCommand(finish=True, checkpoint=True)])
-    verdicts.stopping = True
-    slot = Slot("s", verdicts, options(tmp_path))
+    commands = ScriptedCommands([SlotCommand(admit=(long,)), SlotCommand(finish=True, checkpoint=True)])
+    commands.stopping = True
+    slot = Slot("s", commands, options(tmp_path))
     outcome = slot.step()
     assert outcome is not None
     (report,) = outcome.members
@@ -233,8 +233,8 @@ def test_a_fused_step_that_is_not_the_step_alone_is_found_out(tmp_path: Path, mo
         return losses
 
     monkeypatch.setattr(LaneStep, "take", off)
-    verdicts = ScriptedCommands([SlotCommand(admit=(assignment(0), assignment(1, seed=1))), END])
-    report = Slot("s", verdicts, replace(options(tmp_path), verify_fusion=True)).step()
+    commands = ScriptedCommands([SlotCommand(admit=(assignment(0), assignment(1, seed=1))), END])
+    report = Slot("s", commands, replace(options(tmp_path), verify_fusion=True)).step()
     assert report is not None
     (check,) = report.checks.values()
     assert check.deviation > 1e-4

@@ -194,8 +194,8 @@ def play(folder: Path, misdeeds: Mapping[str, Callable[[], Any]], *, is_alone: b
     """Train two trials, which misbehave after the first report."""
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
     trials = [Assignment(number, replace(setting, seed=number), (3, 6, 9), is_alone=is_alone) for number in range(2)]
-    verdicts = ScriptedCommands([SlotCommand(admit=tuple(trials)), SlotCommand(), SlotCommand(finish=True)])
-    slot = Slot("s", verdicts, SlotOptions(str(folder), "attempt-1", 0.0, cpus=1))
+    commands = ScriptedCommands([SlotCommand(admit=tuple(trials)), SlotCommand(), SlotCommand(finish=True)])
+    slot = Slot("s", commands, SlotOptions(str(folder), "attempt-1", 0.0, cpus=1))
     first, reports = slot.step(), []
     assert first is not None
     assert [each.ending for each in first.members] == [TrialEnding.REACHED] * 2, first.members[0].message
@@ -276,8 +276,8 @@ def test_a_batch_or_loss_of_another_kind_is_named(tmp_path: Path, misdeeds: Any,
 def test_a_build_that_exits_fails_the_trial_at_its_start(tmp_path: Path) -> None:
     Weird.misdeeds["build"] = raising(SystemExit("no model"))
     setting = TrialSetting(Weird(), "adamw", {"lr": 0.01}, Schedule(), 9, seed=0, data_seed=0)
-    verdicts = ScriptedCommands([SlotCommand(admit=(Assignment(0, setting, (9,), is_alone=True),))])
-    report = Slot("s", verdicts, SlotOptions(str(tmp_path), "attempt-1", 0.0, cpus=1)).step()
+    commands = ScriptedCommands([SlotCommand(admit=(Assignment(0, setting, (9,), is_alone=True),))])
+    report = Slot("s", commands, SlotOptions(str(tmp_path), "attempt-1", 0.0, cpus=1)).step()
     assert report is not None
     assert [(each.ending, each.step) for each in report.members] == [(TrialEnding.FAILED, 0)]
     assert "SystemExit: no model" in report.members[0].message

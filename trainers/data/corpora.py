@@ -55,7 +55,7 @@ class Tokens:
         return sum(self._places(length))
 
     def windows(self, starts: Tensor, length: int) -> Tensor:
-        """Give windows by the number of their place: (len(starts),) to (len(starts), length), int64."""
+        """Return windows by the number of their place: (len(starts),) to (len(starts), length), int64."""
         ends = torch.tensor(self._places(length)).cumsum(0)
         owners = torch.searchsorted(ends, starts, right=True)
         out = torch.empty(len(starts), length, dtype=torch.int64)
@@ -92,7 +92,7 @@ def list_corpus(folder: Path | None) -> CorpusSummary:
 
 
 def vocabulary_of(folder: Path | None) -> int | None:
-    """Tell how many different tokens a corpus can have; None where its shards do not say it.
+    """Return how many different tokens a corpus can have; None where its shards do not say it.
 
     Raises:
         CorpusError: As `list_corpus`, for shards; a folder of text is not looked at.
@@ -110,7 +110,7 @@ def read_corpus(folder: Path | None) -> Corpus:
 
 
 def corpus_fingerprint(folder: Path | None) -> str:
-    """Give what identifies a corpus's content, as it is now, without building anything.
+    """Return what identifies a corpus's content, as it is now, without building anything.
 
     Raises:
         CorpusError: As `list_corpus`.

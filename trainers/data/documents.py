@@ -88,7 +88,7 @@ def _bytes(documents: Sequence[str]) -> list[np.ndarray]:
 
 
 def documents(source: Path, *, column: str = "text") -> Iterator[tuple[str, int]]:
-    """Give each document, with the bytes of the source read so far.
+    """Yield each document, with the bytes of the source read so far.
 
     Args:
         source: A folder of text or of Parquet files, a file of JSON lines (.jsonl, .ndjson), or a Parquet file.
@@ -109,7 +109,7 @@ def documents(source: Path, *, column: str = "text") -> Iterator[tuple[str, int]
 
 
 def num_bytes(source: Path) -> int:
-    """Give the bytes that `documents` will read, for a progress bar."""
+    """Return the bytes that `documents` will read, for a progress bar."""
     if not source.is_dir():
         return source.stat().st_size if source.exists() else 0
     parquet = list(source.glob("*.parquet"))

@@ -72,7 +72,7 @@ class Split:
         return len(self._members)
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Give images (len(chosen), channels, side, side) fp32, normalised by channel, and their labels, int64."""
+        """Return images (len(chosen), channels, side, side) fp32, normalised by channel, and their labels, int64."""
         rows = self._rows[self._members[chosen]]
         mean, deviation = self._scale
         return (rows[:, 1:].reshape(-1, *self._shape).float() - mean) / deviation, rows[:, 0].long()

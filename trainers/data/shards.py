@@ -37,7 +37,7 @@ class Shards:
 
 
 def is_sharded(folder: Path) -> bool:
-    """Tell whether a folder holds token shards."""
+    """Return whether a folder holds token shards."""
     try:
         return any(path.suffix == ".bin" for path in folder.iterdir()) if folder.is_dir() else False
     except OSError as error:

@@ -57,7 +57,7 @@ class TextFiles:
     validation: tuple[str, ...]
 
     def num_bytes(self) -> tuple[int, int]:
-        """Give the bytes of the training and of the validation split, as the file system has them now."""
+        """Return the bytes of the training and of the validation split, as the file system has them now."""
         return self._sum(self.train), self._sum(self.validation)
 
     def _sum(self, names: tuple[str, ...]) -> int:
@@ -107,7 +107,7 @@ def read_text(folder: Path | None) -> Text:
 
 
 def text_fingerprint(folder: Path | None) -> str:
-    """Give the fingerprint that `read_text` would, from the files as they are now; nothing is written.
+    """Return the fingerprint that `read_text` would, from the files as they are now; nothing is written.
 
     Raises:
         CorpusError: As `list_text`.
@@ -120,7 +120,7 @@ def text_fingerprint(folder: Path | None) -> str:
 
 
 def cache_folder() -> Path:
-    """Tell where corpora are kept: `SPECTUNE_CACHE_DIR`, else `~/.cache/spectune`."""
+    """Return where corpora are kept: `SPECTUNE_CACHE_DIR`, else `~/.cache/spectune`."""
     given = os.environ.get("SPECTUNE_CACHE_DIR")
     return Path(given) if given else Path.home() / ".cache" / "spectune"
 
@@ -173,7 +173,7 @@ def _split(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _position(name: str) -> float:
-    """Give a file's place in [0, 1): a function of its relative path alone."""
+    """Return a file's place in [0, 1): a function of its relative path alone."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2.0**64
 
 

@@ -36,10 +36,10 @@ class Cohort(Protocol):
         """Copy everything a trial needs to go on, in either engine."""
 
     def step(self, trial: int) -> int:
-        """Tell how many steps a trial has taken."""
+        """Return how many steps a trial has taken."""
 
     def reason(self, trial: int) -> str:
-        """Tell why the last `advance` did not reach a trial's step; else empty."""
+        """Return why the last `advance` did not reach a trial's step; else empty."""
 
 
 class SoloCohort:
@@ -84,11 +84,11 @@ class SoloCohort:
         return self._trials[trial].state()
 
     def step(self, trial: int) -> int:
-        """Tell how many steps a trial has taken."""
+        """Return how many steps a trial has taken."""
         return self._trials[trial].step
 
     def reason(self, trial: int) -> str:
-        """Tell why a trial did not reach its step."""
+        """Return why a trial did not reach its step."""
         return self._trials[trial].reason
 
 

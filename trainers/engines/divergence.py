@@ -23,13 +23,13 @@ WEIGHT_GROWTH = 1e4
 
 
 def rms(weights: Iterable[Tensor]) -> float:
-    """Give the root mean square of all entries of all tensors; not finite if one entry is not."""
+    """Return the root mean square of all entries of all tensors; not finite if one entry is not."""
     tensors = [weight.detach() for weight in weights]
     return get_total_norm(tensors).item() / math.sqrt(sum(tensor.numel() for tensor in tensors))
 
 
 def loss_problem(loss: float, first: float, *, step: int) -> str:
-    """Say why the loss of a step ends a trial whose first loss was `first`; empty where it does not."""
+    """Return why the loss of a step ends a trial whose first loss was `first`; empty where it does not."""
     if not math.isfinite(loss):
         return f"the loss is {loss} at step {step}"
     if first > 0.0 and loss > LOSS_GROWTH * first:
@@ -38,7 +38,7 @@ def loss_problem(loss: float, first: float, *, step: int) -> str:
 
 
 def weights_problem(now: float, first: float, *, step: int) -> str:
-    """Say why the root mean square of the weights after a step ends a trial; empty where it does not."""
+    """Return why the root mean square of the weights after a step ends a trial; empty where it does not."""
     if not math.isfinite(now):
         return f"the weights are not finite after step {step}"
     if first and now > WEIGHT_GROWTH * first:
@@ -108,7 +108,7 @@ class Watch:
         self.loss_sum, self.loss_count = 0.0, 0
 
     def state(self) -> dict[str, Any]:
-        """Give plain values for a checkpoint."""
+        """Return plain values for a checkpoint."""
         assert not self._pending, "inspect before taking the state"
         return {
             "reason": self.reason,

@@ -143,7 +143,7 @@ def _stepped(setting: TrialSetting, state: State, *, kind: type[SoloTrial] = Sol
 
 
 def _moved(state: State, *, by: float) -> State:
-    """Give a state whose weights are each moved by at most so much of themselves."""
+    """Return a state whose weights are each moved by at most so much of themselves."""
     model = {name: _shaken(name, entry, state["step"], by=by) for name, entry in state["model"].items()}
     return {**state, "model": model}
 

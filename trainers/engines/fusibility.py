@@ -42,7 +42,7 @@ class LossModule(nn.Module):
         self.model = model
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         return checked_loss(self.task.loss(self.model, batch), source=f"{type(self.task).__name__}.loss")
 
 

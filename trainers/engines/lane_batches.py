@@ -33,7 +33,7 @@ class LaneBatches:
         self._placed: tuple[Batch, bool] = ((), False)
 
     def at(self, settings: Sequence[TrialSetting], steps: Sequence[int]) -> tuple[Batch, bool]:
-        """Give the lanes' batches, and whether it is one for all lanes; else each tensor is [lanes, ...]."""
+        """Return the lanes' batches, and whether it is one for all lanes; else each tensor is [lanes, ...]."""
         if self._is_fixed and settings is self._settings:
             return self._placed
         ats = [0] * len(steps) if self._is_fixed else steps

@@ -48,7 +48,7 @@ class LaneRates:
         self._now: dict[tuple[str, ...], tuple[Tensor, Tensor | None]] = {}
 
     def hyperparameters(self, bundle: LaneBundle) -> Mapping[str, Any]:
-        """Give a bundle's hyperparameters: numbers where all lanes agree, else tensors that broadcast."""
+        """Return a bundle's hyperparameters: numbers where all lanes agree, else tensors that broadcast."""
         return self._of_bundle[bundle.names]
 
     def go_to(self, taken: int) -> None:
@@ -58,7 +58,7 @@ class LaneRates:
             self._factors, self._now = factors, {}
 
     def of(self, bundle: LaneBundle) -> tuple[Tensor, Tensor | None]:
-        """Give a bundle's learning rates γ, and 1 - γ λ where a lane decays; they broadcast."""
+        """Return a bundle's learning rates γ, and 1 - γ λ where a lane decays; they broadcast."""
         if bundle.names not in self._now:
             factors = torch.tensor(self._factors, dtype=torch.float64, device=self._device)[self._course_of_lane]
             rates = self._base[bundle.group] * factors

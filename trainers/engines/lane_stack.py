@@ -23,10 +23,10 @@ class Rule(Protocol):
     """What every optimizer of the catalogue is: a state, and how a gradient becomes an update."""
 
     def initial_state(self, parameter: Tensor) -> State:
-        """Give the state before the first step."""
+        """Return the state before the first step."""
 
     def update(self, gradient: Tensor, state: State, hyperparameters: Mapping[str, Any]) -> tuple[Tensor, State]:
-        """Give the update and the new state."""
+        """Return the update and the new state."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LaneBundle:
 
 
 def bundles_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[LaneBundle, ...]:
-    """Tell how the parameters of a model are bundled, from the optimizer that was built for it."""
+    """Return how the parameters of a model are bundled, from the optimizer that was built for it."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[tuple[int, torch.Size], list[tuple[str, int]]] = {}
     place = 0
@@ -153,7 +153,7 @@ class LaneStack:
                 entry.index_copy_(1, index, their_state[name])
 
     def parameters(self) -> dict[str, Tensor]:
-        """Give every parameter, [lanes, ...], as a view."""
+        """Return every parameter, [lanes, ...], as a view."""
         return {
             name: weight[index]
             for bundle, weight in zip(self.bundles, self.weights, strict=True)
@@ -161,7 +161,7 @@ class LaneStack:
         }
 
     def rms(self) -> Tensor:
-        """Give the root mean square of all weights of each lane, [lanes]; not finite where one of them is not."""
+        """Return the root mean square of all weights of each lane, [lanes]; not finite where one of them is not."""
         norms = [
             torch.linalg.vector_norm(weight.flatten(2) if weight.ndim > 2 else weight[..., None], dim=2)
             for weight in self.weights

@@ -104,7 +104,7 @@ class LaneStep:
 
 
 def autocast(setting: TrialSetting) -> AbstractContextManager[Any]:
-    """Give the context in which losses are computed."""
+    """Return the context in which losses are computed."""
     if setting.precision == "bf16":
         return torch.autocast(torch.device(setting.device).type, dtype=torch.bfloat16)
     return nullcontext()

@@ -54,11 +54,11 @@ class Member:
         return Outcome.INTERRUPTED if self.interruption else Outcome.REACHED
 
     def factor(self) -> float:
-        """Give the schedule's factor at the last step taken."""
+        """Return the schedule's factor at the last step taken."""
         return self.setting.schedule.factor(max(self.step - 1, 0), self.setting.steps)
 
     def steps_until_due(self, target: int) -> int:
-        """Tell after how many steps the solo engine would look at its numbers."""
+        """Return after how many steps the solo engine would look at its numbers."""
         return min(INSPECT_EVERY - self.step % INSPECT_EVERY, target - self.step)
 
     def report(self, evaluated: Mapping[str, float] | None, spectra: Mapping[str, float]) -> dict[str, float]:
@@ -84,7 +84,7 @@ class Member:
         }
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Give the parameter groups as the solo engine writes them after the last step."""
+        """Return the parameter groups as the solo engine writes them after the last step."""
         return [{**group, "lr": group["initial_lr"] * self.factor()} for group in self.groups]
 
     def restore(self, lane: LaneStack, state: State) -> None:

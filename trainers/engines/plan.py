@@ -77,7 +77,7 @@ class Plan:
         return self.seconds[1] / self.seconds[self.num_members] if self.num_members in self.seconds else 1.0
 
     def document(self) -> dict[str, Any]:
-        """Give plain values, for the ledger."""
+        """Return plain values, for the ledger."""
         seconds = {str(number): each for number, each in self.seconds.items()}
         return {
             "members": self.num_members,
@@ -175,7 +175,7 @@ class _Stepper:
         return (self.clock() - started) / num_steps
 
     def stretch(self) -> int:
-        """Give how many steps to time at once: few of long ones, which are their own measure."""
+        """Return how many steps to time at once: few of long ones, which are their own measure."""
         seconds = self.seconds(1)
         return min(max(int(_STRETCH_SECONDS / max(seconds, 1e-9)), 1), _MOST_STEPS)
 
@@ -192,7 +192,7 @@ def _in_turns(alone: _Stepper, together: _Stepper, seconds: float) -> tuple[floa
 
 
 def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
-    """Say why no more are tried after this number; empty where more are."""
+    """Return why no more are tried after this number; empty where more are."""
     if known_bound(setting) is not None:
         return "memory bears no more"
     if failed == PATIENCE:
@@ -203,7 +203,7 @@ def _end(setting: TrialSetting, number: int, limit: int, failed: int) -> str:
 
 
 def _still(setting: TrialSetting) -> TrialSetting:
-    """Give a trial of the same structure that goes nowhere, for as long as one likes."""
+    """Return a trial of the same structure that goes nowhere, for as long as one likes."""
     hyperparameters = {**setting.hyperparameters, "lr": 0.0}
     if setting.optimizer in SPECTRAL_CLASSES and hyperparameters.get("adamw_lr_ratio") is None:
         hyperparameters["adamw_lr"] = 0.0  # given or by default, it is no multiple of the other

@@ -223,11 +223,11 @@ class Population:
     # Telling
 
     def step(self, trial: int) -> int:
-        """Tell how many steps a trial has taken; where it has diverged, up to and including the one that ended it."""
+        """Return how many steps a trial has taken; where it has diverged, up to and including the one that ended it."""
         return self._members[self._lane(trial)].step
 
     def reason(self, trial: int) -> str:
-        """Tell why the last `advance` did not reach a trial's step; else empty."""
+        """Return why the last `advance` did not reach a trial's step; else empty."""
         return self._members[self._lane(trial)].reason
 
     def report(self, trials: Sequence[int]) -> dict[int, dict[str, float] | str]:
@@ -287,7 +287,7 @@ class Population:
         raise ValueError(f"no such trial in the population: got {trial}")
 
     def _joined(self) -> LaneStack:
-        """Give the stack, with the lanes that have been admitted since."""
+        """Return the stack, with the lanes that have been admitted since."""
         if self._joining:
             self._stack = LaneStack.joined([*([] if self._stack is None else [self._stack]), *self._joining])
             self._joining = []

@@ -172,7 +172,7 @@ class SoloTrial:
                 parameter.grad = noise.disturb(name, parameter.grad, seed=self.setting.data_seed, step=self.step)
 
     def _batch(self, step: int) -> Batch:
-        """Give a step's batch on the device; one that is fixed is made and moved only once."""
+        """Return a step's batch on the device; one that is fixed is made and moved only once."""
         if not self._placed or not self._is_batch_fixed:
             batch = self.setting.task.batch(step, self.setting.data_seed)
             source = f"{type(self.setting.task).__name__}.batch"

@@ -31,7 +31,7 @@ _MOMENTUM: Final = "momentum_buffer"
 
 @torch.no_grad()
 def spectra_of_lanes(stack: LaneStack, rates: LaneRates) -> list[dict[str, float]]:
-    """Give the numbers of each lane."""
+    """Return the numbers of each lane."""
     found: defaultdict[str, list[Tensor]] = defaultdict(list)
     for bundle, state in zip(stack.bundles, stack.states, strict=True):
         for name, values in _spectra(bundle.rule, state, rates.hyperparameters(bundle)).items():
@@ -42,7 +42,7 @@ def spectra_of_lanes(stack: LaneStack, rates: LaneRates) -> list[dict[str, float
 
 @torch.no_grad()
 def spectra_of_model(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Give the numbers of one trial, matrix by matrix, so that no second copy of a large model is made."""
+    """Return the numbers of one trial, matrix by matrix, so that no second copy of a large model is made."""
     found: defaultdict[str, list[Tensor]] = defaultdict(list)
     parameters = dict(model.named_parameters())
     for bundle in bundles_of(model, optimizer):
@@ -54,7 +54,7 @@ def spectra_of_model(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def _spectra(rule: Rule, state: Mapping[str, Tensor], hyperparameters: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give the numbers of momenta [..., rows, columns], each [...]."""
+    """Return the numbers of momenta [..., rows, columns], each [...]."""
     averages_directions = isinstance(rule, PolarGradRule) and rule.polar_first
     if not isinstance(rule, SpectralRule) or averages_directions or _MOMENTUM not in state:
         return {}

@@ -24,7 +24,7 @@ class StepTimes:
     sampled_optimizer_seconds: float = 0.0
 
     def metrics(self, items_per_step: float) -> dict[str, float]:
-        """Give the metrics of these steps; those that nothing was measured for are left out."""
+        """Return the metrics of these steps; those that nothing was measured for are left out."""
         metrics = {}
         if self.steps and self.seconds:
             metrics["step_time_seconds"] = self.seconds / self.steps

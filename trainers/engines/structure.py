@@ -14,7 +14,7 @@ _most_lanes: dict[Hashable, int] = {}
 
 
 def structure_of(setting: TrialSetting) -> Hashable:
-    """Give what trials must have in common to train together: all but seeds, steps and elementwise hyperparameters."""
+    """Return what trials that train together have in common: all but seeds, steps and elementwise hyperparameters."""
     entry, given = OPTIMIZERS.get(setting.optimizer), setting.hyperparameters
     table = {} if entry is None else entry.hyperparameters
     fixed = tuple((name, repr(given.get(name))) for name, each in table.items() if not each.elementwise)
@@ -23,7 +23,7 @@ def structure_of(setting: TrialSetting) -> Hashable:
 
 
 def known_bound(setting: TrialSetting) -> int | None:
-    """Tell how many lanes like this trial fit into memory, where more did not; None where nothing is known."""
+    """Return how many lanes like this trial fit into memory, where more did not; None where nothing is known."""
     return _most_lanes.get(structure_of(setting))
 
 
@@ -33,5 +33,5 @@ def remember_bound(setting: TrialSetting, num_lanes: int) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether memory was refused: a device's, or the processor's, for which torch has no error of its own."""
+    """Return whether memory was refused: a device's, or the processor's, for which torch has no error of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -33,7 +33,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_type(name: str) -> type[Task]:
-    """Give the class of a task: one of `TASKS`, or a user's own.
+    """Return the class of a task: one of `TASKS`, or a user's own.
 
     Raises:
         TaskOptionError: There is no such task, or the class is not one.

@@ -96,7 +96,7 @@ class LanguageModel(TaskOptions):
         self._check_vocabulary(listing.vocabulary)
 
     def pinned(self) -> LanguageModel:
-        """Give the task with its corpus's fingerprint."""
+        """Return the task with its corpus's fingerprint."""
         try:
             return dataclasses.replace(self, corpus_fingerprint=corpus_fingerprint(self._folder()))
         except CorpusError as error:
@@ -111,7 +111,7 @@ class LanguageModel(TaskOptions):
         return decoder
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (tokens, next tokens), both (batch_size, context) int64, from windows anywhere in the training split."""
+        """Return (tokens, next tokens), int64 (batch_size, context), of windows anywhere in the training split."""
         train = self._corpus().train
         generator = generator_for("language_model", seed, step)
         starts = torch.randint(train.num_windows(self.context + 1), (self.batch_size,), generator=generator)
@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         self.register_buffer("rotations", rotations, persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give the logits of each position's next token."""
+        """Return the logits of each position's next token."""
         stream = self.embedding(inputs)
         for block in self.blocks:
             stream = block(stream, self.rotations)

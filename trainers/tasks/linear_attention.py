@@ -63,7 +63,7 @@ class LinearAttention(TaskOptions):
         return OneMatrix(torch.zeros(self.size, self.size))
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (Λ, ΛΓ), or fresh prompts as (mean of y_i x_i, x_q, y), in fp64."""
+        """Return (Λ, ΛΓ), or fresh prompts as (mean of y_i x_i, x_q, y), in fp64."""
         if self.prompts == "population":
             return _problem(self, seed)[0]
         root = _problem(self, seed)[2]

@@ -14,7 +14,7 @@ class OneMatrix(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self) -> Tensor:
-        """Give the matrix."""
+        """Return the matrix."""
         return self.weight
 
 
@@ -32,5 +32,5 @@ def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
 
 def geometric(count: int, condition: float) -> Tensor:
-    """Give `count` numbers from 1 down to 1 / condition, equally spaced on a log scale, fp64; a single one is 1."""
+    """Return `count` numbers from 1 down to 1 / condition, equally spaced on a log scale, fp64; a single one is 1."""
     return torch.tensor(condition, dtype=torch.float64) ** -torch.linspace(0.0, 1.0, count, dtype=torch.float64)

@@ -32,7 +32,7 @@ class Factors(nn.Module):
         self.right = nn.Parameter(right)
 
     def forward(self) -> Tensor:
-        """Give left @ rightᵀ, shape (rows, columns)."""
+        """Return left @ rightᵀ, shape (rows, columns)."""
         return self.left @ self.right.mT
 
 
@@ -76,7 +76,7 @@ class MatrixCompletion(TaskOptions):
         return Factors(left, right)
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (M, weights of the observed entries), both (rows, columns) in fp64: the same for every step."""
+        """Return (M, weights of the observed entries), both (rows, columns) in fp64: the same for every step."""
         return _problem(self, seed)[0]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

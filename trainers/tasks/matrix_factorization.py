@@ -68,7 +68,7 @@ class MatrixFactorization(TaskOptions):
         return Factors(self.start_scale * drawn[0], self.start_scale * drawn[1])
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (M,) in fp64: the same for every step and seed."""
+        """Return (M,) in fp64: the same for every step and seed."""
         return _problem(self)[0]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

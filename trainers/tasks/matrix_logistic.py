@@ -51,7 +51,7 @@ class MatrixLogistic(TaskOptions):
         return OneMatrix(uniform(self.rows, self.columns, generator))
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (rows of A, B, rows of C) in fp32."""
+        """Return (rows of A, B, rows of C) in fp32."""
         left, right, labels = _problem(self, seed)
         generator = generator_for("matrix_logistic batch", seed, step)
         chosen = torch.randint(self.samples, (self.batch_size,), generator=generator)

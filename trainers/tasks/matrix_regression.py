@@ -62,7 +62,7 @@ class MatrixRegression(TaskOptions):
         return OneMatrix(uniform(self.rows, self.columns, generator))
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (A, B, C) in fp64: the same for every step."""
+        """Return (A, B, C) in fp64: the same for every step."""
         return _problem(self, seed)[0]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

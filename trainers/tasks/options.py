@@ -42,7 +42,7 @@ def option(default: _T, sentence: str, **bounds: float) -> _T:
 
 
 def declared_options(task_type: type) -> dict[str, Any]:
-    """Give the type of every option."""
+    """Return the type of every option."""
     hints = get_type_hints(task_type)
     return {field.name: hints[field.name] for field in _fields(task_type)}
 

@@ -51,7 +51,7 @@ _IMPORTING = threading.Lock()  # the streams that are redirected belong to all t
 
 
 def is_user_task(name: object) -> bool:
-    """Tell whether a task's name means a class of the user's."""
+    """Return whether a task's name means a class of the user's."""
     return isinstance(name, str) and ":" in name
 
 

@@ -60,5 +60,5 @@ PRESETS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 
 
 def presets_of(task: str) -> dict[str, Mapping[str, Any]]:
-    """Give a task's presets by name."""
+    """Return a task's presets by name."""
     return {name: options for name, (owner, options) in PRESETS.items() if owner == task}

@@ -48,10 +48,10 @@ class Task(Protocol):
         """Make the model in fp32 on the CPU, drawing every number from `generator`."""
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give the training batch of a step: a pure function of (seed, step); see `place` for dtype and device."""
+        """Return the training batch of a step: a pure function of (seed, step); see `place` for dtype and device."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Give the scalar loss: a pure function of the parameters and the batch."""
+        """Return the scalar loss: a pure function of the parameters and the batch."""
 
     def evaluate(self, model: nn.Module, seed: int) -> dict[str, float]:
         """Measure the model on what it was not trained on; `seed` is the data's."""
@@ -116,7 +116,7 @@ class TaskOptions:
         raise NotImplementedError(f"{type(self).__name__} has no measure")
 
     def pinned(self) -> Self:
-        """Give the task with what its files hold now written into its options; the same task where it reads none."""
+        """Return the task with what its files hold now written into its options; the same task where it reads none."""
         return self
 
 
@@ -138,7 +138,7 @@ def items_per_step(task: Task) -> float:
 
 
 def batch_is_fixed(task: object) -> bool:
-    """Tell whether every step of a data seed has the same batch; a task that does not declare it is asked each step."""
+    """Return whether all steps of a data seed have the same batch; a task that does not say so is asked each step."""
     return bool(getattr(task, "batch_is_fixed", False))
 
 

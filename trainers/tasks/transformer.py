@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.feed_forward = FEED_FORWARDS[feed_forward](width, inside)
 
     def forward(self, stream: Tensor, rotations: Tensor | None = None) -> Tensor:
-        """Give the stream after both, (batch, positions, width)."""
+        """Return the stream after both, (batch, positions, width)."""
         stream = stream + self.attention(self.attention_norm(stream), rotations)
         out: Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
         return out
@@ -91,7 +91,7 @@ FEED_FORWARDS: dict[str, type[SwiGLU | GELU]] = {"swiglu": SwiGLU, "gelu": GELU}
 
 
 def inside_width(feed_forward: str, width: int) -> int:
-    """Give the usual inner width: 8/3 of the width for SwiGLU's three matrices, in multiples of 8; 4 for GELU's two."""
+    """Return the usual inner width: 8/3 of the width for SwiGLU's three matrices, in multiples of 8; 4 for GELU."""
     return 8 * math.ceil(width / 3) if feed_forward == "swiglu" else 4 * width
 
 
@@ -111,7 +111,7 @@ def initialize(model: nn.Module, generator: torch.Generator, *, depth: int, smal
 
 
 def rotary_angles(context: int, head_width: int, base: float) -> Tensor:
-    """Give cos and sin of each position's angles, (2, context, head_width), the angles repeated for both halves."""
+    """Return cos and sin of each position's angles, (2, context, head_width), the angles repeated for both halves."""
     frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
     angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies).repeat(1, 2)
     return torch.stack((angles.cos(), angles.sin())).float()

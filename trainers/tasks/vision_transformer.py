@@ -82,7 +82,7 @@ class VisionTransformer(TaskOptions):
         return model
 
     def batch(self, step: int, seed: int) -> Batch:
-        """Give (images (batch_size, channels, side, side) fp32, labels), drawn with replacement and augmented."""
+        """Return (images (batch_size, channels, side, side) fp32, labels), drawn with replacement and augmented."""
         train = self._images().train
         generator = generator_for("vision_transformer", seed, step)
         pixels, labels = train.take(torch.randint(len(train), (self.batch_size,), generator=generator))
@@ -141,7 +141,7 @@ class PatchClassifier(nn.Module):
         self.head = matrix(task.width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits of the ten classes."""
+        """Return the logits of the ten classes."""
         cut = functional.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
         stream = self.patches(cut) + self.positions.weight
         for block in self.blocks:

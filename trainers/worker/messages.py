@@ -1,6 +1,6 @@
-"""What the driver and a worker slot tell each other: verdicts with assignments one way, reports the other.
+"""What the driver and a worker slot tell each other: commands with assignments one way, reports the other.
 
-Reports and verdicts are numbered: verdict `k` answers report `k`, and verdict 0 gives a slot its first work. They cross
+Reports and commands are numbered: command `k` answers report `k`, and command 0 gives a slot its first work. They cross
 between processes, pickled by Ray; `slot.py` says in which order they are acted on.
 """
 
@@ -94,7 +94,7 @@ class SlotReport:
     Attributes:
         number: Counts the slot's reports from 1.
         members: What each member did; one that was held is left out.
-        plans: What was found out for the trials that the verdict asked to plan for.
+        plans: What was found out for the trials that the command asked to plan for.
         checks: What came of comparing a fused step of a trial with the step alone.
     """
 

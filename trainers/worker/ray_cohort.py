@@ -19,19 +19,19 @@ from spectune.trainers.worker.worker_output import WorkerOutput
 
 
 class ActorCommands:
-    """Verdicts from the driver's actor."""
+    """Commands from the driver's actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def verdict(self, slot: str, number: int) -> SlotCommand:
-        """Wait for the verdict on a report."""
-        answer = cloudpickle.loads(_ask(self._actor.verdict, slot, number))
+    def command(self, slot: str, number: int) -> SlotCommand:
+        """Wait for the command on a report."""
+        answer = cloudpickle.loads(_ask(self._actor.command, slot, number))
         assert isinstance(answer, SlotCommand)
         return answer
 
     def is_stopping(self) -> bool:
-        """Tell whether the driver wants every slot to end."""
+        """Return whether the driver wants every slot to end."""
         return bool(_ask(self._actor.is_stopping))
 
 
@@ -59,7 +59,7 @@ def _end_on_sigterm() -> None:
 
 
 def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFactory:
-    """Say what a slot needs, and on which machines it is not to be."""
+    """Return what a slot needs, and on which machines it is not to be."""
     bundle = {"CPU": float(options.cpus)} | ({"GPU": options.gpus} if options.gpus else {})
     elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"}]} if avoid else {}
     return tune.PlacementGroupFactory([bundle], **elsewhere)
@@ -68,12 +68,12 @@ def placement(options: SlotOptions, avoid: list[str]) -> tune.PlacementGroupFact
 class CohortSlot(tune.Trainable):  # type: ignore[misc]
     """The slot as Ray Tune sees it: a class trainable whose result carries the slot's report."""
 
-    def setup(self, config: dict[str, Any], *, verdicts: Any = None, options: SlotOptions | None = None) -> None:
+    def setup(self, config: dict[str, Any], *, commands: Any = None, options: SlotOptions | None = None) -> None:
         """Prepare the slot.
 
         Args:
             config: `{"slot": name}`.
-            verdicts: The driver's verdict actor.
+            commands: The driver's command actor.
             options: What is the same for all trials.
         """
         assert options is not None, "run_slots gives them: got None"
@@ -84,7 +84,7 @@ class CohortSlot(tune.Trainable):  # type: ignore[misc]
         attribute: dict[str, Any] = {}
         if options.output:
             attribute = {"attribute": WorkerOutput(Path(options.output) / f"{self._slot_name}.log").attribute}
-        self._slot = Slot(self._slot_name, ActorCommands(verdicts), options, **attribute)
+        self._slot = Slot(self._slot_name, ActorCommands(commands), options, **attribute)
         self._is_known = False
         _end_on_sigterm()
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()

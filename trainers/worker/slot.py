@@ -1,10 +1,10 @@
 """A worker slot: a process that trains cohorts of trials as long as there is work for it.
 
-A slot asks the driver for a verdict, does what it says (drop these members, take in those, write a checkpoint, end),
-trains every member that is not held to its next report step, and hands the reports over. Reports and verdicts are
-numbered: the verdict on report `k` must be there before the slot goes on, and verdict 0 gives it its first work.
+A slot asks the driver for a command, does what it says (drop these members, take in those, write a checkpoint, end),
+trains every member that is not held to its next report step, and hands the reports over. Reports and commands are
+numbered: the command on report `k` must be there before the slot goes on, and command 0 gives it its first work.
 
-A checkpoint is written after the verdict on its members' last reports, never before: whatever a checkpoint knows, the
+A checkpoint is written after the command on its members' last reports, never before: whatever a checkpoint knows, the
 driver has on disk already. A lost worker therefore costs the steps since its last checkpoint and no observation.
 """
 
@@ -73,21 +73,21 @@ class BoardLostError(Exception):
 
 
 class CommandSource(Protocol):
-    """Where a slot's verdicts come from; in production an actor beside the driver."""
+    """Where a slot's commands come from; in production an actor beside the driver."""
 
-    def verdict(self, slot: str, number: int) -> SlotCommand:
-        """Wait for the verdict on a report."""
+    def command(self, slot: str, number: int) -> SlotCommand:
+        """Wait for the command on a report."""
 
     def is_stopping(self) -> bool:
-        """Tell whether the driver wants every slot to end. Raises BoardLostError, like `verdict`."""
+        """Return whether the driver wants every slot to end. Raises BoardLostError, like `command`."""
 
 
 class Slot:
-    """Follows verdicts and makes reports; knows no Ray.
+    """Follows commands and makes reports; knows no Ray.
 
     Args:
         name: The slot's name.
-        verdicts: Where its verdicts come from; `is_stopping` is asked at most once a second inside a stretch.
+        commands: Where its commands come from; `is_stopping` is asked at most once a second inside a stretch.
         options: What is the same for all its trials.
         attribute: Told of which trials the code is that runs next.
     """
@@ -95,13 +95,13 @@ class Slot:
     def __init__(
         self,
         name: str,
-        verdicts: CommandSource,
+        commands: CommandSource,
         options: SlotOptions,
         attribute: Callable[[Sequence[int]], object] = lambda trials: None,
     ) -> None:
         prepare_process(arithmetic=options.arithmetic, cpus=options.cpus, gpus=options.gpus)
         self._name = name
-        self._verdicts = verdicts
+        self._commands = commands
         self._attribute = attribute
         self._options = options
         self._folder = Path(options.checkpoints) / options.folder / name
@@ -117,21 +117,21 @@ class Slot:
         return execution_here(threads=self._options.cpus, is_on_gpu=self._options.gpus > 0)
 
     def step(self) -> SlotReport | None:
-        """Follow the next verdict and train one stretch.
+        """Follow the next command and train one stretch.
 
         Returns:
-            What was done; None where the verdict was to end.
+            What was done; None where the command was to end.
         """
-        verdict = self._verdicts.verdict(self._name, self._number)
-        self._evict(verdict.evict)
-        unsaved = self._checkpoint(force=verdict.checkpoint)
-        if verdict.finish:
+        command = self._commands.command(self._name, self._number)
+        self._evict(command.evict)
+        unsaved = self._checkpoint(force=command.checkpoint)
+        if command.finish:
             return None
-        plans = _plans(verdict)
-        reports = self._fail({trial: text for trial, text in unsaved.items() if trial not in verdict.hold})
-        reports += self._admit(verdict.admit)
+        plans = _plans(command)
+        reports = self._fail({trial: text for trial, text in unsaved.items() if trial not in command.hold})
+        reports += self._admit(command.admit)
         for cohort in self._cohorts.values():
-            reports += self._train(cohort, held=verdict.hold)
+            reports += self._train(cohort, held=command.hold)
         self._number += 1
         checks, self._checks = self._checks, {}
         return SlotReport(self._number, reports, plans, checks)
@@ -220,7 +220,7 @@ class Slot:
         self._attribute(trials)
         try:
             self._verify(cohort, trials)
-            outcomes = cohort.advance(targets, should_stop=self._verdicts.is_stopping)
+            outcomes = cohort.advance(targets, should_stop=self._commands.is_stopping)
         except BoardLostError:
             raise
         except BaseException as error:  # a user's code can raise anything
@@ -232,7 +232,7 @@ class Slot:
         return [_report(cohort, trial, outcomes[trial], measured.get(trial, {}), seconds) for trial in trials]
 
     def _charge(self, start: float) -> float:
-        """Give the device seconds since a moment."""
+        """Return the device seconds since a moment."""
         return (time.monotonic() - start) * self._options.num_devices
 
     def _verify(self, cohort: Cohort, trials: Sequence[int]) -> None:
@@ -263,12 +263,12 @@ def prepare_process(*, arithmetic: Arithmetic, cpus: int, gpus: float) -> None:
         torch.cuda.set_per_process_memory_fraction(gpus)  # neighbors on the device need theirs
 
 
-def _plans(verdict: SlotCommand) -> dict[int, Plan]:
-    """Find out what the verdict asks; a trial that cannot even be tried out says why where it trains."""
+def _plans(command: SlotCommand) -> dict[int, Plan]:
+    """Find out what the command asks; a trial that cannot even be tried out says why where it trains."""
     plans = {}
-    for assignment in verdict.admit if verdict.plan_for else ():
+    for assignment in command.admit if command.plan_for else ():
         with suppress(BaseException):
-            plans[assignment.trial] = make_plan(assignment.setting, most=verdict.plan_for)
+            plans[assignment.trial] = make_plan(assignment.setting, most=command.plan_for)
     return plans
 
 

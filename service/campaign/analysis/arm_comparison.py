@@ -73,7 +73,7 @@ def verdicts(finals: Mapping[int, Mapping[int, float]], *, mode: Mode) -> list[A
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Give the two-sided p of a t test that the mean of at least two differences is zero."""
+    """Return the two-sided p of a t test that the mean of at least two differences is zero."""
     mean, spread = fmean(differences), stdev(differences)
     if spread == 0:
         return 1.0 if mean == 0 else 0.0
@@ -94,7 +94,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def interval_half_width(spread: float, *, num_seeds: int) -> float:
-    """Give half the width of the 95 % interval of a mean, t_{n-1}(0.975) s / sqrt(n).
+    """Return half the width of the 95 % interval of a mean, t_{n-1}(0.975) s / sqrt(n).
 
     Args:
         spread: Sample standard deviation of the values.
@@ -104,7 +104,7 @@ def interval_half_width(spread: float, *, num_seeds: int) -> float:
 
 
 def detectable_difference(spread: float, *, num_seeds: int, num_tests: int = 1) -> float:
-    """Give the smallest difference that a paired test would find with probability 0.8.
+    """Return the smallest difference that a paired test would find with probability 0.8.
 
     Args:
         spread: Standard deviation of the differences.
@@ -123,7 +123,7 @@ def _t_quantile(degrees: int, probability: float) -> float:
 
 
 def seeds_needed(difference: float, spread: float, *, num_tests: int = 1) -> int | None:
-    """Give the fewest seeds with which a difference would be found with probability 0.8; None for more than 10 000."""
+    """Return the fewest seeds that find a difference with probability 0.8; None for more than 10 000."""
     low, high = 2, _MOST_SEEDS
     if difference == 0 or detectable_difference(spread, num_seeds=high, num_tests=num_tests) > abs(difference):
         return None

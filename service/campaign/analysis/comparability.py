@@ -49,7 +49,7 @@ class Comparability:
 
     @property
     def sentence(self) -> str:
-        """Say what is lacking, before anything else is said of the campaign; empty where nothing is."""
+        """Return what the arms lack, in a sentence; empty if they lack nothing."""
         parts = [f"{', '.join(names)}: {what}" for what, names in _grouped(self.lacking.items())]
         if self.lacking and self.num_arms > 1:
             parts.append("arms are not comparable")
@@ -57,7 +57,7 @@ class Comparability:
 
     @property
     def notes(self) -> list[str]:
-        """Say what a reader must know of the arms: what is lacking, then what diverged."""
+        """Return what a reader must know of the arms: what they lack, then which diverged."""
         diverged = [f"{', '.join(self.fruitless)}: every trial diverged"] if self.fruitless else []
         return [each for each in (self.sentence, *diverged) if each]
 
@@ -92,7 +92,7 @@ class TrialGroup:
 
 
 def group_of(trial: TrialRecord) -> TrialGroup:
-    """Make a group of one trial."""
+    """Build a group of one trial."""
     return TrialGroup(
         arm=trial.arm,
         state=trial.state,
@@ -119,7 +119,7 @@ def lacking_sentence(campaign: CampaignRecord, tallies: Iterable[Tally]) -> str:
 
 
 def comparability(arms: Sequence[str], groups: Iterable[TrialGroup], *, state: CampaignState) -> Comparability:
-    """Tell which arms of a campaign did not get their share; of one that goes on, none is said to lack anything.
+    """Return which arms of a campaign did not get their share; none while it goes on.
 
     Args:
         arms: Their names, in order.
@@ -138,7 +138,7 @@ def comparability(arms: Sequence[str], groups: Iterable[TrialGroup], *, state: C
 
 
 def _lack(trials: Sequence[TrialGroup], most_seconds: float) -> str:
-    """Say what an arm lacks; empty where it got its share."""
+    """Return what an arm lacks; empty if it got its share."""
     states = {group.state for group in trials}
     if states and states <= _FAILED:
         return "every trial failed"

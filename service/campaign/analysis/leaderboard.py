@@ -104,7 +104,7 @@ def _ranked(trials: Sequence[Ranked], mode: Mode) -> tuple[PointStanding, ...]:
 
 
 def place_of(mode: Mode) -> Callable[[PointStanding], tuple[float, tuple[int, ...]]]:
-    """Give the key that puts the best point first; no two points have the same."""
+    """Return the key that puts the best point first; no two points have the same."""
     sign = 1.0 if mode == "minimize" else -1.0
     return lambda standing: (sign * standing.value, standing.trials)
 

@@ -40,7 +40,7 @@ class LiveLeaderboard:
             self._arms[arm].update(changed)
 
     def standings(self) -> tuple[ArmStanding, ...]:
-        """Give the standings as they are now."""
+        """Return the standings as they are now."""
         return tuple(arm.standing() for arm in self._arms)
 
 

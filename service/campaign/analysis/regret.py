@@ -64,7 +64,7 @@ def stop_regret(trials: Sequence[TrialRecord], *, best: float | None, mode: Mode
 
 
 def rate_interval(num_hits: int, num_tries: int) -> tuple[float, float]:
-    """Give the 95 % interval of a rate from at least one try."""
+    """Return the 95 % interval of a rate from at least one try."""
     from scipy.special import betaincinv  # a third of a second of imports
 
     num_others = num_tries - num_hits
@@ -74,6 +74,6 @@ def rate_interval(num_hits: int, num_tries: int) -> tuple[float, float]:
 
 
 def _final(trial: TrialRecord) -> float | None:
-    """Give a trial's final value; None where it diverged."""
+    """Return a trial's final value; None where it diverged."""
     is_there = trial.state is TrialState.COMPLETED and trial.objective is not None and math.isfinite(trial.objective)
     return trial.objective if is_there else None

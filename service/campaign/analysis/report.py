@@ -117,7 +117,7 @@ class Report:
     notes: Sequence[str]
 
     def document(self) -> dict[str, Any]:
-        """Give the report as plain JSON; a number that is not finite is its name."""
+        """Return the report as plain JSON; a number that is not finite is its name."""
         plain: dict[str, Any] = plain_json(dataclasses.asdict(self))
         plain["best"] = None if self.best is None else self.best.document(self.arms[self.best.arm].name)
         for arm, told in zip(self.arms, plain["arms"], strict=True):

@@ -95,7 +95,7 @@ def basins(space: Space, points: Sequence[Completed], *, mode: Mode) -> dict[str
 
 
 def importances(space: Space, points: Sequence[Completed], *, mode: Mode) -> dict[str, float]:
-    """Give each hyperparameter's share of importance; empty with fewer than ten points or one hyperparameter."""
+    """Return each hyperparameter's share of importance; empty with fewer than ten points or one hyperparameter."""
     axes = distributions(space)
     if len(points) < _FEWEST_FOR_IMPORTANCE or len(axes) < 2:
         return {}

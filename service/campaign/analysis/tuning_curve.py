@@ -43,7 +43,7 @@ class TuningCurve:
 
 
 def why_no_band(sampler: SamplerName, *, is_stopped: bool, space: Space, num_points: int) -> str:
-    """Say why bands would be wrong for a search; empty where they are valid."""
+    """Return why bands would be wrong for a search; empty where they are valid."""
     if sampler != "random":
         return f"points of {sampler} depend on each other"
     if is_stopped:

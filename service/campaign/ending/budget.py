@@ -57,7 +57,7 @@ class Exhausted:
 def exhausted(
     budget: BudgetSection, spending: Spending, *, target: float | None = None, mode: Mode = "minimize"
 ) -> Exhausted | None:
-    """Tell whether a campaign must stop what it is doing; None where it may go on."""
+    """Return whether a campaign must stop what it is doing; None where it may go on."""
     if target is not None and spending.best is not None and _is_as_good(spending.best, target, mode):
         return Exhausted(Limit.TARGET, f"a report reached {spending.best:g}; the target is {target:g}")
     if budget.wall_seconds is not None and spending.wall_seconds >= budget.wall_seconds:

@@ -163,12 +163,12 @@ _Event = TypeVar("_Event", bound=StrEnum)
 
 
 def has_failures(state: CampaignState, trials: Collection[TrialState]) -> bool:
-    """Tell whether retrying a campaign would run anything again: it has failed itself, or one of its trials has."""
+    """Return whether retrying a campaign would run anything again: it has failed itself, or one of its trials has."""
     return state is CampaignState.FAILED or not TRIAL_TRANSITIONS[TrialEvent.RETRY].keys().isdisjoint(trials)
 
 
 def next_campaign_state(state: CampaignState, event: CampaignEvent, *, story: Iterable[str] = ()) -> CampaignState:
-    """Tell where an event leads a campaign.
+    """Return where an event leads a campaign.
 
     Args:
         state: Where it stands.
@@ -182,7 +182,7 @@ def next_campaign_state(state: CampaignState, event: CampaignEvent, *, story: It
 
 
 def next_trial_state(state: TrialState, event: TrialEvent, *, story: Iterable[str] = ()) -> TrialState:
-    """Tell where an event leads a trial.
+    """Return where an event leads a trial.
 
     Args:
         state: Where it stands.

@@ -66,7 +66,7 @@ def audit_number(of: int, *, first: int) -> int:
 
 
 def point_index(number: int, *, num_arms: int, seeds: int) -> int:
-    """Tell which point of its arm a trial belongs to, from what `trial_number` gave."""
+    """Return which point of its arm a trial belongs to, from what `trial_number` gave."""
     return number // (num_arms * seeds)
 
 

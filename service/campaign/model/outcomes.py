@@ -38,7 +38,7 @@ class SeedHistory:
 
 
 def point_outcome(seeds: Sequence[SeedHistory]) -> TrialState | None:
-    """Tell how a point ended; None while one of its seeds is open."""
+    """Return how a point ended; None while one of its seeds is open."""
     outcomes = {seed.outcome for seed in seeds}
     if None in outcomes:
         return None
@@ -74,7 +74,7 @@ def mean_reports(seeds: Sequence[SeedHistory]) -> dict[int, float]:
 
 
 def worst_finite(histories: Sequence[Sequence[SeedHistory]], *, mode: Mode) -> float:
-    """Give the worst finite value that any seed of any point has shown; 0 where there is none."""
+    """Return the worst finite value that any seed of any point has shown; 0 where there is none."""
     seen = [value for seeds in histories for seed in seeds for value in (*seed.reports.values(), *final_values([seed]))]
     pick = max if mode == "minimize" else min
     return pick((value for value in seen if math.isfinite(value)), default=0.0)

@@ -118,7 +118,7 @@ def planned_trials(specification: Mapping[str, Any]) -> PlannedTrials:
 
 
 def campaign_progress(campaign: CampaignRecord, tallies: Iterable[Tally]) -> CampaignProgress:
-    """Tell how far a campaign is.
+    """Return how far a campaign is.
 
     Args:
         campaign: Which.
@@ -151,7 +151,7 @@ def duration_text(seconds: float) -> str:
 
 
 def untold_text(num_changes: int) -> str:
-    """Say how much of a campaign its tracker has not been told; empty if it has been told everything."""
+    """Return how much of a campaign its tracker has not been told; empty if it has been told everything."""
     if not num_changes:
         return ""
     return f"{num_changes} {'change is' if num_changes == 1 else 'changes are'} not in MLflow yet"

@@ -84,7 +84,7 @@ class Ask:
     number: int
 
     def seed(self, attempt: int) -> int:
-        """Give the seed of one draw for this ask: 32 bits."""
+        """Return the seed of one draw for this ask: 32 bits."""
         key = (_ADAPTIVE_STREAM, self.arm, self.number, attempt)
         return int(np.random.SeedSequence(self.search_seed, spawn_key=key).generate_state(1)[0])
 
@@ -112,12 +112,12 @@ def nsga2_coordinates(ask: Ask) -> Iterator[dict[str, Coordinate]]:
 
 
 def nsga2_population(num_points: int) -> int:
-    """Tell how many points a generation of NSGA-II has: a fifth of all, 4 to 50."""
+    """Return how many points a generation of NSGA-II has: a fifth of all, 4 to 50."""
     return min(max(num_points // 5, 4), _LARGEST_POPULATION)
 
 
 def is_told(seeds: Sequence[SeedHistory]) -> bool:
-    """Tell whether a sampler learns something from a point: it has ended, and not by an accident."""
+    """Return whether a sampler learns something from a point: it has ended, and not by an accident."""
     return point_outcome(seeds) in (TrialState.COMPLETED, TrialState.STOPPED, TrialState.DIVERGED)
 
 
@@ -213,14 +213,14 @@ def _told_by_values(ask: Ask) -> list[Told]:
 
 
 def _behind(values: Sequence[float], mode: Mode, share: float) -> float:
-    """Give a value behind the worst, by a share of the range of all (of 1 where they are equal)."""
+    """Return a value behind the worst, by a share of the range of all (of 1 where they are equal)."""
     low, high = min(values), max(values)
     distance = share * ((high - low) or 1.0)
     return high + distance if mode == "minimize" else low - distance
 
 
 def order_of_end(seeds: Sequence[SeedHistory], mode: Mode) -> tuple[int, int, float]:
-    """Give what a point that has ended is sorted by: COMPLETED by value, STOPPED the furthest first, then DIVERGED."""
+    """Return the sort key of a point that has ended: COMPLETED by value, STOPPED the furthest first, then DIVERGED."""
     sign = 1.0 if mode == "minimize" else -1.0
     outcome = point_outcome(seeds)
     if outcome is TrialState.COMPLETED:

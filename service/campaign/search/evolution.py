@@ -32,7 +32,7 @@ _FIRST_SIGMA = 0.3  # Hansen's advice: the optimum is expected within m ± 3 s
 
 
 def cmaes_population(num_axes: int) -> int:
-    """Tell how many points a generation has in so many dimensions (Hansen 2016, eq. 48)."""
+    """Return how many points a generation has in so many dimensions (Hansen 2016, eq. 48)."""
     return 4 + math.floor(3 * math.log(num_axes))
 
 

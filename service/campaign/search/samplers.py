@@ -50,7 +50,7 @@ _MOST_CMAES_AXES = 100
 
 
 def space_problem(sampler: SamplerName, space: Space, *, num_levels: int | None) -> tuple[str, str] | None:
-    """Say why a sampler cannot search a space: the hyperparameter in the way ("" for the whole space), and a message.
+    """Return why a sampler cannot search a space: the hyperparameter in the way ("" for all of it), and a message.
 
     Args:
         sampler: Which.
@@ -71,7 +71,7 @@ def space_problem(sampler: SamplerName, space: Space, *, num_levels: int | None)
 
 
 def points_problem(sampler: SamplerName, points: int) -> str | None:
-    """Say why a sampler cannot be asked for so many points; None where it can."""
+    """Return why a sampler cannot be asked for so many points; None where it can."""
     if sampler == "gp" and points > _MOST_GP_POINTS:
         return f"the sampler 'gp' takes at most {_MOST_GP_POINTS} points: each ask needs their number cubed"
     return None

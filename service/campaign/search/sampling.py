@@ -28,7 +28,7 @@ def random_units(search_seed: int, *, arm: int, ask: int, num_axes: int) -> Iter
 
 
 def sobol_units(search_seed: int, *, arm: int, index: int, num_axes: int) -> Iterator[list[float]]:
-    """Give the point of that index of a scrambled Sobol sequence, without end.
+    """Yield the point of that index of a scrambled Sobol sequence, without end.
 
     The first is the point; those that replace repeats have the same index in sequences scrambled otherwise.
     """

@@ -137,7 +137,7 @@ class _ArmChecks:
             self._found.add(place, message, highest_decay)
 
     def _highest(self, space: Space, name: str) -> float:
-        """Give the highest value a hyperparameter can take; 0 where it is not a number or not there."""
+        """Return the highest value a hyperparameter can take; 0 where it is not a number or not there."""
         if name in space:
             values = space[name].extremes()
         elif name in self._arm.fixed:
@@ -153,7 +153,7 @@ class _ArmChecks:
         return False
 
     def _place_of(self, space: Space, name: str) -> str:
-        """Give the pointer to where a hyperparameter is given; empty where it is not."""
+        """Return the pointer to where a hyperparameter is given; empty where it is not."""
         if name in space:
             return self._place("space", name)
         return self._place("fixed", name) if name in self._arm.fixed else ""

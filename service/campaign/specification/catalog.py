@@ -26,7 +26,7 @@ class HyperparameterDescription(Protocol):
         """Its value where none is given; may be None."""
 
     def problem_with(self, value: Any) -> str | None:
-        """Say why a value cannot be used; None where it can."""
+        """Return why a value cannot be used; None where it can."""
 
 
 class RefusedOptionError(ValueError):

@@ -37,7 +37,7 @@ class ProblemList:
             self.problems.append(Problem(pointer, message, value))
 
     def is_clear(self, pointer: str) -> bool:
-        """Tell whether no problem is known below a place."""
+        """Return whether no problem is known below a place."""
         return not any(problem.pointer.startswith(pointer) for problem in self.problems)
 
     def add_unknown(self, pointer: str, what: str, name: str, known: Collection[str]) -> None:
@@ -96,7 +96,7 @@ def _told(value: Any) -> str:
 
 
 def _is_text(value: str) -> bool:
-    """Tell whether a string can be written at all: a lone surrogate cannot."""
+    """Return whether a string can be written at all: a lone surrogate cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 

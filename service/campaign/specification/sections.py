@@ -47,7 +47,7 @@ class TaskSection(Section):
         return dict(self.model_extra or {})
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
-        """Give the section with other options."""
+        """Return the section with other options."""
         return self.model_validate({"name": self.name, "steps": self.steps, **options})
 
 

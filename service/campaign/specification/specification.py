@@ -69,7 +69,7 @@ class Specification(BaseModel):
         return self.objectives[0]
 
     def members(self) -> int | None:
-        """Give how many trials train together in a worker; None where the first worker is to find it out.
+        """Return how many trials train together in a worker; None where the first worker is to find it out.
 
         What is measured differs from run to run, and with it the rounding of a fused step: a deterministic campaign
         trains one trial at a time unless it is told a number.
@@ -109,7 +109,7 @@ class Specification(BaseModel):
         return float(self.task.steps) if rule is None else rule.expected_steps()
 
     def report_steps(self) -> tuple[int, ...]:
-        """Give the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""
+        """Return the steps at which a trial reports: the multiples of `every_steps`, the rungs and the last step."""
         steps = self.task.steps
         return tuple(sorted({*range(self._every, steps + 1, self._every), *self.rungs(), steps}))
 
@@ -202,7 +202,7 @@ def parse(document: object, *, catalog: Catalog | None = None) -> Specification:
 
 
 def foreseen_resources(document: object) -> ResourcesSection | None:
-    """Tell what a campaign's workers would need, before anything else of its document is checked; None if in doubt."""
+    """Return what a campaign's workers would need, before the rest of its document is checked; None if in doubt."""
     if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
         return None
     try:

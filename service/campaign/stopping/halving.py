@@ -165,7 +165,7 @@ class SuccessiveHalving:
         return RungDecision(RungOutcome.KEEP if is_kept else RungOutcome.STOP, reason)
 
     def _standing(self, trial: int, rung: int) -> tuple[int, int]:
-        """Give a trial's rank at a rung, and among how many."""
+        """Return a trial's rank at a rung, and among how many."""
         ranked, mine = self._ranked[rung], self._order(trial, self._values[rung][trial])
         if self._deterministic:
             ranked = [each for each in ranked if each[-1] <= trial]

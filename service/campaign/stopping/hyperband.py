@@ -77,7 +77,7 @@ class Hyperband:
             bracket.restore(mine, ended={trial: outcome for trial, outcome in ended.items() if trial in mine})
 
     def bracket_of(self, point: int) -> int:
-        """Tell how many rungs the trials of a point skip: points are dealt to the bracket furthest below its share."""
+        """Return how many rungs a point's trials skip; points are dealt to the bracket furthest below its share."""
         while len(self._dealt) <= point:
             num_after = len(self._dealt) + 1
             total = sum(self._weights)

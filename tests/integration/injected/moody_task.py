@@ -29,7 +29,7 @@ class Moody(TaskOptions):
         return start
 
     def batch(self, step: int, seed: int) -> tuple[Tensor, ...]:
-        """Give a goal near the identity."""
+        """Return a goal near the identity."""
         generator = torch.Generator().manual_seed(1000 * seed + step)
         return (torch.eye(self.size) + 0.01 * torch.randn(self.size, self.size, generator=generator),)
 

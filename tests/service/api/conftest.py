@@ -60,7 +60,7 @@ _COMPLETED = entries.TrialState.COMPLETED
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """Give a small campaign."""
+    """Return a small campaign."""
     return copy.deepcopy(EXAMPLE) | changes
 
 

@@ -45,7 +45,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """Give a document in which one place holds something else."""
+    """Return a document in which one place holds something else."""
     if not path:
         return new
     changed = copy.deepcopy(value)

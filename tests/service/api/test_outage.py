@@ -19,7 +19,7 @@ from tests.service.api.conftest import document
 
 @pytest.fixture
 def server() -> Iterator[PrivatePostgres]:
-    """Give a PostgreSQL that this test alone may stop."""
+    """Yield a PostgreSQL that this test alone may stop."""
     binaries = find_binaries()
     if binaries is None:
         assert not os.environ.get("CI"), "continuous integration needs the package postgresql"

@@ -70,7 +70,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """Give a specification that uses most of what there is."""
+    """Return a specification that uses most of what there is."""
     return {
         "name": "Root percentile",
         "task": {"name": "language_model", "width": 32, "steps": 400},

@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def plain(document: Document) -> Document:
-    """Give a campaign of one arm whose space every sampler takes."""
+    """Return a campaign of one arm whose space every sampler takes."""
     space = {"lr": {"log_uniform": [0.001, 0.1]}, "ns_steps": {"integer": [1, 3]}, "percentile": {"choice": [0.8, 1]}}
     document["arms"] = [{"optimizer": "root", "space": space}]
     document["initial_points"] = []

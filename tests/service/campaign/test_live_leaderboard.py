@@ -18,7 +18,7 @@ VALUES = [0.0, 1.0, 2.0, 2.0, -1.0, math.nan, math.inf, -math.inf, None]
 
 
 def trial(number: int, chance: random.Random) -> TrialOutcome:
-    """Give a trial of one of few points, so that many have several seeds and equal values."""
+    """Return a trial of one of few points, so that many have several seeds and equal values."""
     return TrialOutcome(
         number=number,
         arm=number % NUM_ARMS,

@@ -56,7 +56,7 @@ def _study(**changes: Any) -> ArmStudy:
 
 
 def _needs(settings: dict[str, Any]) -> dict[str, Any]:
-    """Give what a sampler cannot do without: a space it takes, a second objective, levels for its reals."""
+    """Return what a sampler cannot do without: a space it takes, a second objective, levels for its reals."""
     match settings["sampler"]:
         case "gp" | "cmaes":
             return {"space": PLAIN if settings["space"] is SPACE else settings["space"]}

@@ -51,7 +51,7 @@ def told(data: DataDirectory) -> list[int]:
 
 
 def documents(client: MlflowClient) -> dict[str, tuple[str, set[str]]]:
-    """Give what a person finds at each campaign's run: its description, its links' targets left out, and its files."""
+    """Return what a person finds at each campaign's run: its description without links, and its files."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'campaign'")

@@ -26,17 +26,17 @@ from tests.fakes.slots import specification
 
 
 class FakeBoard:
-    """Keeps the verdicts it is given, and what stood on the spool at that moment."""
+    """Keeps the commands it is given, and what stood on the spool at that moment."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        self.verdicts: dict[tuple[str, int], SlotCommand] = {}
+        self.commands: dict[tuple[str, int], SlotCommand] = {}
         self.spooled: list[int] = []
         self.is_stopping = False
 
-    def post(self, slot: str, number: int, verdict: SlotCommand) -> None:
+    def post(self, slot: str, number: int, command: SlotCommand) -> None:
         self.spooled.append(len(list(read(self._spool))))
-        self.verdicts[slot, number] = verdict
+        self.commands[slot, number] = command
 
     def stop(self) -> None:
         self.is_stopping = True
@@ -52,7 +52,7 @@ class FullDisk(Spool):
 
 
 class Bench:
-    """A conductor with everything around it, on a real ledger."""
+    """An event loop with everything around it, on a real ledger."""
 
     def __init__(self, folder: Path, spool: type[Spool] = Spool) -> None:
         self.path = folder / "spool-1.jsonl"
@@ -67,16 +67,16 @@ class Bench:
         arms = make_arms(asked)
         lanes = SlotCapacity(arms, members=1, num_slots=3)
         assignment = AssignmentMaker(asked).assignment
-        dispatcher = Scheduler(arms, lanes=lanes, assignment=assignment, now=lambda: 0)
-        self.conductor = EventLoop(dispatcher, spool=self.spool, writer=self.writer, board=self.board)
-        self.conductor.start(Decision())
+        scheduler = Scheduler(arms, lanes=lanes, assignment=assignment, now=lambda: 0)
+        self.event_loop = EventLoop(scheduler, spool=self.spool, writer=self.writer, board=self.board)
+        self.event_loop.start(Decision())
 
-    def verdict(self, slot: str, number: int) -> SlotCommand:
-        wait_until(lambda: (slot, number) in self.board.verdicts)
-        return self.board.verdicts[slot, number]
+    def command(self, slot: str, number: int) -> SlotCommand:
+        wait_until(lambda: (slot, number) in self.board.commands)
+        return self.board.commands[slot, number]
 
     def close(self) -> None:
-        self.conductor.close()
+        self.event_loop.close()
         self.writer.close(timeout_seconds=5)
         self.spool.close()
         self.ledger.close()
@@ -108,56 +108,56 @@ def reached(trial: int, step: int) -> MemberReport:
 
 
 def test_a_verdict_is_given_only_when_its_records_are_on_the_spool(bench: Bench) -> None:
-    bench.conductor.open_slot("s")
-    (assignment,) = bench.verdict("s", 0).admit
-    bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
-    assert bench.verdict("s", 1) == SlotCommand()
+    bench.event_loop.open_slot("s")
+    (assignment,) = bench.command("s", 0).admit
+    bench.event_loop.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
+    assert bench.command("s", 1) == SlotCommand()
     assert bench.board.spooled == [2, 3]  # drawn and started; observed
 
 
 def test_what_was_decided_reaches_the_ledger(bench: Bench) -> None:
-    bench.conductor.open_slot("s")
-    (assignment,) = bench.verdict("s", 0).admit
-    bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
+    bench.event_loop.open_slot("s")
+    (assignment,) = bench.command("s", 0).admit
+    bench.event_loop.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
     wait_until(lambda: [each.step for each in bench.ledger.observations("c")] == [30])
     assert bench.ledger.trials("c")[0].state is TrialState.RUNNING
 
 
 def test_a_full_disk_lets_every_slot_go_and_keeps_the_reason(full_disk: Bench) -> None:
-    full_disk.conductor.open_slot("s")
-    assert full_disk.verdict("s", 0).finish
+    full_disk.event_loop.open_slot("s")
+    assert full_disk.command("s", 0).finish
     assert full_disk.board.is_stopping
-    assert isinstance(full_disk.conductor.failure, OSError)
-    assert full_disk.conductor.num_slots_wanted() == 0
-    full_disk.conductor.close_slot("s")
-    assert full_disk.conductor.is_over()
+    assert isinstance(full_disk.event_loop.failure, OSError)
+    assert full_disk.event_loop.num_slots_wanted() == 0
+    full_disk.event_loop.close_slot("s")
+    assert full_disk.event_loop.is_over()
 
 
 def test_a_driver_that_is_fenced_lets_every_slot_go(bench: Bench) -> None:
     bench.ledger.begin_attempt("c")
-    bench.conductor.open_slot("s")
-    wait_until(lambda: isinstance(bench.conductor.failure, FencedError))
-    wait_until(lambda: bench.verdict("s", 0).finish)
+    bench.event_loop.open_slot("s")
+    wait_until(lambda: isinstance(bench.event_loop.failure, FencedError))
+    wait_until(lambda: bench.command("s", 0).finish)
 
 
 def test_slots_that_are_lost_again_and_again_before_any_report_end_the_attempt(bench: Bench) -> None:
     for number in range(MAX_BARREN_LOSSES):
-        bench.conductor.open_slot(f"s{number}")
-        bench.conductor.lose_slot(f"s{number}", "cannot import torch")
-    wait_until(lambda: "cannot import torch" in str(bench.conductor.failure))
+        bench.event_loop.open_slot(f"s{number}")
+        bench.event_loop.lose_slot(f"s{number}", "cannot import torch")
+    wait_until(lambda: "cannot import torch" in str(bench.event_loop.failure))
 
 
 def test_a_stop_is_carried_out_once(bench: Bench) -> None:
-    bench.conductor.open_slot("s")
-    (assignment,) = bench.verdict("s", 0).admit
+    bench.event_loop.open_slot("s")
+    (assignment,) = bench.command("s", 0).admit
     for _ in range(3):
-        bench.conductor.stop(StopKind.CANCEL)
-    bench.conductor.take(
+        bench.event_loop.stop(StopKind.CANCEL)
+    bench.event_loop.take(
         "s", SlotReport(1, [MemberReport(assignment.trial, 7, TrialEnding.INTERRUPTED, {}, "", 0.1, 0)])
     )
-    assert bench.verdict("s", 1).finish
-    bench.conductor.close_slot("s")
-    wait_until(bench.conductor.is_over)
+    assert bench.command("s", 1).finish
+    bench.event_loop.close_slot("s")
+    wait_until(bench.event_loop.is_over)
     moved = [record for _, record in read(bench.path) if record["kind"] == "trial_moved"]
     assert [record["state"] for record in moved] == ["RUNNING", "CANCELLED"]
 
@@ -210,15 +210,15 @@ def test_a_writer_that_cannot_write_says_so_when_it_is_closed_and_ends() -> None
 def test_what_a_user_asks_of_the_ledger_reaches_whoever_decides_once(bench: Bench) -> None:
     told: list[list[int]] = []
     bench.writer.on_stops = lambda numbers: told.append(list(numbers))
-    bench.conductor.open_slot("s")
-    (assignment,) = bench.verdict("s", 0).admit
+    bench.event_loop.open_slot("s")
+    (assignment,) = bench.command("s", 0).admit
     with ServiceLedger.at(bench.path.with_name("ledger.sqlite")) as service:
         wait_until(lambda: len(service.trials("c")) > 0)
         for _ in range(2):
             service.ask_to_stop("c", assignment.trial)
         wait_until(lambda: told == [[assignment.trial]])
-        bench.conductor.stop_trials([assignment.trial])
-        bench.conductor.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
+        bench.event_loop.stop_trials([assignment.trial])
+        bench.event_loop.take("s", SlotReport(1, [reached(assignment.trial, 30)]))
         wait_until(lambda: service.trial("c", assignment.trial).state is TrialState.CANCELLED)
         assert service.trial("c", assignment.trial).last_step == 30
         service.ask_to_stop("c", assignment.trial)  # once more is harmless

@@ -131,13 +131,13 @@ def test_finding_out_how_many_fit_is_asked_of_one_trial_at_a_time() -> None:
     arms = [{"optimizer": name, "space": "default"} for name in OPTIMIZERS]
     simulation = simulated({"arms": arms, "resources": {"workers": 1}}, members=None, seed=0)
     asked: list[list[int]] = []
-    carry_out = simulation.dispatcher.take
+    carry_out = simulation.scheduler.take
 
     def take(slot: str, report: SlotReport) -> Decision:
         decision = carry_out(slot, report)
-        asked.extend([each.trial for each in verdict.admit] for _, _, verdict in decision.verdicts if verdict.plan_for)
+        asked.extend([each.trial for each in command.admit] for _, _, command in decision.commands if command.plan_for)
         return decision
 
-    simulation.dispatcher.take = take  # type: ignore[method-assign]
+    simulation.scheduler.take = take  # type: ignore[method-assign]
     simulation.run()
     assert asked == [[1], [2], [3]]  # the first was asked when the slot opened

@@ -17,7 +17,7 @@ from tests.fakes.slots import specification
 FIRST, SECOND = 30, 60  # the rungs
 
 
-def dispatcher(*, workers: int, members: int, points: int) -> Scheduler:
+def scheduler(*, workers: int, members: int, points: int) -> Scheduler:
     campaign = specification(
         arms=[{"optimizer": "muon", "space": "default"}],
         search={"sampler": "random", "points": points, "deterministic": True},
@@ -37,9 +37,9 @@ def reports(number: int, at: int, values: dict[int, float]) -> SlotReport:
     return SlotReport(number, members)
 
 
-def verdict_of(decision: Decision, slot: str) -> SlotCommand:
-    (verdict,) = (verdict for name, _, verdict in decision.verdicts if name == slot)
-    return verdict
+def command_of(decision: Decision, slot: str) -> SlotCommand:
+    (command,) = (command for name, _, command in decision.commands if name == slot)
+    return command
 
 
 def moves(decision: Decision, trial: int) -> list[tuple[Any, Any]]:
@@ -47,49 +47,49 @@ def moves(decision: Decision, trial: int) -> list[tuple[Any, Any]]:
     return [(each["state"], each["reason"]) for each in moved]
 
 
-def admitted(verdict: SlotCommand) -> list[int]:
-    return [each.trial for each in verdict.admit]
+def admitted(command: SlotCommand) -> list[int]:
+    return [each.trial for each in command.admit]
 
 
 def test_one_that_has_lost_meanwhile_is_stopped_when_it_is_seated_and_who_waited_for_it_goes_on() -> None:
-    driver = dispatcher(workers=3, members=1, points=3)
-    assert [admitted(verdict_of(driver.open_slot(slot), slot)) for slot in "ABC"] == [[0], [1], [2]]
-    assert driver.take("B", reports(1, FIRST, {1: 9.0})).verdicts == []  # it waits for trial 0
+    driver = scheduler(workers=3, members=1, points=3)
+    assert [admitted(command_of(driver.open_slot(slot), slot)) for slot in "ABC"] == [[0], [1], [2]]
+    assert driver.take("B", reports(1, FIRST, {1: 9.0})).commands == []  # it waits for trial 0
     assert moves(driver.lose("B", "killed"), 1) == [("PENDING", "worker_lost")]
     driver.take("A", reports(1, FIRST, {0: 1.0}))  # trial 1 has lost, and is in no slot
     driver.take("A", reports(2, SECOND, {0: 1.0}))
     driver.take("C", reports(1, FIRST, {2: 0.5}))
     decision = driver.take("C", reports(2, SECOND, {2: 0.5}))  # it waits for trial 1, which enters its slot
     assert moves(decision, 1) == [("RUNNING", "assigned"), ("STOPPED", "stopping_rule")]
-    verdict = verdict_of(decision, "C")
-    assert (admitted(verdict), verdict.evict, verdict.hold) == ([], (1,), ())
+    command = command_of(decision, "C")
+    assert (admitted(command), command.evict, command.hold) == ([], (1,), ())
 
 
 def test_those_that_still_wait_are_held_where_they_are_seated_until_the_others_have_come() -> None:
-    driver = dispatcher(workers=2, members=3, points=6)
-    assert [admitted(verdict_of(driver.open_slot(slot), slot)) for slot in "AB"] == [[0, 1, 2], [3, 4, 5]]
-    assert driver.take("B", reports(1, FIRST, {3: 3.0, 4: 0.1, 5: 5.0})).verdicts == []
+    driver = scheduler(workers=2, members=3, points=6)
+    assert [admitted(command_of(driver.open_slot(slot), slot)) for slot in "AB"] == [[0, 1, 2], [3, 4, 5]]
+    assert driver.take("B", reports(1, FIRST, {3: 3.0, 4: 0.1, 5: 5.0})).commands == []
     driver.lose("B", "killed")
-    verdict = verdict_of(driver.open_slot("D"), "D")
-    assert (admitted(verdict), verdict.hold) == ([3, 4, 5], (3, 4, 5))
-    assert driver.take("D", SlotReport(1, [])).verdicts == []
+    command = command_of(driver.open_slot("D"), "D")
+    assert (admitted(command), command.hold) == ([3, 4, 5], (3, 4, 5))
+    assert driver.take("D", SlotReport(1, [])).commands == []
     decision = driver.take("A", reports(1, FIRST, {0: 0.0, 1: 1.0, 2: 2.0}))
     assert [moves(decision, trial) for trial in (3, 4, 5)] == [
         [("STOPPED", "stopping_rule")],
         [],
         [("STOPPED", "stopping_rule")],
     ]
-    assert verdict_of(decision, "D").hold == ()
+    assert command_of(decision, "D").hold == ()
 
 
 @pytest.mark.parametrize("num_losses", [3, 5])
 def test_workers_that_are_lost_under_a_trial_that_waits_are_not_counted_against_it(num_losses: int) -> None:
-    driver = dispatcher(workers=2, members=1, points=2)
+    driver = scheduler(workers=2, members=1, points=2)
     driver.open_slot("A")
     driver.open_slot("0")
-    assert driver.take("0", reports(1, FIRST, {1: 1.0})).verdicts == []
+    assert driver.take("0", reports(1, FIRST, {1: 1.0})).commands == []
     for number in range(num_losses):
         assert moves(driver.lose(str(number), "killed"), 1) == [("PENDING", "worker_lost")]
-        verdict = verdict_of(driver.open_slot(str(number + 1)), str(number + 1))
-        assert (admitted(verdict), verdict.hold) == ([1], (1,))
-        assert driver.take(str(number + 1), SlotReport(1, [])).verdicts == []
+        command = command_of(driver.open_slot(str(number + 1)), str(number + 1))
+        assert (admitted(command), command.hold) == ([1], (1,))
+        assert driver.take(str(number + 1), SlotReport(1, [])).commands == []

@@ -1,4 +1,4 @@
-"""The dispatcher brings every trial to its end, once, in whatever order slots report, die or are told to stop."""
+"""The scheduler brings every trial to its end, once, in whatever order slots report, die or are told to stop."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_new_attempt_goes_on_where_the_ledger_stands(
     first = Simulation(specification(**sections), seed=1)
     first.run(stop_after=num_reports, kind=StopKind.PAUSE)
     second = Simulation(specification(**sections), seed=2, checkpoints=first.checkpoints)
-    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.records += second.scheduler.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
 
     both = first.observed() + second.observed()
@@ -155,7 +155,7 @@ def test_after_trials_of_an_older_release_no_point_is_given_twice(
         if record["kind"] == "trial_created":
             record["config"] = {"lr": record["config"]["lr"]}  # it named nothing else
     second = Simulation(asked, members=1)
-    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.records += second.scheduler.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
     created = [each["config"]["lr"] for each in first.records + second.records if each["kind"] == "trial_created"]
     assert len(created) > len([each for each in first.records if each["kind"] == "trial_created"])
@@ -239,11 +239,11 @@ def test_a_report_without_the_objective_fails_its_trial_alone(members: int | Non
 
 def test_wall_time_is_spent_without_reports_too() -> None:
     simulation = Simulation(specification(budget={"wall_seconds": 100}))
-    simulation.dispatcher.open_slot("s")
-    assert not simulation.dispatcher.check_limits().verdicts
+    simulation.scheduler.open_slot("s")
+    assert not simulation.scheduler.check_limits().commands
     simulation.wall_seconds = 100.0
-    simulation.dispatcher.check_limits()
-    assert simulation.dispatcher.is_stopping
+    simulation.scheduler.check_limits()
+    assert simulation.scheduler.is_stopping
 
 
 def _in_ledger(
@@ -265,7 +265,7 @@ def test_seeds_of_a_point_that_a_crash_swallowed_are_made_again(tmp_path_factory
     first.run(stop_after=2, kind=StopKind.PAUSE)
     first.records = [each for each in first.records if each["trial"] != 1]
     second = Simulation(two_seeds)
-    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.records += second.scheduler.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
     assert next(each["trial"] for each in second.records if each["kind"] == "trial_created") == 1
     assert sorted(first.final_states() | second.final_states()) == list(range(16))
@@ -320,7 +320,7 @@ def test_a_new_attempt_makes_what_is_missing_beyond_the_search_and_no_more(
     first = Simulation(specification(**sections), seed=1, value=_never_diverging)
     first.run(stop_after=num_reports, kind=StopKind.PAUSE)
     second = Simulation(specification(**sections), seed=2, value=_never_diverging)
-    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.records += second.scheduler.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
     assert sorted(first.observed() + second.observed()) == sorted(whole.observed())
     assert first.final_states() | second.final_states() == whole.final_states()
@@ -364,8 +364,8 @@ def test_a_budget_is_overspent_by_at_most_a_report_of_each_member(
     simulation.run()
     used = _device_seconds(simulation) if "device_seconds" in budget else simulation.num_reports
     assert 20 <= used <= 20 + 3 * 2 * members
-    assert simulation.dispatcher.exhausted is not None
-    assert simulation.dispatcher.exhausted.limit == reason
+    assert simulation.scheduler.exhausted is not None
+    assert simulation.scheduler.exhausted.limit == reason
     moves = [each for each in simulation.records if each["kind"] == "trial_moved" and each["state"] == "CANCELLED"]
     assert {each["reason"] for each in moves} == {reason}
     assert set(simulation.final_states().values()) <= ENDED
@@ -380,11 +380,11 @@ def test_a_campaign_ends_when_its_target_is_reached() -> None:
     simulation.run()
     reached = [each for each in simulation.records if each["kind"] == "observation" and each["objective"] <= 1.1]
     assert len(reached) == 1
-    assert simulation.dispatcher.exhausted is not None
-    assert simulation.dispatcher.exhausted.message.endswith("the target is 1.1")
+    assert simulation.scheduler.exhausted is not None
+    assert simulation.scheduler.exhausted.message.endswith("the target is 1.1")
     untouched = Simulation(specification(target=0.5))
     untouched.run()
-    assert untouched.dispatcher.exhausted is None
+    assert untouched.scheduler.exhausted is None
 
 
 def test_what_was_spent_before_a_restart_is_spent(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -392,15 +392,15 @@ def test_what_was_spent_before_a_restart_is_spent(tmp_path_factory: pytest.TempP
     first = Simulation(asked)
     first.run(stop_after=9, kind=StopKind.PAUSE)
     second = Simulation(asked, seed=1)
-    second.records += second.dispatcher.restore(*_in_ledger(first, tmp_path_factory)).records
+    second.records += second.scheduler.restore(*_in_ledger(first, tmp_path_factory)).records
     second.run()
     assert 12 <= _device_seconds(first) + _device_seconds(second) <= 12 + 3 * 2
     third = Simulation(asked)
     both = Simulation(asked)
     both.records = first.records + second.records
-    third.dispatcher.restore(*_in_ledger(both, tmp_path_factory))
-    assert third.dispatcher.is_over()
-    assert third.dispatcher.exhausted is not None
+    third.scheduler.restore(*_in_ledger(both, tmp_path_factory))
+    assert third.scheduler.is_over()
+    assert third.scheduler.exhausted is not None
 
 
 @pytest.mark.parametrize("members", MEMBERS)
@@ -412,7 +412,7 @@ def test_trials_that_users_do_not_want_end_wherever_they_are_and_the_others_go_o
     asked = specification(search=search, stopping={"rule": "none"})
     again = Simulation(asked, seed=seed, members=members)
     unwanted = {0, 4, 7}
-    again._carry_out(again.dispatcher.stop_trials(unwanted))  # long before some of them begin
+    again._carry_out(again.scheduler.stop_trials(unwanted))  # long before some of them begin
     again.run()
     states = again.final_states()
     assert {number for number, state in states.items() if state == "CANCELLED"} == unwanted
@@ -425,4 +425,4 @@ def test_trials_that_users_do_not_want_end_wherever_they_are_and_the_others_go_o
 def test_a_trial_that_ended_before_it_was_stopped_has_ended_so() -> None:
     simulation = Simulation(specification(stopping={"rule": "none"}))
     simulation.run()
-    assert simulation.dispatcher.stop_trials([0, 1]).records == []
+    assert simulation.scheduler.stop_trials([0, 1]).records == []

@@ -32,7 +32,7 @@ def at_once(what: Callable[[int], None]) -> None:
 
 @pytest.fixture
 def ledgers(database: str) -> list[Ledger]:
-    """Give each thread a ledger of its own, as processes have."""
+    """Open a ledger of its own for each thread, as processes have."""
     opened = [Ledger(database) for _ in range(NUM_THREADS)]
     opened[0].create_campaign("c", name="test", specification={})
     return opened

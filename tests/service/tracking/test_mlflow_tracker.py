@@ -101,7 +101,7 @@ def connected(store: str, kind: str) -> MlflowTracker:
 
 
 def content(client: MlflowClient) -> list[Any]:
-    """Give all that MLflow shows of the runs, but for their random ids."""
+    """Return all that MLflow shows of the runs, but for their random ids."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     runs: list[Run] = list(client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"]))

@@ -21,7 +21,7 @@ def empty() -> Iterator[None]:
 
 
 def counted(make: Callable[..., Any]) -> tuple[Callable[..., Any], list[Hashable]]:
-    """Give a kept function, and the list of what it is asked to generate."""
+    """Return a kept function, and the list of what it is asked to generate."""
     asked: list[Hashable] = []
 
     def generate(*arguments: Hashable) -> Any:

@@ -17,7 +17,7 @@ from spectune.service.campaign.analysis.arm_comparison import (
 
 
 def _finals(num_seeds: int, *, shift: float, noise: float, seed: int = 0) -> dict[int, dict[int, float]]:
-    """Give two arms whose values vary much from seed to seed, and their differences little."""
+    """Return two arms whose values vary much from seed to seed, and their differences little."""
     generator = random.Random(seed)
     common = [generator.gauss(2, 1) for _ in range(num_seeds)]
     first = {index: value + generator.gauss(0, noise) for index, value in enumerate(common)}
