@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spectune.search_spaces.catalog import DEFAULT_SPACES, default_space
+from spectune.search_spaces.conditions import When
 from spectune.search_spaces.domains import (
     Choice,
     Domain,
@@ -12,7 +13,6 @@ from spectune.search_spaces.domains import (
     LogUniform,
     OneMinusLogUniform,
     Uniform,
-    When,
     ZeroOrLogUniform,
 )
 from spectune.search_spaces.parsing import parse_space

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spectune.search_spaces.conditions import When
 from spectune.search_spaces.domains import (
     Choice,
     Domain,
@@ -14,7 +15,6 @@ from spectune.search_spaces.domains import (
     LogUniform,
     OneMinusLogUniform,
     Uniform,
-    When,
     ZeroOrLogUniform,
 )
 from spectune.search_spaces.json_values import is_integer, is_number, is_same, json_pointer

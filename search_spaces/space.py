@@ -13,7 +13,8 @@ from itertools import product
 from typing import Any
 
 from spectune.search_spaces.axes import Axis, Coordinate, decode_all
-from spectune.search_spaces.domains import Domain, Fixed, When
+from spectune.search_spaces.conditions import When
+from spectune.search_spaces.domains import Domain, Fixed
 from spectune.search_spaces.json_values import is_same, json_pointer
 
 

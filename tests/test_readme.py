@@ -62,6 +62,14 @@ def test_its_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
 
 
+def test_every_picture_is_shown_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs" / "guide").glob("*.md")]
+    shown = {
+        Path(link).name for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert {path.name for path in (ROOT / "docs" / "images").iterdir()} <= shown
+
+
 def test_the_campaign_in_the_readme_can_be_run(tmp_path: Path) -> None:
     campaign = tmp_path / "campaign.yaml"
     campaign.write_text(block_after("A campaign file in ten lines", "yaml"), encoding="utf-8")

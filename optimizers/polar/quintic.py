@@ -30,7 +30,17 @@ from torch import Tensor
 from spectune.optimizers.polar.coefficients import Triple
 from spectune.optimizers.polar.half_products import addmm, baddbmm, bmm, is_emulated, mm
 from spectune.optimizers.polar.normalization import normalised, schatten_8, squares_survived, unit
-from spectune.optimizers.scratch import TEMPORARY, may_be_scratch, scratch
+from spectune.optimizers.polar.quintic_memory import (
+    ITERATES,
+    has_whole_rows,
+    lies_tall,
+    memory_of,
+    memory_of_gram,
+    memory_of_start,
+    memory_of_steps,
+    padded_memory_of,
+)
+from spectune.optimizers.scratch import may_be_scratch, scratch
 from spectune.optimizers.stacking import CACHED_ENTRIES
 
 GRAM_FROM: Final = 1.5
@@ -40,15 +50,8 @@ LOOPED_ROWS: Final = 192
 """Measured on CPU in float32, 24 matrices: batched products win below (2.5 times at 64 rows), single ones from there on
 (1.2 times at 256, one core or two). In bfloat16 the batch is never behind."""
 
-PADDED_COLUMNS: Final = 512
-PADDING: Final = 32
-"""Entries put between the rows of a kept half-precision matrix from so many columns on, one cache line: rows that start
-a power of two apart share few sets of the cache. With AMX the products of a step take, for the same bits, 7 % less time
-at 512, 8 % at 768, 7 to 13 % at 1024 and 2048, 3 to 13 % with four times as many columns. A batch would be copied."""
-
 FIRST_SEGMENT: Final = 2
 LATER_SEGMENTS: Final = 3
-_ITERATES: Final = ("quintic.even", "quintic.odd")
 BFLOAT16_SLOPE: Final = 12.5
 """Two steps of the classic triple (11.9) or of ROOT's. In bfloat16 segments of 2, 3 err 2 to 3 times as much as the
 plain form where κ >= 500, and with the slopes of `minimax` (34) give NaN; 2, 2, 1 err less than it there and more on
@@ -103,7 +106,7 @@ def iterated(
     else:
         start = _frobenius_start(matrix, eps, quintic.divisor, dtype)
     flat = start.to(dtype).reshape(-1, *matrix.shape[-2:])
-    flat = flat if _lies_tall(flat) or _has_whole_rows(flat) else flat.contiguous()
+    flat = flat if lies_tall(flat) or has_whole_rows(flat) else flat.contiguous()
     if len(set(counts)) == 1:
         return _run(flat, shortness, quintic, counts[0], lends).reshape(matrix.shape)
     unequal = _grouped if quintic.in_gram_form else _narrowing
@@ -113,16 +116,16 @@ def iterated(
 def _frobenius_start(matrix: Tensor, eps: float | Tensor, safety: float, dtype: torch.dtype) -> Tensor:
     """Normalise, and where half precision follows on a CPU cast as well, in pieces that stay in its cache."""
     if not may_be_scratch(matrix) or dtype.itemsize != 2 or isinstance(eps, Tensor):
-        return normalised(matrix, eps=eps, safety=safety, out=_memory_of_start(matrix))
+        return normalised(matrix, eps=eps, safety=safety, out=memory_of_start(matrix))
     flat = matrix.reshape(-1, *matrix.shape[-2:])
-    start = _padded_memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
+    start = padded_memory_of(flat, "quintic.odd", dtype)  # read by the first step only, so the second may write there
     if flat.dtype == dtype == torch.bfloat16:  # in its own arithmetic a third of the time
         norm = torch.linalg.vector_norm(flat, dim=(-2, -1), keepdim=True)
         if squares_survived(norm):
             return torch.div(flat, norm.clamp(min=eps) * safety, out=start)
     count = max(1, CACHED_ENTRIES // flat[0].numel())
     for part, target in zip(torch.split(flat, count), torch.split(start, count), strict=True):
-        target.copy_(normalised(part, eps=eps, safety=safety, out=_memory_of_start(part)))
+        target.copy_(normalised(part, eps=eps, safety=safety, out=memory_of_start(part)))
     return start
 
 
@@ -162,18 +165,18 @@ def _run(start: Tensor, shortness: Tensor | None, quintic: Quintic, count: int, 
 
 
 def _plain(start: Tensor, triples: Sequence[Triple], lends: bool = False) -> Tensor:
-    lies_tall = _lies_tall(start)
-    as_it_lies = start.mT if lies_tall else start
+    is_tall = lies_tall(start)
+    as_it_lies = start.mT if is_tall else start
     lends = lends and may_be_scratch(start)
     if len(start) == 1:  # a single matrix has a faster path through BLAS than a batch of one
-        result = _plain_steps(as_it_lies[0], lies_tall, triples, mm, addmm, lends)[None]
+        result = _plain_steps(as_it_lies[0], is_tall, triples, mm, addmm, lends)[None]
     elif _is_looped(start):
-        each = [_plain_steps(matrix, lies_tall, triples, mm, addmm) for matrix in as_it_lies]
+        each = [_plain_steps(matrix, is_tall, triples, mm, addmm) for matrix in as_it_lies]
         memory = scratch(as_it_lies.shape, "quintic.results", like=start) if lends else None
         result = torch.stack(each, out=memory)
     else:
-        result = _plain_steps(as_it_lies, lies_tall, triples, bmm, baddbmm, lends)
-    return result.mT if lies_tall else result
+        result = _plain_steps(as_it_lies, is_tall, triples, bmm, baddbmm, lends)
+    return result.mT if is_tall else result
 
 
 def _is_looped(start: Tensor) -> bool:
@@ -183,71 +186,23 @@ def _is_looped(start: Tensor) -> bool:
 
 def _plain_steps(
     X: Tensor,
-    lies_tall: bool,
+    is_tall: bool,
     triples: Sequence[Triple],
     multiply: Callable[..., Tensor],
     multiply_add: Callable[..., Tensor],
     lends: bool = False,
 ) -> Tensor:
-    A, B, *iterates = _memory(X)
+    A, B, *iterates = memory_of_steps(X)
     for step, (a, b, c) in enumerate(triples):
         out = iterates[step % 2]
         if step == len(triples) - 1:  # whoever takes the result reads it as one block
-            out = _memory_of(X, _ITERATES[step % 2], X.dtype) if lends else None
+            out = memory_of(X, ITERATES[step % 2], X.dtype) if lends else None
         # A square A lies where the next iterate will: three matrices in the cache instead of four
         A = iterates[step % 2] if step > 0 and X.shape[-2] == X.shape[-1] else A
-        squared = multiply(X.mT, X, out=A) if lies_tall else multiply(X, X.mT, out=A)
+        squared = multiply(X.mT, X, out=A) if is_tall else multiply(X, X.mT, out=A)
         added = multiply_add(squared, squared, squared, beta=b, alpha=c, out=B)
-        X = multiply_add(X, *((X, added) if lies_tall else (added, X)), beta=a, out=out)
+        X = multiply_add(X, *((X, added) if is_tall else (added, X)), beta=a, out=out)
     return X
-
-
-def _lies_tall(X: Tensor) -> bool:
-    """Return whether a wide matrix is a tall one seen from the side."""
-    return X.shape[-2] < X.shape[-1] and _has_whole_rows(X.mT)
-
-
-def _has_whole_rows(X: Tensor) -> bool:
-    """Return whether each row is one block, the next one behind it."""
-    return X.stride(-1) == 1 and X.stride(-2) >= X.shape[-1]
-
-
-def _memory_of_start(matrix: Tensor) -> Tensor | None:
-    if not may_be_scratch(matrix):
-        return None
-    return _memory_of(matrix, TEMPORARY, torch.promote_types(matrix.dtype, torch.float32))
-
-
-def _memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
-    """Return kept memory that lies as the matrix does."""
-    if _lies_tall(matrix):
-        return scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
-    return scratch(matrix.shape, use, like=matrix, dtype=dtype)
-
-
-def _padded_memory_of(matrix: Tensor, use: str, dtype: torch.dtype) -> Tensor:
-    """Return kept memory that lies as the matrix does, with room between its rows where products gain by that."""
-    if _lies_tall(matrix):
-        return _padded_scratch(matrix.mT.shape, use, like=matrix, dtype=dtype).mT
-    return _padded_scratch(matrix.shape, use, like=matrix, dtype=dtype)
-
-
-def _padded_scratch(shape: Sequence[int], use: str, *, like: Tensor, dtype: torch.dtype) -> Tensor:
-    *batch, rows, columns = shape
-    is_single = math.prod(batch) == 1  # a batched product would copy
-    if not is_single or columns < PADDED_COLUMNS or dtype.itemsize != 2 or is_emulated(like):
-        return scratch(shape, use, like=like, dtype=dtype)
-    return scratch((*batch, rows, columns + PADDING), use, like=like, dtype=dtype)[..., :columns]
-
-
-def _memory(X: Tensor) -> list[Tensor] | list[None]:
-    """Return kept memory for A, B and two iterates, or None for each where new memory is as good."""
-    if not may_be_scratch(X):
-        return [None] * 4
-    rows = min(X.shape[-2:])
-    square = (*X.shape[:-2], rows, rows)
-    shapes = {"quintic.A": square, "quintic.B": square} | dict.fromkeys(_ITERATES, X.shape)
-    return [_padded_scratch(shape, use, like=X, dtype=X.dtype) for use, shape in shapes.items()]
 
 
 def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
@@ -258,7 +213,7 @@ def _first_step(X: Tensor, shortness: Tensor, triple: Triple) -> Tensor:
     s = schatten_8(square) * shortness
     B = (b / s**3 * A + c / s**5 * square).to(X.dtype)
     shrunk = (a / s * X).to(X.dtype)
-    return baddbmm(shrunk.mT, X.mT, B.mT).mT if _lies_tall(X) else baddbmm(shrunk, B, X)
+    return baddbmm(shrunk.mT, X.mT, B.mT).mT if lies_tall(X) else baddbmm(shrunk, B, X)
 
 
 def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends: bool = False) -> Tensor:
@@ -268,7 +223,7 @@ def _gram(X: Tensor, shortness: Tensor | None, triples: Sequence[Triple], lends:
         part = triples[start : start + length]
         if length > 1:
             keeps = may_be_scratch(X) and (lends or start + length < len(triples))
-            out = _memory_of(X, _ITERATES[place % 2], X.dtype) if keeps else None
+            out = memory_of(X, ITERATES[place % 2], X.dtype) if keeps else None
             X = _segment(X, part, shortness, out)
         elif shortness is not None:
             X = _first_step(X, shortness, part[0])
@@ -294,7 +249,7 @@ def segments(triples: Sequence[Triple], dtype: torch.dtype) -> list[int]:
 
 
 def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out: Tensor | None) -> Tensor:
-    R_memory, B_memory, RZ_memory, *Q_memory = _memory_of_gram(X)
+    R_memory, B_memory, RZ_memory, *Q_memory = memory_of_gram(X)
     R = bmm(X, X.mT, out=R_memory)
     square, s = None, None
     if shortness is not None:
@@ -313,17 +268,9 @@ def _segment(X: Tensor, triples: Sequence[Triple], shortness: Tensor | None, out
             R = baddbmm(RZ, B, RZ, beta=a, out=R_memory)
     assert Q is not None
     Q = Q if s is None else (Q / s).to(X.dtype)
-    if _lies_tall(X):
+    if lies_tall(X):
         return bmm(X.mT, Q.mT, out=None if out is None else out.mT).mT
     return bmm(Q, X, out=out)
-
-
-def _memory_of_gram(X: Tensor) -> list[Tensor] | list[None]:
-    """Return kept memory for R, B, R Z and two Q, or None for each where new memory is as good."""
-    if not may_be_scratch(X):
-        return [None] * 5
-    shape = (len(X), X.shape[-2], X.shape[-2])
-    return [scratch(shape, f"quintic.{name}", like=X) for name in ("A", "B", "RZ", "Q even", "Q odd")]
 
 
 def _plus_diagonal(matrix: Tensor, value: float) -> Tensor:

@@ -81,7 +81,7 @@ class MlflowTracker:
     def tell(
         self, campaign: CampaignRecord, trials: Sequence[TrialUpdate], summary: Mapping[str, float] | None
     ) -> list[Refusal]:
-        """Return what has happened to a campaign and its trials.
+        """Record what has happened to a campaign and its trials.
 
         Args:
             campaign: As it is now.
