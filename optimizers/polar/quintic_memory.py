@@ -15,8 +15,8 @@ from spectune.optimizers.scratch import TEMPORARY, may_be_scratch, scratch
 PADDED_COLUMNS: Final = 512
 PADDING: Final = 32
 """Entries put between the rows of a kept half-precision matrix from so many columns on, one cache line: rows that start
-a power of two apart share few sets of the cache. With AMX the products of a step take, for the same bits, 6 to 11 % less
-time from 512 × 512 to 2048 × 2048 (`python -m benchmarks.padding`). A batch would be copied."""
+a power of two apart share few sets of the cache. With AMX the products of a step take, for the same bits, 6 to 11 %
+less time from 512 × 512 to 2048 × 2048 (`python -m benchmarks.padding`). A batch would be copied."""
 
 ITERATES: Final = ("quintic.even", "quintic.odd")
 """Uses of the memory in which iterates lie, in turns."""
