@@ -214,16 +214,17 @@ class Client:
         Raises:
             RequestError: None does.
         """
+        if self._is_reached:
+            return
         began = time.monotonic()
-        while not self._is_reached:
-            why = self._knock()
-            self._is_reached = why is None
-            if why is not None and time.monotonic() + _FIRST_PAUSE_SECONDS > began + self._first_patience_seconds / 2:
+        while (why := self._knock()) is not None:
+            if time.monotonic() + _FIRST_PAUSE_SECONDS > began + self._first_patience_seconds / 2:
                 raise RequestError(
                     f"no service can be reached there ({why}); start one with `spectune serve`, or name the address of "
                     f"one (--url, SPECTUNE_URL): got {self._url}"
                 )
-            time.sleep(0.0 if self._is_reached else _FIRST_PAUSE_SECONDS)
+            time.sleep(_FIRST_PAUSE_SECONDS)
+        self._is_reached = True
 
     def _knock(self) -> str | None:
         """Return why no service answers, or None if one does; one that says nothing takes all of the first patience."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from spectune.service.back_off import back_off_seconds
 from spectune.service.campaign.model.lifecycle import CampaignState
 from spectune.service.campaign.model.submission import Submission
 from spectune.service.driver.exit_codes import ExitCode
@@ -141,7 +142,7 @@ def conclude(state: CampaignState, exit_code: int | None, *, num_failures: int, 
         return Conclusion(ProcessEnding.PAUSED, "user", "paused by a user")
     if exit_code == ExitCode.CANCELLED:
         return Conclusion(ProcessEnding.CANCELLED, "driver_asked", "its driver was interrupted")
-    pause = min(_FIRST_PAUSE_SECONDS * 2**num_failures, _LONGEST_PAUSE_SECONDS)
+    pause = back_off_seconds(num_failures, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS)
     if exit_code == ExitCode.CLUSTER_AWAY:
         return Conclusion(
             ProcessEnding.AGAIN, "cluster_away", f"waits for its cluster: {last_words}", pause, is_failure=False

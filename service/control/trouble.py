@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from spectune.service.back_off import back_off_seconds
+
 SHORTEST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 300.0
 
@@ -45,7 +47,7 @@ class Trouble:
         sentence = f"{type(error).__name__}: {error}"
         before = self._failures.get(campaign_id)
         num_in_a_row = 1 if before is None else before.num_in_a_row + 1
-        pause = min(SHORTEST_PAUSE_SECONDS * 2.0 ** (num_in_a_row - 1), LONGEST_PAUSE_SECONDS)
+        pause = back_off_seconds(num_in_a_row - 1, first=SHORTEST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
         if before is None or before.sentence != sentence:
             _log.error("campaign %s cannot be looked after: %s", campaign_id, sentence, exc_info=error)
         self._failures[campaign_id] = _Failure(sentence, state, num_in_a_row, self._clock() + pause)

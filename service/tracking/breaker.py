@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from spectune.service.back_off import back_off_seconds
+
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
 
 
@@ -38,7 +40,7 @@ class Breaker:
         Returns:
             Seconds for which the tracker is left alone.
         """
-        wait_seconds: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self._num_failures, 20))
+        wait_seconds = back_off_seconds(self._num_failures, first=FIRST_SECONDS, longest=LONGEST_SECONDS)
         self._num_failures += 1
         self._closed_at = self._clock() + wait_seconds
         return wait_seconds
