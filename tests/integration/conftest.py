@@ -21,6 +21,7 @@ from spectune.service.data_directory import DataDirectory
 from spectune.service.ledger import Ledger
 from tests.fakes.mlflow_server import place_empty_store
 
+WORKER_TITLES = ("ray::CohortSlot", "ray::ResourceTrainable")
 SPECTUNE = str(Path(sys.executable).parent / "spectune")
 
 DOCUMENT: dict[str, Any] = {
@@ -101,8 +102,8 @@ class Run:
         return next((each for each in self.descendants() if "spectune.service.driver" in _command(each)), None)
 
     def workers(self) -> list[psutil.Process]:
-        """Find the processes that train."""
-        return [each for each in self.descendants() if "CohortSlot" in _command(each)]
+        """Find the processes that train; Ray names one after the class that Tune has made of ours while it trains."""
+        return [each for each in self.descendants() if any(title in _command(each) for title in WORKER_TITLES)]
 
     def wait_for(self, condition: Callable[[Run], Any], *, timeout_seconds: float = 240.0) -> Any:
         """Wait until a condition holds and return what it gave."""
